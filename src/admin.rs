@@ -1,0 +1,75 @@
+//! The plain port: `/livez`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+
+/// Whether traffic should come here. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    certificate: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Readiness {
+    /// The certificate is served, and the API server has been told to trust it (R7).
+    pub fn certificate_served(&self) {
+        self.0.certificate.store(true, Ordering::Relaxed);
+    }
+
+    /// The process is about to end; there is no way back.
+    pub fn stopping(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// What stands against being ready.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&'static str> {
+        if self.0.stopping.load(Ordering::Relaxed) {
+            Some("stopping")
+        } else if self.0.certificate.load(Ordering::Relaxed) {
+            None
+        } else {
+            Some("no certificate that the API server trusts is served yet")
+        }
+    }
+}
+
+/// The admin routes.
+pub fn router(readiness: Readiness, registry: Registry) -> Router {
+    let registry = Arc::new(registry);
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(move || {
+                let obstacle = readiness.obstacle();
+                async move {
+                    match obstacle {
+                        None => (StatusCode::OK, "ok\n".to_owned()),
+                        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                    }
+                }
+            }),
+        )
+        .route("/metrics", get(move || std::future::ready(metrics(&registry))))
+}
+
+fn metrics(registry: &Registry) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, registry) {
+        Ok(()) => {
+            let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, format)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}

@@ -1,0 +1,126 @@
+//! What was typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::policy::{EXPORTER_IMAGE, Image};
+
+/// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
+#[derive(Debug, Parser)]
+#[command(name = "gwmon", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the webhook, and in a cluster the controller.
+    Serve(Serve),
+    /// Show what gwmon would make of manifests; touches nothing.
+    Preview(Preview),
+}
+
+/// Settings of every injection.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// The sidecar's image, where the cluster pulls through a mirror.
+    #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
+    pub exporter_image: Image,
+}
+
+/// `gwmon serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Serve the webhook without any cluster, with a certificate for localhost and 127.0.0.1 made at start.
+    #[arg(long)]
+    pub standalone: bool,
+
+    /// Where the webhook listens [default: 0.0.0.0:8443, or 127.0.0.1:8443 with --standalone].
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<SocketAddr>,
+
+    /// Where /livez, /readyz and /metrics are served [default: 0.0.0.0:8080, or 127.0.0.1:8080 with --standalone].
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_bind: Option<SocketAddr>,
+
+    /// Write the certificate authority that clients must trust to FILE.
+    #[arg(long, value_name = "FILE", requires = "standalone")]
+    pub ca_out: Option<PathBuf>,
+
+    /// The namespace gwmon runs in.
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "gwmon")]
+    pub namespace: String,
+
+    /// How log lines look.
+    #[arg(long, value_enum, value_name = "FORMAT", env = "GWMON_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written: a level, or tracing directives such as gwmon=debug,kube=warn.
+    #[arg(long, value_name = "FILTER", env = "GWMON_LOG", default_value = "info")]
+    pub log: String,
+
+    /// The policy.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `gwmon preview`.
+#[derive(Debug, Args)]
+pub struct Preview {
+    /// Manifests to preview; - is standard input. May be given several times.
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+
+    /// What to print.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Diff)]
+    pub output: Output,
+
+    /// The namespace of objects that name none [default: the context's with --cluster, else default].
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// The cluster's Prometheus, PrometheusAgent, Namespace and operator Deployment objects, as
+    /// `kubectl get prometheuses,prometheusagents,namespaces -A -o yaml` prints them.
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    pub prometheus: Option<PathBuf>,
+
+    /// Ask the cluster of the current kube context for these objects instead.
+    #[arg(long)]
+    pub cluster: bool,
+
+    /// The kube context to ask.
+    #[arg(long, value_name = "NAME", requires = "cluster")]
+    pub context: Option<String>,
+
+    /// The policy.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// What `gwmon preview` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// The workload before and after, and the objects that would be made.
+    #[default]
+    Diff,
+    /// The workload as its pods will run, the Service and the ServiceMonitor.
+    Yaml,
+    /// The same, as one List.
+    Json,
+    /// The JSON Patch of each pod.
+    Patch,
+}

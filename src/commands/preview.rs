@@ -1,0 +1,298 @@
+//! `gwmon preview`: the webhook's decision and the controller's plan, without touching anything.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anstyle::AnsiColor;
+use anyhow::{Context, Result, bail};
+use json_patch::Patch;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use crate::annotations::INTERVAL;
+use crate::cli::{Output, Preview};
+use crate::injection::{self, Injection, monitor_name, workload, workload_of};
+use crate::monitoring::{Cluster, Consumer, Gateway, Plan, plan};
+use crate::policy::Policy;
+use crate::reason::{Reason, Refusal};
+
+/// Prints what gwmon would make of the manifests.
+///
+/// The exit code is 0 where everything that asks for injection gets it, 1 where something is refused, with
+/// the reason on standard error.
+///
+/// # Errors
+/// A file that cannot be read, or a cluster that cannot be asked: exit code 2.
+pub fn run(args: Preview) -> Result<ExitCode> {
+    let mut objects = Vec::new();
+    for file in &args.filename {
+        objects.extend(read(file)?);
+    }
+    let (cluster, context_namespace) = match (&args.prometheus, args.cluster) {
+        (Some(file), _) => (monitoring_of(&read(file)?)?, None),
+        (None, true) => ask(args.context.as_deref())?,
+        (None, false) => (Cluster::default(), None),
+    };
+    let namespace = args.namespace.or(context_namespace).unwrap_or_else(|| "default".to_owned());
+    let policy = Policy { exporter_image: args.policy.exporter_image };
+
+    let mut report =
+        Report { output: args.output, known: args.cluster || args.prometheus.is_some(), ..Report::default() };
+    for object in objects.iter().filter(|object| template_of(object).is_some()) {
+        let name = display_name(object);
+        match preview(&policy, &cluster, object, &namespace) {
+            Ok(previewed) => report.add(&name, object, previewed),
+            Err(refusal) if refusal.is_warning() => report.refuse(&name, &refusal),
+            Err(refusal) => report.note(&name, &refusal.to_string()),
+        }
+    }
+    if objects.iter().all(|object| template_of(object).is_none()) {
+        bail!(
+            "no workload among the {} objects; gwmon previews Deployments and whatever else has a pod template",
+            objects.len()
+        );
+    }
+    report.finish()
+}
+
+/// One workload as it would run, and what would be made for it.
+struct Previewed {
+    after: Value,
+    injection: Injection,
+    plan: Plan,
+}
+
+fn preview(policy: &Policy, cluster: &Cluster, object: &Value, namespace: &str) -> Result<Previewed, Refusal> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let mut after = object.clone();
+    if object["kind"] != "Pod" && text("/apiVersion") == "apps/v1" && text("/kind") != "ReplicaSet" {
+        apply(&mut after, &workload::decide(policy, &object.to_string())?.patch)?;
+    }
+    // The pod that the API server would see.
+    let template = template_of(&after).cloned().unwrap_or_default();
+    let mut pod = template;
+    if object["kind"] != "Pod" {
+        pod["metadata"]["ownerReferences"] =
+            json!([{"kind": object["kind"], "name": text("/metadata/name"), "controller": true}]);
+    }
+    let injection = injection::decide(policy, &pod.to_string())?;
+    apply(&mut pod, &injection.patch)?;
+
+    let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
+    let gateway = Gateway {
+        namespace: Some(text("/metadata/namespace")).filter(|own| !own.is_empty()).unwrap_or(namespace).to_owned(),
+        monitor: monitor_name(&workload_of(&metadata).unwrap_or_default()),
+        metrics_port: injection.status.metrics_port,
+        interval: metadata.annotation(INTERVAL).map(str::to_owned),
+        owner: None,
+    };
+    if object["kind"] == "Pod" {
+        after = pod;
+    } else if let (Some(template), Some(map)) = (after.pointer_mut("/spec/template"), pod["metadata"].as_object_mut()) {
+        map.remove("ownerReferences");
+        *template = pod;
+    }
+    Ok(Previewed { after, injection, plan: plan(&gateway, cluster) })
+}
+
+fn apply(object: &mut Value, patch: &Patch) -> Result<(), Refusal> {
+    json_patch::patch(object, patch).map_err(|error| Refusal::new(Reason::MalformedObject, error.to_string()))
+}
+
+/// The pod, or the pod template, of an object that has one.
+fn template_of(object: &Value) -> Option<&Value> {
+    let template = if object["kind"] == "Pod" { Some(object) } else { object.pointer("/spec/template") };
+    template.filter(|template| template.get("spec").is_some())
+}
+
+/// `deployment.apps/edge`, as kubectl names things.
+fn display_name(object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let group = text("/apiVersion").split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
+    format!("{}{group}/{}", text("/kind").to_lowercase(), text("/metadata/name"))
+}
+
+/// What goes to standard output and to standard error.
+#[derive(Default)]
+struct Report {
+    output: Output,
+    /// Whether somebody told which Prometheus there is.
+    known: bool,
+    diff: String,
+    objects: Vec<Value>,
+    patches: String,
+    notes: String,
+    refused: bool,
+}
+
+impl Report {
+    fn add(&mut self, name: &str, before: &Value, previewed: Previewed) {
+        let Previewed { after, injection, plan } = previewed;
+        let status = &injection.status;
+        self.note(
+            name,
+            &format!(
+                "container {} is {}; it sends statsd to port {}, Prometheus scrapes port {}",
+                status.container, status.gateway, status.statsd_port, status.metrics_port
+            ),
+        );
+        let _ = writeln!(self.patches, "{}", json!(injection.patch));
+        self.diff(name, Some(before), &after);
+        self.diff(&display_name(&plan.service), None, &plan.service);
+        self.objects.extend([after, plan.service]);
+        match plan.monitor {
+            Ok(monitor) => {
+                if self.known {
+                    self.note(name, &plan.why);
+                } else {
+                    self.warn(name, "its ServiceMonitor may need labels; tell which Prometheus there is with --prometheus FILE or --cluster");
+                }
+                self.diff(&display_name(&monitor), None, &monitor);
+                self.objects.push(monitor);
+            }
+            Err(refusal) => self.refuse(name, &refusal),
+        }
+    }
+
+    fn diff(&mut self, name: &str, before: Option<&Value>, after: &Value) {
+        let (old, new) = (before.map(yaml).unwrap_or_default(), yaml(after));
+        let from = if before.is_some() { name } else { "/dev/null" };
+        let diff = TextDiff::from_lines(&old, &new);
+        for line in diff.unified_diff().header(from, name).to_string().lines() {
+            let colour = match line.as_bytes().first() {
+                _ if line.starts_with("---") || line.starts_with("+++") => None,
+                Some(b'+') => Some(AnsiColor::Green),
+                Some(b'-') => Some(AnsiColor::Red),
+                Some(b'@') => Some(AnsiColor::Cyan),
+                _ => None,
+            };
+            let style = colour.map(AnsiColor::on_default).unwrap_or_default();
+            let _ = writeln!(self.diff, "{style}{line}{style:#}");
+        }
+    }
+
+    fn note(&mut self, name: &str, text: &str) {
+        let _ = writeln!(self.notes, "{name}: {text}");
+    }
+
+    fn warn(&mut self, name: &str, text: &str) {
+        let yellow = AnsiColor::Yellow.on_default();
+        let _ = writeln!(self.notes, "{yellow}Warning:{yellow:#} {name}: {text}");
+    }
+
+    fn refuse(&mut self, name: &str, refusal: &Refusal) {
+        self.refused = true;
+        self.warn(name, &refusal.to_string());
+    }
+
+    fn finish(self) -> Result<ExitCode> {
+        let text = match self.output {
+            Output::Diff => self.diff,
+            Output::Yaml => self.objects.iter().map(yaml).collect::<Vec<_>>().join("---\n"),
+            Output::Json => format!("{:#}\n", json!({"apiVersion": "v1", "kind": "List", "items": self.objects})),
+            Output::Patch => self.patches,
+        };
+        anstream::stderr().write_all(self.notes.as_bytes())?;
+        match anstream::stdout().write_all(text.as_bytes()) {
+            // The reader has seen enough, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.context("cannot write to standard output")?,
+        }
+        Ok(ExitCode::from(u8::from(self.refused)))
+    }
+}
+
+fn yaml(object: &Value) -> String {
+    // A JSON value has nothing that YAML could not hold.
+    let mut text = serde_saphyr::to_string(object).unwrap_or_default();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// The objects of a file of YAML documents or JSON; Lists are taken apart.
+fn read(file: &Path) -> Result<Vec<Value>> {
+    let shown = file.display();
+    let text = if file == Path::new("-") {
+        io::read_to_string(io::stdin().lock()).context("cannot read standard input")?
+    } else {
+        let mut text = String::new();
+        std::fs::File::open(file)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .with_context(|| format!("cannot read {shown}"))?;
+        text
+    };
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("{shown} is not YAML"))?;
+    let mut objects = Vec::new();
+    for document in documents {
+        match document {
+            Value::Null => {}
+            Value::Object(mut list) if list.get("items").is_some_and(Value::is_array) => {
+                if let Some(Value::Array(items)) = list.remove("items") {
+                    objects.extend(items);
+                }
+            }
+            object @ Value::Object(_) => objects.push(object),
+            other => bail!("{shown}: {other} is not a Kubernetes object"),
+        }
+    }
+    if objects.is_empty() {
+        bail!("{shown} holds no objects");
+    }
+    Ok(objects)
+}
+
+/// The cluster's monitoring, out of objects in a file.
+fn monitoring_of(objects: &[Value]) -> Result<Cluster> {
+    let mut cluster = Cluster::default();
+    for object in objects {
+        match object["kind"].as_str() {
+            Some("Prometheus" | "PrometheusAgent") => {
+                let consumer = Consumer::parse(&object.to_string()).with_context(|| display_name(object))?;
+                cluster.consumers.push(consumer);
+            }
+            Some("Namespace") => {
+                let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
+                cluster.namespaces.insert(object["metadata"]["name"].as_str().unwrap_or_default().to_owned(), labels);
+            }
+            _ => {}
+        }
+    }
+    Ok(cluster)
+}
+
+/// The cluster's monitoring, out of the cluster of a kube context, and that context's namespace.
+fn ask(context: Option<&str>) -> Result<(Cluster, Option<String>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+        let config = Config::from_kubeconfig(&options).await.context("cannot use the kubeconfig")?;
+        let namespace = config.default_namespace.clone();
+        let client = Client::try_from(config)?;
+        let mut objects = Vec::new();
+        for (version, kind) in [
+            ("monitoring.coreos.com/v1", "Prometheus"),
+            ("monitoring.coreos.com/v1alpha1", "PrometheusAgent"),
+            ("v1", "Namespace"),
+        ] {
+            let api = Api::<DynamicObject>::all_with(client.clone(), &crate::controller::api_resource(version, kind));
+            match api.list(&ListParams::default()).await {
+                Ok(list) => objects.extend(list.items.into_iter().map(|mut object| {
+                    object.managed_fields_mut().clear();
+                    let mut object = json!(object);
+                    object["kind"] = json!(kind);
+                    object
+                })),
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
+            }
+        }
+        Ok((monitoring_of(&objects)?, Some(namespace)))
+    })
+}

@@ -1,0 +1,127 @@
+//! `gwmon serve`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::FutureExt;
+use kube::Client;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::admin::{self, Readiness};
+use crate::cli::{LogFormat, Serve};
+use crate::controller::{self, certificates};
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::tls::pki::{Material, Validity};
+use crate::tls::{self, CurrentLeaf};
+use crate::webhook::{self, Admission};
+
+/// After SIGTERM the API server goes on calling this replica until the endpoints have reached it (R30).
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the server from starting: an address in use, no cluster, a file that cannot be written.
+pub fn run(args: Serve) -> Result<()> {
+    init_logs(&args)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(args))
+}
+
+fn init_logs(args: &Serve) -> Result<()> {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log {:?}", args.log))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn serve(args: Serve) -> Result<()> {
+    let (metrics, registry) = Metrics::new();
+    let readiness = Readiness::default();
+    let leaf = Arc::new(CurrentLeaf::default());
+    let address = |typed: Option<SocketAddr>, port| {
+        let host = if args.standalone { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
+        typed.unwrap_or_else(|| SocketAddr::from((host, port)))
+    };
+    let webhook = listen(address(args.bind, 8443), "--bind").await?;
+    let admin = listen(address(args.admin_bind, 8080), "--admin-bind").await?;
+
+    let stop = CancellationToken::new();
+    let stopped = |token: &CancellationToken| token.clone().cancelled_owned();
+    let mut tasks = tokio::task::JoinSet::new();
+    let goodbye = if args.standalone {
+        let material = Material::new(&["localhost".to_owned(), "127.0.0.1".to_owned()], OffsetDateTime::now_utc())?;
+        leaf.put(&material.leaf, &material.leaf_key)?;
+        if let Some(file) = &args.ca_out {
+            std::fs::write(file, &material.bundle).with_context(|| format!("--ca-out {}", file.display()))?;
+        }
+        let ends = Validity::of(&material.leaf)?.not_after;
+        tracing::info!(%ends, "serving a certificate of my own for localhost and 127.0.0.1");
+        readiness.certificate_served();
+        Duration::ZERO
+    } else {
+        let client = Client::try_default().await.context("no cluster; run with --standalone to serve without one")?;
+        let site = certificates::Site {
+            namespace: args.namespace,
+            service: "gwmon".to_owned(),
+            secret: "gwmon-tls".to_owned(),
+            configuration: "gwmon".to_owned(),
+        };
+        let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());
+        tasks.spawn(certificates::keep(client.clone(), site, leaf, ready, metrics.clone(), stopped(&stop)));
+        tasks.spawn(controller::run(client, metrics.clone(), stopped(&stop)));
+        GOODBYE
+    };
+
+    // Apart from `stop`: the admin port tells the truth about readiness until the very end.
+    let end = CancellationToken::new();
+    let admin_router = admin::router(readiness.clone(), registry);
+    let admin_end = stopped(&end);
+    let admin = tokio::spawn(async move { axum::serve(admin, admin_router).with_graceful_shutdown(admin_end).await });
+    let policy = Policy { exporter_image: args.policy.exporter_image };
+    let router = webhook::router(&Arc::new(Admission { policy, metrics }));
+    tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
+    let config = Arc::new(tls::leaf::server_config(leaf));
+    tasks.spawn(tls::https(webhook, config, router, stopped(&stop)));
+
+    interrupted()?.await;
+    tracing::info!("stopping; a second signal ends at once");
+    readiness.stopping();
+    let second = interrupted()?;
+    let drain = async {
+        tokio::time::sleep(goodbye).await;
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+    };
+    tokio::select! {
+        () = drain => {}
+        () = second => tracing::warn!("ended at once"),
+    }
+    end.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({flag})"))
+}
+
+/// Done at the next SIGTERM (the kubelet's) or SIGINT (a person's).
+fn interrupted() -> Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        futures::future::select(term.recv().boxed(), int.recv().boxed()).await;
+    })
+}

@@ -1,0 +1,203 @@
+//! The webhook's own certificate: kept in one Secret that all replicas share, made and renewed by whichever
+//! comes first, and announced to the API server as `caBundle`.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, stream};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::admin::Readiness;
+use crate::metrics::Metrics;
+use crate::monitoring::objects::MANAGED_BY;
+use crate::tls::CurrentLeaf;
+use crate::tls::pki::{Material, Validity};
+
+/// Apart from the controller's, so that neither removes what the other has applied.
+const FIELD_MANAGER: &str = "gwmon-certificates";
+/// The wall clock decides about renewal, so it is looked at: a timer would sleep through a suspended machine.
+const LOOK: Duration = Duration::from_mins(1);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Where the certificate lives and who must trust it.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The namespace of the Service and of the Secret.
+    pub namespace: String,
+    /// The webhook's Service.
+    pub service: String,
+    /// The Secret.
+    pub secret: String,
+    /// The `MutatingWebhookConfiguration`.
+    pub configuration: String,
+}
+
+impl Site {
+    /// The names by which the API server may call the Service.
+    fn names(&self) -> Vec<String> {
+        let short = format!("{}.{}.svc", self.service, self.namespace);
+        vec![format!("{short}.cluster.local"), short]
+    }
+}
+
+/// Keeps the served leaf and the announced authority right until `stop` is done. A change to either object
+/// is looked at within a moment (R7), everything else once a minute.
+pub async fn keep(
+    client: Client,
+    site: Site,
+    leaf: Arc<CurrentLeaf>,
+    readiness: Readiness,
+    metrics: Metrics,
+    stop: impl Future<Output = ()>,
+) {
+    let secrets = Api::<Secret>::namespaced(client.clone(), &site.namespace);
+    let configurations = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut changes = stream::select(
+        watcher(secrets.clone(), named(&site.secret)).default_backoff().map(drop).boxed(),
+        watcher(configurations.clone(), named(&site.configuration)).default_backoff().map(drop).boxed(),
+    );
+    let mut stop = pin!(stop);
+    let mut serving = None;
+    loop {
+        let pause = match settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics).await {
+            Ok(()) => {
+                readiness.certificate_served();
+                LOOK
+            }
+            Err(error) => {
+                tracing::warn!("certificate: {error:#}");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(pause) => {}
+            _ = changes.next() => {}
+        }
+    }
+}
+
+/// One look: the Secret made or renewed where due, then announced, then served. In this order no caller ever
+/// meets a leaf whose authority it has not been told of.
+async fn settle(
+    secrets: &Api<Secret>,
+    configurations: &Api<MutatingWebhookConfiguration>,
+    site: &Site,
+    leaf: &CurrentLeaf,
+    serving: &mut Option<Material>,
+    metrics: &Metrics,
+) -> Result<()> {
+    let material = material(secrets, site).await?;
+    announce(configurations, &site.configuration, &material.bundle).await?;
+    if serving.as_ref() != Some(&material) {
+        leaf.put(&material.leaf, &material.leaf_key)?;
+        let ends = Validity::of(&material.leaf)?.not_after;
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double for ever")]
+        metrics.certificate_expiry.set(ends.unix_timestamp() as f64);
+        tracing::info!(%ends, "serving a new certificate");
+        *serving = Some(material);
+    }
+    Ok(())
+}
+
+/// The shared material, made or renewed first where that is due. Of two replicas that try at once the API
+/// server lets one win; the other reads again.
+async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
+    let (names, now) = (site.names(), OffsetDateTime::now_utc());
+    let what = || format!("Secret {}/{}", site.namespace, site.secret);
+    for _ in 0..5 {
+        let existing = secrets.get_opt(&site.secret).await.with_context(|| format!("cannot read {}", what()))?;
+        let (found, version) = match &existing {
+            Some(secret) => (read(secret), secret.resource_version()),
+            None => (None, None),
+        };
+        let renewed = match &found {
+            Some(material) => material.renewed(&names, now)?,
+            None => Some(Material::new(&names, now)?),
+        };
+        let Some(renewed) = renewed else { return found.context("no material") };
+        let secret = write(&renewed, site, version);
+        let written = match existing {
+            Some(_) => secrets.replace(&site.secret, &PostParams::default(), &secret).await,
+            None => secrets.create(&PostParams::default(), &secret).await,
+        };
+        match written {
+            Ok(_) => return Ok(renewed),
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot write {}", what())),
+        }
+    }
+    bail!("{} is written by somebody else all the time", what())
+}
+
+fn read(secret: &Secret) -> Option<Material> {
+    let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
+    Some(Material {
+        bundle: text("ca.crt")?,
+        authority_key: text("ca.key")?,
+        leaf: text("tls.crt")?,
+        leaf_key: text("tls.key")?,
+    })
+}
+
+fn write(material: &Material, site: &Site, version: Option<String>) -> Secret {
+    let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(site.secret.clone()),
+            namespace: Some(site.namespace.clone()),
+            resource_version: version,
+            labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(BTreeMap::from([
+            entry("ca.crt", &material.bundle),
+            entry("ca.key", &material.authority_key),
+            entry("tls.crt", &material.leaf),
+            entry("tls.key", &material.leaf_key),
+        ])),
+        ..Secret::default()
+    }
+}
+
+/// Writes `caBundle`, and nothing else, into every webhook of the configuration, where it is not there yet (R9).
+async fn announce(configurations: &Api<MutatingWebhookConfiguration>, name: &str, bundle: &str) -> Result<()> {
+    let what = || format!("MutatingWebhookConfiguration {name}");
+    let Some(live) = configurations.get_opt(name).await.with_context(|| format!("cannot read {}", what()))? else {
+        bail!("{} does not exist; apply deploy/webhook.yaml", what());
+    };
+    let webhooks = live.webhooks.unwrap_or_default();
+    let told = |bundle_of: &Option<ByteString>| bundle_of.as_ref().is_some_and(|told| told.0 == bundle.as_bytes());
+    if webhooks.iter().all(|webhook| told(&webhook.client_config.ca_bundle)) {
+        return Ok(());
+    }
+    let bundle = ByteString(bundle.as_bytes().to_vec());
+    let entries: Vec<_> =
+        webhooks.iter().map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}})).collect();
+    let body = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": entries,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    configurations
+        .patch(name, &params, &Patch::Apply(&body))
+        .await
+        .with_context(|| format!("cannot write caBundle of {}", what()))?;
+    Ok(())
+}

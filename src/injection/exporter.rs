@@ -1,0 +1,77 @@
+//! The sidecar: a statsd_exporter that listens on the pod's loopback and serves `/metrics`.
+
+use serde_json::{Value, json};
+
+use crate::annotations::{MAPPING, Resources};
+use crate::policy::Policy;
+
+/// The sidecar's container name.
+pub const CONTAINER: &str = "gwmon-statsd-exporter";
+/// The name of its metrics port, in the pod, on the Service and in the monitor.
+pub const PORT_NAME: &str = "gwmon-metrics";
+/// Where `/metrics` is served by default: statsd_exporter's own default.
+pub const METRICS_PORT: u16 = 9102;
+
+const MAPPING_VOLUME: &str = "gwmon-mapping";
+const NO_TOKEN_VOLUME: &str = "gwmon-no-token";
+/// The volumes that the sidecar mounts.
+pub const VOLUMES: [&str; 2] = [MAPPING_VOLUME, NO_TOKEN_VOLUME];
+
+/// A native sidecar (init container with `restartPolicy: Always`, Kubernetes 1.29): it is listening before
+/// the gateway sends its first packet, and ends after it.
+///
+/// No readiness probe: the pod would leave its Services when only its telemetry is slow. The start-up probe
+/// holds the gateway back until the exporter listens; the liveness probe restarts a stuck exporter alone.
+#[must_use]
+pub fn container(policy: &Policy, statsd_port: u16, metrics_port: u16, resources: &Resources) -> Value {
+    let probe = |path: &str| json!({"path": path, "port": metrics_port});
+    json!({
+        "name": CONTAINER,
+        "image": policy.exporter_image.as_str(),
+        "restartPolicy": "Always",
+        "args": [
+            // Loopback only: the exporter believes whoever reaches it.
+            format!("--statsd.listen-udp=127.0.0.1:{statsd_port}"),
+            "--statsd.listen-tcp=",
+            format!("--web.listen-address=:{metrics_port}"),
+            // These tag styles tear Envoy's names apart, IPv6 listeners' above all (prometheus.md §2.6).
+            "--no-statsd.parse-influxdb-tags",
+            "--no-statsd.parse-librato-tags",
+            "--no-statsd.parse-signalfx-tags",
+            "--statsd.cache-size=5000",
+            "--statsd.mapping-config=/etc/gwmon/mapping.yaml",
+        ],
+        "ports": [{"name": PORT_NAME, "containerPort": metrics_port, "protocol": "TCP"}],
+        "startupProbe": {"httpGet": probe("/-/ready"), "periodSeconds": 1, "failureThreshold": 30},
+        "livenessProbe": {"httpGet": probe("/-/healthy"), "periodSeconds": 10, "timeoutSeconds": 5},
+        "resources": {
+            "requests": {"cpu": resources.cpu.0, "memory": resources.memory.0},
+            "limits": {"cpu": resources.cpu.1, "memory": resources.memory.1},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": false,
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": 65534,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [
+            {"name": MAPPING_VOLUME, "mountPath": "/etc/gwmon", "readOnly": true},
+            {"name": NO_TOKEN_VOLUME, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
+        ],
+    })
+}
+
+/// The volumes behind its mounts: the mapping out of the pod's own annotation, and nothing at all over the
+/// place where the API server would mount the pod's service account token.
+#[must_use]
+pub fn volumes() -> Vec<Value> {
+    let mapping =
+        json!({"path": "mapping.yaml", "fieldRef": {"fieldPath": format!("metadata.annotations['{MAPPING}']")}});
+    vec![
+        json!({"name": MAPPING_VOLUME, "downwardAPI": {"items": [mapping]}}),
+        json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}),
+    ]
+}

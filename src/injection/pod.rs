@@ -1,0 +1,246 @@
+//! The parts of a pod that decisions read. A view only: it is never written back, so nothing that it does
+//! not know can be lost (R16).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::annotations::Annotations;
+use crate::reason::{Reason, Refusal};
+
+/// Kubernetes takes `null` for "absent"; serde's `default` covers only the absent field.
+pub(crate) fn or_null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    Option::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// `metadata` of a pod, a template or a workload.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Absent on a pod that the API server is still to name.
+    #[serde(default, deserialize_with = "or_null")]
+    pub name: String,
+    /// What the API server will make the name from.
+    #[serde(default, deserialize_with = "or_null")]
+    pub generate_name: String,
+    /// `None` where a patch must make the map first.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// `None` where a patch must make the map first.
+    pub annotations: Option<Annotations>,
+    /// Who made this object.
+    #[serde(default, deserialize_with = "or_null")]
+    pub owner_references: Vec<OwnerReference>,
+}
+
+impl Metadata {
+    /// The owner with `controller: true`.
+    #[must_use]
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.owner_references.iter().find(|owner| owner.controller == Some(true))
+    }
+
+    /// One annotation.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// One label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+/// One entry of `metadata.ownerReferences`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerReference {
+    /// The owner's kind.
+    pub kind: String,
+    /// The owner's name.
+    pub name: String,
+    /// Whether this owner manages the object.
+    pub controller: Option<bool>,
+}
+
+/// A pod, or the template of one.
+#[derive(Debug, Deserialize)]
+pub struct Pod {
+    /// Labels, annotations, owners.
+    #[serde(default, deserialize_with = "or_null")]
+    pub metadata: Metadata,
+    /// What runs.
+    pub spec: PodSpec,
+}
+
+impl Pod {
+    /// Reads a pod, or a pod template, from its JSON.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
+    pub fn parse(json: &str) -> Result<Self, Refusal> {
+        parse(json)
+    }
+
+    /// Every container, those that run before the others first.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.spec.init_containers.iter().flatten().chain(self.spec.containers.iter().flatten())
+    }
+}
+
+/// Reads a view of an object; on failure reads it again, more slowly, to name the field.
+pub(crate) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Refusal> {
+    serde_json::from_str(json).map_err(|_| {
+        let error = match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(json)) {
+            Err(error) => error.to_string(),
+            Ok(_) => "trailing characters".to_owned(),
+        };
+        Refusal::new(Reason::MalformedObject, error)
+    })
+}
+
+/// The read part of `spec`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpec {
+    /// `None` where a patch must make the list first.
+    pub init_containers: Option<Vec<Container>>,
+    /// The pod's own containers.
+    pub containers: Option<Vec<Container>>,
+    /// `None` where a patch must make the list first: so with `automountServiceAccountToken: false` (R20).
+    pub volumes: Option<Vec<Volume>>,
+    /// Whether the pod shares the node's network.
+    #[serde(default, deserialize_with = "or_null")]
+    pub host_network: bool,
+    /// The operating system the pod asks for.
+    pub os: Option<Os>,
+    /// Labels the node must have.
+    pub node_selector: Option<BTreeMap<String, String>>,
+}
+
+/// `spec.os`.
+#[derive(Debug, Deserialize)]
+pub struct Os {
+    /// `linux` or `windows`.
+    #[serde(default, deserialize_with = "or_null")]
+    pub name: String,
+}
+
+/// The read part of a volume.
+#[derive(Debug, Deserialize)]
+pub struct Volume {
+    /// Unique in the pod.
+    pub name: String,
+}
+
+/// The read part of a container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// Unique in the pod.
+    pub name: String,
+    /// Image reference; empty where a template leaves it to somebody else.
+    #[serde(default, deserialize_with = "or_null")]
+    pub image: String,
+    /// Replaces the image's `ENTRYPOINT` and drops its `CMD`.
+    #[serde(default, deserialize_with = "or_null")]
+    pub command: Vec<String>,
+    /// Replaces the image's `CMD`. `None` where a patch must make the list first.
+    pub args: Option<Vec<String>>,
+    /// `None` where a patch must make the list first.
+    pub env: Option<Vec<Env>>,
+    /// Whole config maps or secrets as environment: their keys cannot be seen here.
+    #[serde(default, deserialize_with = "or_null")]
+    pub env_from: Vec<serde::de::IgnoredAny>,
+    /// Declared ports; a hint, not a promise.
+    #[serde(default, deserialize_with = "or_null")]
+    pub ports: Vec<Port>,
+}
+
+/// One environment variable.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Env {
+    /// The variable's name.
+    pub name: String,
+    /// Its literal value; `None` together with `value_from`.
+    pub value: Option<String>,
+    /// Present where the value comes from elsewhere and cannot be seen here.
+    pub value_from: Option<serde::de::IgnoredAny>,
+}
+
+/// One declared port.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// The port in the pod.
+    pub container_port: u16,
+    /// `TCP` where absent.
+    pub protocol: Option<String>,
+}
+
+impl Container {
+    /// Whether this container declares the port.
+    #[must_use]
+    pub fn declares(&self, port: u16, protocol: &str) -> bool {
+        self.ports.iter().any(|p| p.container_port == port && p.protocol.as_deref().unwrap_or("TCP") == protocol)
+    }
+
+    /// The variable's entry. Kubernetes lets the last one of a name win.
+    #[must_use]
+    pub fn env(&self, name: &str) -> Option<&Env> {
+        self.env.iter().flatten().rev().find(|env| env.name == name)
+    }
+
+    /// The image's repository path, split at `/`, and its tag. A digest tells no version, so it is dropped.
+    #[must_use]
+    pub fn image_parts(&self) -> (Vec<&str>, Option<&str>) {
+        let named = self.image.split_once('@').map_or(self.image.as_str(), |(named, _)| named);
+        let last = named.rfind('/').map_or(0, |slash| slash + 1);
+        let (repository, tag) = match named[last..].split_once(':') {
+            Some((name, tag)) => (&named[..last + name.len()], Some(tag)),
+            None => (named, None),
+        };
+        (repository.split('/').collect(), tag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(image: &str) -> Container {
+        serde_json::from_value(serde_json::json!({"name": "c", "image": image})).unwrap()
+    }
+
+    #[test]
+    fn an_image_splits_where_kubernetes_splits_it() {
+        for (image, path, tag) in [
+            ("envoyproxy/envoy:v1.34.0", "envoyproxy envoy", Some("v1.34.0")),
+            ("mirror.corp:5000/envoyproxy/envoy", "mirror.corp:5000 envoyproxy envoy", None),
+            ("a/b:1.2@sha256:00", "a b", Some("1.2")),
+            ("envoy@sha256:00", "envoy", None),
+            ("", "", None),
+        ] {
+            let container = container(image);
+            let (parts, found) = container.image_parts();
+            assert_eq!((parts.join(" ").as_str(), found), (path, tag), "{image}");
+        }
+    }
+
+    #[test]
+    fn null_is_absent_and_a_wrong_shape_names_its_field() {
+        let pod = Pod::parse(r#"{"metadata":null,"spec":{"containers":null,"volumes":null,"hostNetwork":null}}"#);
+        assert!(pod.unwrap().spec.containers.is_none());
+        let wrong = Pod::parse(r#"{"spec":{"containers":[{"name":"a","args":"-c"}]}}"#).unwrap_err();
+        assert_eq!(wrong.reason, Reason::MalformedObject);
+        assert!(wrong.detail.contains("spec.containers[0].args"), "{wrong}");
+    }
+
+    #[test]
+    fn deep_nesting_in_what_is_not_read_is_no_problem() {
+        let deep = format!(r#"{{"spec":{{"affinity":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Pod::parse(&deep).is_ok());
+    }
+}

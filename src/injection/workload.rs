@@ -1,0 +1,219 @@
+//! gwmon's annotations from a workload down to its pod template, and off it again. The template change is
+//! what starts the roll-out; nobody has to know that the annotation belongs on the pods (R13).
+
+use json_patch::{Patch, PatchOperation, RemoveOperation};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::patch::{Ops, pointer};
+use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
+use super::{Injection, decide_for};
+use crate::annotations::{Annotations, COPIED, INJECT, VOCABULARY};
+use crate::policy::Policy;
+use crate::reason::{Reason, Refusal};
+
+const TEMPLATE: [&str; 4] = ["spec", "template", "metadata", "annotations"];
+
+/// A workload with a pod template.
+#[derive(Debug, Deserialize)]
+struct Workload {
+    #[serde(default, deserialize_with = "or_null")]
+    metadata: Metadata,
+    spec: WorkloadSpec,
+}
+
+#[derive(Debug, Deserialize)]
+struct WorkloadSpec {
+    template: Template,
+}
+
+#[derive(Debug, Deserialize)]
+struct Template {
+    metadata: Option<Metadata>,
+    spec: PodSpec,
+}
+
+/// What becomes of a workload.
+#[derive(Debug)]
+pub struct WorkloadChange {
+    /// The operations; none where the template is as it should be.
+    pub patch: Patch,
+    /// What its pods will get, where they ask for it.
+    pub pods: Result<Injection, Refusal>,
+}
+
+/// Decides on a Deployment, StatefulSet or DaemonSet as the API server sends it.
+///
+/// The template's own annotations win over the workload's and are never touched: what gwmon copied it has
+/// noted in [`COPIED`], with the value, so that a value that somebody changed since is theirs again.
+/// Where the pods would be refused, nothing is copied: a roll-out that changes nothing helps nobody.
+///
+/// # Errors
+/// The reason why the workload stays as it is.
+pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Refusal> {
+    let workload: Workload = parse(json)?;
+    let own = workload.metadata.annotations.as_ref();
+    let template = workload.spec.template.metadata;
+    let parents = Parents {
+        metadata: template.is_some(),
+        annotations: template.as_ref().is_some_and(|metadata| metadata.annotations.is_some()),
+    };
+    let mut template = template.unwrap_or_default();
+    let before = template.annotations.take().unwrap_or_default();
+
+    let noted: Annotations = before.get(COPIED).and_then(|note| serde_json::from_str(note).ok()).unwrap_or_default();
+    let mut after = before.clone();
+    for (key, value) in &noted {
+        if after.get(key) == Some(value) {
+            after.remove(key);
+        }
+    }
+    after.remove(COPIED);
+    let asked = after.contains_key(INJECT) || own.is_some_and(|own| own.contains_key(INJECT));
+    let copied: Annotations = VOCABULARY
+        .iter()
+        .filter_map(|key| own?.get_key_value(key.name))
+        .filter(|(key, _)| asked && !after.contains_key(*key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    if !copied.is_empty() {
+        after.insert(COPIED.to_owned(), json!(copied).to_string());
+        after.extend(copied);
+    }
+
+    if let (true, Some(owner)) = (after != before, workload.metadata.controller()) {
+        let detail = format!(
+            "{} {} makes this object and would undo every change; give it {INJECT} as a pod annotation there",
+            owner.kind, owner.name
+        );
+        return Err(Refusal::new(Reason::ManagedWorkload, detail));
+    }
+    template.annotations = Some(after);
+    let pod = Pod { metadata: template, spec: workload.spec.template.spec };
+    let pods = decide_for(policy, &pod, Some(&workload.metadata.name));
+    if let Err(refusal) = &pods
+        && refusal.is_warning()
+    {
+        return Err(refusal.clone());
+    }
+    let after = pod.metadata.annotations.unwrap_or_default();
+    Ok(WorkloadChange { patch: difference(&parents, &before, &after), pods })
+}
+
+/// Which parents of the template's annotations exist.
+struct Parents {
+    metadata: bool,
+    annotations: bool,
+}
+
+/// The operations that make the template's annotations out of what they were.
+fn difference(parents: &Parents, before: &Annotations, after: &Annotations) -> Patch {
+    let mut ops = Ops::default();
+    for key in before.keys().filter(|key| !after.contains_key(*key)) {
+        ops.0.push(PatchOperation::Remove(RemoveOperation { path: pointer(&[&TEMPLATE[..], &[key]].concat()) }));
+    }
+    let added: Vec<_> =
+        after.iter().filter(|(k, v)| before.get(*k) != Some(v)).map(|(k, v)| (k.as_str(), v.clone())).collect();
+    if !parents.metadata && !added.is_empty() {
+        ops.add(&TEMPLATE[..3], json!({"annotations": after}));
+    } else {
+        ops.entries(&TEMPLATE, parents.annotations, added);
+    }
+    Patch(ops.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn deployment(own: &Value, template: &Value) -> Value {
+        json!({
+            "metadata": {"name": "edge", "annotations": own},
+            "spec": {"template": {
+                "metadata": template,
+                "spec": {"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0"}]},
+            }},
+        })
+    }
+
+    fn change(workload: &Value) -> WorkloadChange {
+        decide(&Policy::default(), &workload.to_string()).unwrap()
+    }
+
+    /// The workload after its admission, and the template's annotations.
+    fn admitted(mut workload: Value) -> (Value, Value) {
+        let patch = change(&workload).patch;
+        json_patch::patch(&mut workload, &patch).unwrap();
+        assert!(change(&workload).patch.is_empty(), "a second admission changes nothing");
+        let annotations = workload.pointer("/spec/template/metadata/annotations").cloned().unwrap_or_default();
+        (workload, annotations)
+    }
+
+    #[test]
+    fn the_annotation_goes_down_and_comes_off_again() {
+        let asked = json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "9200", "other": "x"});
+        for template in [Value::Null, json!({}), json!({"annotations": null}), json!({"annotations": {"mine": "1"}})] {
+            let (mut workload, annotations) = admitted(deployment(&asked, &template));
+            assert_eq!(annotations["gwmon.io/inject"], "true");
+            assert_eq!(annotations["gwmon.io/metrics-port"], "9200");
+            assert_eq!(annotations.get("other"), None);
+
+            workload["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+            let (mut workload, annotations) = admitted(workload);
+            assert_eq!(annotations.get("gwmon.io/metrics-port"), None);
+
+            workload["metadata"]["annotations"] = Value::Null;
+            let (_, annotations) = admitted(workload);
+            let left = template.get("annotations").filter(|a| a.is_object()).cloned().unwrap_or_else(|| json!({}));
+            assert_eq!(annotations, left, "nothing of gwmon's is left, and all of the user's");
+        }
+    }
+
+    #[test]
+    fn the_templates_own_annotation_wins_and_stays() {
+        let own = json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "9200"});
+        let template = json!({"annotations": {"gwmon.io/metrics-port": "9300"}});
+        let (mut workload, annotations) = admitted(deployment(&own, &template));
+        assert_eq!(annotations["gwmon.io/metrics-port"], "9300");
+        workload["metadata"]["annotations"] = json!({});
+        let (_, annotations) = admitted(workload);
+        assert_eq!(annotations, template["annotations"]);
+    }
+
+    #[test]
+    fn a_copy_that_somebody_changed_is_theirs() {
+        let own = json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "9200"});
+        let (mut workload, _) = admitted(deployment(&own, &json!({})));
+        workload["spec"]["template"]["metadata"]["annotations"]["gwmon.io/metrics-port"] = json!("9400");
+        let (mut workload, annotations) = admitted(workload);
+        assert_eq!(annotations["gwmon.io/metrics-port"], "9400");
+        workload["metadata"]["annotations"] = Value::Null;
+        assert_eq!(admitted(workload).1, json!({"gwmon.io/metrics-port": "9400"}));
+    }
+
+    #[test]
+    fn a_changed_value_reaches_the_template() {
+        let (mut workload, _) =
+            admitted(deployment(&json!({"gwmon.io/inject": "true", "gwmon.io/interval": "15s"}), &json!({})));
+        workload["metadata"]["annotations"]["gwmon.io/interval"] = json!("30s");
+        assert_eq!(admitted(workload).1["gwmon.io/interval"], "30s");
+    }
+
+    #[test]
+    fn settings_without_inject_do_not_roll_anything_out() {
+        assert!(change(&deployment(&json!({"gwmon.io/interval": "15s"}), &json!({}))).patch.is_empty());
+    }
+
+    #[test]
+    fn what_the_pods_would_be_refused_for_is_said_at_once() {
+        let refused = |workload: Value| decide(&Policy::default(), &workload.to_string()).unwrap_err().reason;
+        assert_eq!(refused(deployment(&json!({"gwmon.io/inject": "yes"}), &json!({}))), Reason::InvalidAnnotation);
+        let mut other = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
+        other["spec"]["template"]["spec"]["containers"][0]["image"] = json!("nginx:1");
+        assert_eq!(refused(other), Reason::NoGateway);
+        let mut managed = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
+        managed["metadata"]["ownerReferences"] = json!([{"kind": "EnvoyProxy", "name": "eg", "controller": true}]);
+        assert_eq!(refused(managed), Reason::ManagedWorkload);
+    }
+}

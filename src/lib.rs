@@ -1,0 +1,24 @@
+//! gwmon puts an API gateway's metrics into the cluster's Prometheus.
+//!
+//! ```text
+//!  API server ── AdmissionReview ──▶ webhook ──▶ injection::decide ──▶ JSON Patch
+//!  API server ◀─ watch / apply ───── controller ─▶ monitoring::plan ──▶ Service, ServiceMonitor
+//!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
+//! ```
+//!
+//! The core ([`annotations`], [`injection`], [`monitoring`], [`policy`], [`reason`]) is pure: it holds no
+//! client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`tls`], [`admin`],
+//! [`commands`]) call it and decide nothing themselves.
+
+pub mod admin;
+pub mod annotations;
+pub mod cli;
+pub mod commands;
+pub mod controller;
+pub mod injection;
+pub mod metrics;
+pub mod monitoring;
+pub mod policy;
+pub mod reason;
+pub mod tls;
+pub mod webhook;

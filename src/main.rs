@@ -1,0 +1,21 @@
+//! The `gwmon` binary: parse, run one command, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use gwmon::cli::{Cli, Command};
+use gwmon::commands::{preview, serve};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before anything makes TLS: rustls has no default of its own once two crates could bring one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let result = match cli.command {
+        Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Preview(args) => preview::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        anstream::eprintln!("{red}error:{red:#} {error:#}", red = anstyle::AnsiColor::Red.on_default().bold());
+        ExitCode::from(2)
+    })
+}

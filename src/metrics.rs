@@ -1,0 +1,108 @@
+//! gwmon's own metrics. Labels are closed enums: no object's name is ever one, so that the number of series
+//! does not grow with the cluster.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::reason::Reason;
+use crate::webhook::Route;
+
+/// How a review ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// The object was changed.
+    #[expect(non_camel_case_types)]
+    patched,
+    /// It was admitted as it is.
+    #[expect(non_camel_case_types)]
+    unchanged,
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    route: Route,
+    outcome: Outcome,
+    reason: Option<Reason>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    outcome: ReconcileOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ReconcileOutcome {
+    #[expect(non_camel_case_types)]
+    ok,
+    #[expect(non_camel_case_types)]
+    error,
+}
+
+/// Every metric of the process. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reviews: Family<ReviewLabels, Counter>,
+    review_duration: Histogram,
+    reconciles: Family<ReconcileLabels, Counter>,
+    /// Gateways that the controller looks after.
+    pub gateways: Gauge,
+    /// When the served certificate ends, in seconds since 1970.
+    pub certificate_expiry: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// The metrics, and the registry that encodes them.
+    #[must_use]
+    pub fn new() -> (Self, Registry) {
+        let metrics = Self {
+            reviews: Family::default(),
+            // A review takes microseconds; the top bucket is where the API server has long given up.
+            review_duration: Histogram::new([5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 2.]),
+            reconciles: Family::default(),
+            gateways: Gauge::default(),
+            certificate_expiry: Gauge::default(),
+        };
+        let mut registry = Registry::with_prefix("gwmon");
+        let m = metrics.clone();
+        registry.register("reviews", "Admission reviews answered", m.reviews);
+        registry.register_with_unit("review_duration", "Time to answer a review", Unit::Seconds, m.review_duration);
+        registry.register("reconciles", "Gateways reconciled", m.reconciles);
+        registry.register("gateways", "Gateways with injected pods", m.gateways);
+        let help = "When the served certificate ends, in seconds since 1970";
+        registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, m.certificate_expiry);
+        registry.register("build", "What this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        (metrics, registry)
+    }
+
+    /// Counts one review.
+    pub fn reviewed(&self, route: Route, outcome: Outcome, reason: Option<Reason>, took: Duration) {
+        self.reviews.get_or_create(&ReviewLabels { route, outcome, reason }).inc();
+        self.review_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts one reconciliation.
+    pub fn reconciled(&self, ok: bool) {
+        let outcome = if ok { ReconcileOutcome::ok } else { ReconcileOutcome::error };
+        self.reconciles.get_or_create(&ReconcileLabels { outcome }).inc();
+    }
+}

@@ -1,0 +1,42 @@
+//! What the operator of gwmon decides for the whole cluster, checked.
+
+use std::str::FromStr;
+
+/// A container image reference: not empty, no white space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image(String);
+
+impl Image {
+    /// The reference as it stands in a pod.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Image {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.is_empty() || s.contains(char::is_whitespace) {
+            return Err("an image reference such as quay.io/prometheus/statsd-exporter:v0.30.0");
+        }
+        Ok(Self(s.to_owned()))
+    }
+}
+
+/// The official image of the statsd_exporter version whose flags and mapping format gwmon writes.
+pub const EXPORTER_IMAGE: &str = "quay.io/prometheus/statsd-exporter:v0.30.0";
+
+/// The settings that hold for every injection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The sidecar's image; another one where the cluster pulls through a mirror.
+    pub exporter_image: Image,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { exporter_image: Image(EXPORTER_IMAGE.to_owned()) }
+    }
+}

@@ -1,0 +1,137 @@
+//! The closed list of reasons for every "no" that gwmon says.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Why gwmon left something alone. The same word stands in the admission warning, the log line
+        /// and the metric label, so that one search finds them all (R14).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the source.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The word itself, in the CamelCase that Kubernetes uses for reasons.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No `gwmon.io/inject` annotation: gwmon has nothing to do here.
+    NotRequested,
+    /// `gwmon.io/inject: "false"`.
+    OptedOut,
+    /// The pod carries gwmon's sidecar already: a second round of admission, or a `kubectl debug` copy.
+    AlreadyInjected,
+    /// A `gwmon.io/` annotation whose value makes no sense.
+    InvalidAnnotation,
+    /// The object does not have the shape that its kind demands.
+    MalformedObject,
+    /// A kind or operation that gwmon's webhooks do not ask for.
+    UnexpectedObject,
+    /// A request body over the limit; the API server itself never sends one.
+    TooLarge,
+    /// The object is made by another controller, which would undo every change (gateways.md §8.12).
+    ManagedWorkload,
+    /// A pod that no workload controller owns: nothing to name the monitor after, nothing to clean up with.
+    NoWorkload,
+    /// No container of the pod is a gateway that gwmon knows.
+    NoGateway,
+    /// More than one container could be the gateway.
+    AmbiguousGateway,
+    /// `gwmon.io/container` names a container that the pod does not have.
+    ContainerNotFound,
+    /// A version of the gateway that gwmon cannot tell to send statsd.
+    UnsupportedVersion,
+    /// The gateway's command line is not one that can be extended safely.
+    UnpatchableCommand,
+    /// The gateway's own `--config-yaml`; Envoy takes that flag once.
+    ConfigYamlInUse,
+    /// The gateway already sends its stats somewhere, or is told not to.
+    ExistingStatsd,
+    /// `envFrom` may hide a statsd setting that gwmon would override.
+    HiddenEnvironment,
+    /// The pod already has a statsd exporter.
+    ExistingExporter,
+    /// Another container declares the port that the sidecar needs.
+    PortInUse,
+    /// `hostNetwork`: the sidecar's ports would be the node's.
+    HostNetwork,
+    /// A Windows pod: there is no exporter image for it.
+    WindowsPod,
+    /// The cluster has no `Prometheus` or `PrometheusAgent` object.
+    NoPrometheus,
+    /// No Prometheus of the cluster can be made to select a monitor for this namespace.
+    NotSelected,
+    /// The cluster does not serve `ServiceMonitor`.
+    NoServiceMonitorKind,
+    /// An object of the name that gwmon needs exists and is not gwmon's.
+    NameTaken,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A [`Reason`] with the sentence that names the object, the field and the fix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct Refusal {
+    /// The word from the closed list.
+    pub reason: Reason,
+    /// What was found, what is needed and how to get there.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal with its sentence.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+
+    /// Whether a person should be told: the user asked for something and does not get it.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        !matches!(self.reason, Reason::NotRequested | Reason::OptedOut | Reason::AlreadyInjected)
+    }
+}
+
+/// A value as it is shown in a message: quoted, control characters escaped, and cut, since Kubernetes
+/// truncates an admission warning at 256 characters.
+#[must_use]
+pub fn shown(value: &str) -> String {
+    const MOST: usize = 48;
+    match value.char_indices().nth(MOST) {
+        Some((cut, _)) => format!("{:?}…", &value[..cut]),
+        None => format!("{value:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_camel_case_and_stands_once() {
+        let mut words: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert!(words.iter().all(|w| w.starts_with(char::is_uppercase) && w.chars().all(char::is_alphanumeric)));
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_shown_value_is_short_and_printable() {
+        assert_eq!(shown("yes"), "\"yes\"");
+        assert_eq!(shown("a\nb"), "\"a\\nb\"");
+        assert!(shown(&"ü".repeat(500)).chars().count() <= 51);
+    }
+}

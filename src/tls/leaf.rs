@@ -1,0 +1,57 @@
+//! The certificate being served, swapped without a dropped connection.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+
+/// Hands out the current leaf to every new handshake; none until the first is put.
+#[derive(Debug, Default)]
+pub struct CurrentLeaf(ArcSwapOption<CertifiedKey>);
+
+/// A leaf that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not PEM.
+    #[error("cannot read the certificate or its key: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// A key of a type that is not supported, or of another certificate.
+    #[error("cannot use the certificate with its key: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl CurrentLeaf {
+    /// Serves this leaf from the next handshake on. A leaf that cannot be used leaves the one before.
+    ///
+    /// # Errors
+    /// [`Error`], where the two do not parse or do not belong together.
+    pub fn put(&self, leaf: &str, key: &str) -> Result<(), Error> {
+        let chain = CertificateDer::pem_slice_iter(leaf.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+        let provider = CryptoProvider::get_default()
+            .cloned()
+            .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        self.0.store(Some(Arc::new(CertifiedKey::from_der(chain, key, &provider)?)));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for CurrentLeaf {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load_full()
+    }
+}
+
+/// The server's configuration. No session is resumed: a client that resumes does not see a new leaf.
+#[must_use]
+pub fn server_config(leaf: Arc<CurrentLeaf>) -> ServerConfig {
+    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(leaf);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}

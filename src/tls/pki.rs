@@ -1,0 +1,215 @@
+//! Certificates: an authority that lives long, a leaf that it signs, and when to make either anew. No files
+//! and no clock: the time is an argument.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+use x509_parser::pem::Pem;
+
+/// The authority's life.
+const AUTHORITY_LIFE: Duration = Duration::days(365);
+/// The leaf's life; never past the authority's.
+const LEAF_LIFE: Duration = Duration::days(90);
+/// Certificates begin this much before they are made, for clocks that are behind.
+const BACKDATE: Duration = Duration::minutes(5);
+
+/// Everything that one TLS set-up consists of, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Material {
+    /// The authorities to trust: the current one first, then the one before it, until that expires.
+    pub bundle: String,
+    /// The current authority's key.
+    pub authority_key: String,
+    /// The leaf.
+    pub leaf: String,
+    /// The leaf's key.
+    pub leaf_key: String,
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Material")
+    }
+}
+
+/// Certificates that cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// From rcgen.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// Not PEM, or not X.509.
+    #[error("cannot read a certificate: {0}")]
+    Read(String),
+}
+
+impl Material {
+    /// A new authority and a leaf for these names (DNS names and IP addresses).
+    ///
+    /// # Errors
+    /// Where a name is none.
+    pub fn new(names: &[String], now: OffsetDateTime) -> Result<Self, Error> {
+        let mut params = CertificateParams::default();
+        // Two authorities must not share a name: a verifier would try the wrong one and give up.
+        params.distinguished_name.push(DnType::CommonName, format!("gwmon CA {}", now.unix_timestamp()));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = (now - BACKDATE, now + AUTHORITY_LIFE);
+        let key = KeyPair::generate()?;
+        let authority_key = key.serialize_pem();
+        let authority = CertifiedIssuer::self_signed(params, key)?;
+        let (leaf, leaf_key) = issue(&authority, names, now, now + AUTHORITY_LIFE)?;
+        Ok(Self { bundle: authority.pem(), authority_key, leaf, leaf_key })
+    }
+
+    /// What has to take this material's place by now, if anything: at two thirds of a life (R5), for other
+    /// names, or where a part cannot be read. The authority before stays in the bundle while it is valid, so
+    /// that replicas which still serve its leaf are believed (R6).
+    ///
+    /// # Errors
+    /// Where a name is none.
+    pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, Error> {
+        let Ok(authority) = Validity::of(&self.bundle) else { return Self::new(names, now).map(Some) };
+        let Ok(issuer) =
+            KeyPair::from_pem(&self.authority_key).and_then(|key| Issuer::from_ca_cert_pem(&self.bundle, key))
+        else {
+            return Self::new(names, now).map(Some);
+        };
+        if authority.due(now) {
+            let mut renewed = Self::new(names, now)?;
+            renewed.bundle.push_str(&still_valid(&self.bundle, now)?);
+            return Ok(Some(renewed));
+        }
+        if Validity::of(&self.leaf).is_ok_and(|leaf| !leaf.due(now) && leaf.is_for(names)) {
+            return Ok(None);
+        }
+        let (leaf, leaf_key) = issue(&issuer, names, now, authority.not_after)?;
+        Ok(Some(Self { leaf, leaf_key, ..self.clone() }))
+    }
+}
+
+fn issue(
+    issuer: &Issuer<'_, KeyPair>,
+    names: &[String],
+    now: OffsetDateTime,
+    authority_ends: OffsetDateTime,
+) -> Result<(String, String), Error> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, "gwmon");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (params.not_before, params.not_after) = (now - BACKDATE, authority_ends.min(now + LEAF_LIFE));
+    let key = KeyPair::generate()?;
+    Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
+}
+
+/// The certificates of a bundle that have not ended.
+fn still_valid(bundle: &str, now: OffsetDateTime) -> Result<String, Error> {
+    let mut kept = String::new();
+    for certificate in bundle.split_inclusive("-----END CERTIFICATE-----").filter(|part| part.contains("BEGIN")) {
+        if Validity::of(certificate)?.not_after > now {
+            kept.push_str(certificate.trim_start());
+            kept.push('\n');
+        }
+    }
+    Ok(kept)
+}
+
+/// From when to when a certificate holds, and for whom.
+#[derive(Debug)]
+pub struct Validity {
+    not_before: OffsetDateTime,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
+    names: Vec<String>,
+}
+
+impl Validity {
+    /// Reads the first certificate of a PEM text.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn of(pem: &str) -> Result<Self, Error> {
+        use x509_parser::extensions::GeneralName;
+        let read = |error: &dyn std::fmt::Display| Error::Read(error.to_string());
+        let pem =
+            Pem::iter_from_buffer(pem.as_bytes()).next().ok_or_else(|| read(&"no PEM block"))?.map_err(|e| read(&e))?;
+        let certificate = pem.parse_x509().map_err(|e| read(&e))?;
+        let alternatives = certificate.subject_alternative_name().map_err(|e| read(&e))?;
+        let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
+        Ok(Self {
+            not_before: certificate.validity().not_before.to_datetime(),
+            not_after: certificate.validity().not_after.to_datetime(),
+            names: names
+                .filter_map(|name| match name {
+                    GeneralName::DNSName(name) => Some((*name).to_owned()),
+                    GeneralName::IPAddress([a, b, c, d]) => Some(std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+                    _ => None,
+                })
+                .collect(),
+        })
+    }
+
+    fn due(&self, now: OffsetDateTime) -> bool {
+        now >= self.not_before + (self.not_after - self.not_before) * 2 / 3
+    }
+
+    fn is_for(&self, names: &[String]) -> bool {
+        names.iter().all(|name| self.names.contains(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<String> {
+        vec!["gwmon.gwmon.svc".to_owned(), "127.0.0.1".to_owned()]
+    }
+
+    fn certificates(pem: &str) -> usize {
+        pem.matches("BEGIN CERTIFICATE").count()
+    }
+
+    #[test]
+    fn nothing_is_renewed_before_two_thirds_of_a_life() {
+        let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let material = Material::new(&names(), start).unwrap();
+        assert_eq!(material.renewed(&names(), start + Duration::days(59)).unwrap(), None);
+        let renewed = material.renewed(&names(), start + Duration::days(61)).unwrap().unwrap();
+        assert_eq!(renewed.bundle, material.bundle, "the authority outlives the leaf");
+        assert_ne!(renewed.leaf, material.leaf);
+    }
+
+    #[test]
+    fn an_old_authority_stays_in_the_bundle_until_it_ends() {
+        let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let first = Material::new(&names(), start).unwrap();
+        let second = first.renewed(&names(), start + Duration::days(244)).unwrap().unwrap();
+        assert!(second.bundle.ends_with(&first.bundle) && certificates(&second.bundle) == 2);
+        let third = second.renewed(&names(), start + Duration::days(488)).unwrap().unwrap();
+        assert_eq!(certificates(&third.bundle), 2, "the first has ended");
+        assert!(!third.bundle.contains(first.bundle.trim()));
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_authority_and_covers_other_names_at_once() {
+        let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let material = Material::new(&names(), start).unwrap();
+        let late = material.renewed(&names(), start + Duration::days(240)).unwrap().unwrap();
+        assert!(Validity::of(&late.leaf).unwrap().not_after <= Validity::of(&late.bundle).unwrap().not_after);
+        let others = vec!["other.svc".to_owned()];
+        assert!(Validity::of(&material.renewed(&others, start).unwrap().unwrap().leaf).unwrap().is_for(&others));
+    }
+
+    #[test]
+    fn unreadable_material_is_made_anew() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let broken =
+            Material { bundle: "x".into(), authority_key: "y".into(), leaf: "z".into(), leaf_key: String::new() };
+        assert!(broken.renewed(&names(), now).unwrap().is_some());
+    }
+}

@@ -1,0 +1,252 @@
+//! `AdmissionReview`, in and out. Own types: the patch is base64 and the object stays raw JSON.
+
+use std::fmt;
+
+use base64::Engine;
+use json_patch::Patch;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use crate::reason::{Reason, Refusal};
+
+/// What the API server asks about. The object is not decoded here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request<'a> {
+    /// Must come back in the reply.
+    pub uid: String,
+    /// What is asked about.
+    #[serde(default)]
+    pub kind: Kind,
+    /// `CREATE`, `UPDATE`, …
+    #[serde(default)]
+    pub operation: String,
+    /// The only namespace to trust: the object's own may be empty (R21).
+    #[serde(default)]
+    pub namespace: String,
+    /// Empty for a pod that is still to be named.
+    #[serde(default)]
+    pub name: String,
+    /// Whether nothing will be stored. gwmon's answer is the same: it has no side effects.
+    #[serde(default)]
+    pub dry_run: Option<bool>,
+    /// The object; `null` for a `DELETE`.
+    #[serde(borrow)]
+    pub object: Option<&'a RawValue>,
+}
+
+/// `request.kind`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Kind {
+    /// API group; empty for the core group.
+    #[serde(default)]
+    pub group: String,
+    /// The kind's name.
+    #[serde(default)]
+    pub kind: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(borrow)]
+    request: Option<Request<'a>>,
+}
+
+const API_VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
+
+/// A body that is no usable review.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BadReview {
+    /// Where it can still be read, the API server gets a reply to it: allowed, with the reason.
+    pub uid: Option<String>,
+    /// What is wrong with it.
+    pub refusal: Refusal,
+}
+
+impl<'a> Request<'a> {
+    /// Reads a review, and the API version in which to reply.
+    ///
+    /// # Errors
+    /// [`BadReview`]: not JSON, not a review, no uid.
+    pub fn parse(body: &'a [u8]) -> Result<(Self, &'static str), BadReview> {
+        let review: Review = serde_json::from_slice(body).map_err(|error| {
+            BadReview::of(body, Reason::MalformedObject, format!("not an AdmissionReview: {error}"))
+        })?;
+        let Some(version) =
+            API_VERSIONS.into_iter().find(|v| *v == review.api_version && review.kind == "AdmissionReview")
+        else {
+            let what =
+                format!("{} {} is not an AdmissionReview of {}", review.api_version, review.kind, API_VERSIONS[0]);
+            return Err(BadReview::of(body, Reason::UnexpectedObject, what));
+        };
+        match review.request {
+            Some(request) if !request.uid.is_empty() => Ok((request, version)),
+            Some(_) => Err(BadReview::of(body, Reason::MalformedObject, "request.uid is empty".to_owned())),
+            None => Err(BadReview::of(body, Reason::MalformedObject, "the AdmissionReview has no request".to_owned())),
+        }
+    }
+}
+
+impl BadReview {
+    /// What can be said of a body, of which this may be only the front.
+    #[must_use]
+    pub fn of(body: &[u8], reason: Reason, detail: String) -> Self {
+        Self { uid: uid_of(body), refusal: Refusal::new(reason, detail) }
+    }
+}
+
+/// Finds `request.uid` in a body that is otherwise unreadable: cut off, nested too deeply, of a wrong shape.
+/// The API server writes it near the front.
+fn uid_of(body: &[u8]) -> Option<String> {
+    /// Walks one path of keys and puts the string at its end into `found`, which stays when the rest fails.
+    struct Find<'p> {
+        path: &'p [&'p str],
+        found: &'p mut Option<String>,
+    }
+    impl<'de> DeserializeSeed<'de> for Find<'_> {
+        type Value = ();
+        fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
+            if self.path.is_empty() {
+                *self.found = Some(String::deserialize(d)?);
+                return Ok(());
+            }
+            d.deserialize_map(self)
+        }
+    }
+    impl<'de> Visitor<'de> for Find<'_> {
+        type Value = ();
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(key) = map.next_key::<String>()? {
+                if key == self.path[0] {
+                    map.next_value_seed(Find { path: &self.path[1..], found: self.found })?;
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut found = None;
+    // The error is expected; what was found before it counts.
+    let _ = Find { path: &["request", "uid"], found: &mut found }
+        .deserialize(&mut serde_json::Deserializer::from_slice(body));
+    found.filter(|uid| !uid.is_empty())
+}
+
+/// What goes back. There is no way to say "not allowed": telemetry never stops traffic.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reply {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    uid: String,
+    allowed: bool,
+    /// With `patch`, and only with it: the API server refuses one without the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl Reply {
+    /// Admits the object as it is.
+    #[must_use]
+    pub fn allow(uid: &str) -> Self {
+        let response = Response { uid: uid.to_owned(), allowed: true, patch_type: None, patch: None, warnings: vec![] };
+        Self { api_version: API_VERSIONS[0], kind: "AdmissionReview", response }
+    }
+
+    /// Replies in the version of the request.
+    #[must_use]
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.api_version = version;
+        self
+    }
+
+    /// Changes the object; an empty patch is none.
+    #[must_use]
+    pub fn patch(mut self, patch: &Patch) -> Self {
+        if !patch.is_empty() {
+            // Serialising operations on JSON values into memory has nothing to fail with.
+            let json = serde_json::to_vec(patch).unwrap_or_default();
+            self.response.patch = Some(base64::engine::general_purpose::STANDARD.encode(json));
+            self.response.patch_type = Some("JSONPatch");
+        }
+        self
+    }
+
+    /// Tells the user, whose kubectl prints it.
+    #[must_use]
+    pub fn warn(mut self, refusal: &Refusal) -> Self {
+        let mut warning = format!("gwmon: {refusal}");
+        // The API server cuts a warning after 256 characters; so that nobody takes half a sentence for a whole.
+        if let Some((cut, _)) = warning.char_indices().nth(255) {
+            warning.truncate(cut);
+            warning.push('…');
+        }
+        self.response.warnings.push(warning);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_found_in_front_of_anything_broken() {
+        for rest in ["", ",", r#", "object": {"spec": [[[["#, r#", "kind": 7}}"#, r#", "object": nonsense"#] {
+            let body = format!(
+                r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"u-1"{rest}"#
+            );
+            assert_eq!(uid_of(body.as_bytes()).as_deref(), Some("u-1"), "{body}");
+        }
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"request":{"uid":7}}"#,
+            r#"{"request":{"object":{"uid":"inner"}}}"#,
+            r#"{"uid":"outer"}"#,
+        ] {
+            assert_eq!(uid_of(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_patch_is_base64_and_an_empty_one_is_none() {
+        let patch: Patch = serde_json::from_str(r#"[{"op":"add","path":"/a","value":1}]"#).unwrap();
+        let reply = serde_json::to_value(Reply::allow("u").patch(&patch)).unwrap();
+        assert_eq!(reply["response"]["patchType"], "JSONPatch");
+        let decoded =
+            base64::engine::general_purpose::STANDARD.decode(reply["response"]["patch"].as_str().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Patch>(&decoded).unwrap(), patch);
+
+        let reply = serde_json::to_value(Reply::allow("u").patch(&Patch::default())).unwrap();
+        assert_eq!(reply["response"], serde_json::json!({"uid": "u", "allowed": true}));
+    }
+
+    #[test]
+    fn a_long_warning_is_cut_visibly() {
+        let reply = Reply::allow("u").warn(&Refusal::new(Reason::NoGateway, "ü".repeat(500)));
+        assert_eq!(reply.response.warnings[0].chars().count(), 256);
+        assert!(reply.response.warnings[0].ends_with('…'));
+    }
+}

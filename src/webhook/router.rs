@@ -1,0 +1,202 @@
+//! Routes and the fail-open rule.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use json_patch::Patch;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use tracing::{field, info_span};
+
+use super::review::{BadReview, Reply, Request};
+use crate::injection::{self, workload};
+use crate::metrics::{Metrics, Outcome};
+use crate::policy::Policy;
+use crate::reason::{Reason, Refusal};
+
+/// More than any object that fits into etcd, twice (an UPDATE carries two).
+const BODY_LIMIT: usize = 8 << 20;
+/// Below the webhook's `timeoutSeconds`, so that it is gwmon that gives up (R11).
+const TIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// Which of the two webhooks is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// `POST /mutate/pods`.
+    Pods,
+    /// `POST /mutate/workloads`.
+    Workloads,
+}
+
+impl Route {
+    /// The word in paths and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Workloads => "workloads",
+        }
+    }
+
+    /// Whether this webhook asks for that object, in the words of the shipped configuration's rules.
+    fn expects(self, request: &Request) -> bool {
+        let kind = (request.kind.group.as_str(), request.kind.kind.as_str());
+        match self {
+            Self::Pods => kind == ("", "Pod") && request.operation == "CREATE",
+            Self::Workloads => {
+                matches!(kind, ("apps", "Deployment" | "StatefulSet" | "DaemonSet"))
+                    && matches!(request.operation.as_str(), "CREATE" | "UPDATE")
+            }
+        }
+    }
+}
+
+/// What a review needs: the operator's policy and where to count.
+#[derive(Debug)]
+pub struct Admission {
+    /// What holds for every injection.
+    pub policy: Policy,
+    /// Where reviews are counted.
+    pub metrics: Metrics,
+}
+
+/// The webhook as a service; `oneshot` can call it without a socket.
+pub fn router(admission: &Arc<Admission>) -> Router {
+    let route = |route: Route| {
+        let admission = Arc::clone(admission);
+        post(move |request| mutate(State(admission), route, request))
+    };
+    Router::new()
+        .route("/mutate/pods", route(Route::Pods))
+        .route("/mutate/workloads", route(Route::Workloads))
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, TIME_LIMIT))
+        // A bug in one review must not end the process, nor the API server's other calls.
+        .layer(CatchPanicLayer::new())
+}
+
+async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: HttpRequest) -> Response {
+    let json = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+    });
+    if !json {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json");
+    }
+    let reviewed = match read(request.into_body()).await {
+        Ok((body, true)) => admission.review(route, &body),
+        Ok((front, false)) => {
+            let why = format!("the review is larger than {} MiB", BODY_LIMIT >> 20);
+            Err(BadReview::of(&front, Reason::TooLarge, why))
+        }
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {error}")),
+    };
+    reviewed.map_or_else(|bad| admission.answer_bad(route, &bad), |reply| answer(&reply))
+}
+
+/// The body, and whether that is all of it. Past the limit the rest is taken from the wire and forgotten:
+/// a client that is still sending would not read an answer.
+async fn read(body: Body) -> Result<(Vec<u8>, bool), axum::Error> {
+    use futures::TryStreamExt;
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    let mut complete = true;
+    while let Some(chunk) = stream.try_next().await? {
+        complete &= bytes.len() + chunk.len() <= BODY_LIMIT;
+        if complete {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    Ok((bytes, complete))
+}
+
+fn refuse(status: StatusCode, why: &str) -> Response {
+    tracing::warn!(status = status.as_u16(), why, "refused a request");
+    (status, format!("gwmon: {why}\n")).into_response()
+}
+
+fn answer(reply: &Reply) -> Response {
+    // Strings and booleans into memory: nothing to fail with.
+    let body = serde_json::to_vec(reply).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+impl Admission {
+    /// Answers one review: one span, one count.
+    ///
+    /// # Errors
+    /// [`BadReview`], where the body is no review.
+    pub fn review(&self, route: Route, body: &[u8]) -> Result<Reply, BadReview> {
+        let started = Instant::now();
+        let (request, version) = Request::parse(body)?;
+        let span = info_span!(
+            "review",
+            route = route.as_str(),
+            uid = request.uid,
+            namespace = request.namespace,
+            name = request.name,
+            dry_run = request.dry_run.unwrap_or_default(),
+            outcome = field::Empty,
+            reason = field::Empty,
+        );
+        let _entered = span.enter();
+        let (patch, refusal) = match self.decide(route, &request) {
+            Ok((patch, refusal)) => (Some(patch), refusal),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let patch = patch.filter(|patch| !patch.is_empty());
+        let outcome = if patch.is_some() { Outcome::patched } else { Outcome::unchanged };
+        let reason = refusal.as_ref().map(|refusal| refusal.reason);
+
+        span.record("outcome", field::debug(outcome));
+        span.record("reason", reason.map(Reason::as_str));
+        if let Some(refusal) = refusal.as_ref().filter(|refusal| refusal.is_warning()) {
+            tracing::warn!("{}", refusal.detail);
+        } else {
+            tracing::info!("reviewed");
+        }
+        self.metrics.reviewed(route, outcome, reason, started.elapsed());
+
+        let mut reply = Reply::allow(&request.uid).version(version);
+        if let Some(patch) = &patch {
+            reply = reply.patch(patch);
+        }
+        if let Some(refusal) = refusal.filter(Refusal::is_warning) {
+            reply = reply.warn(&refusal);
+        }
+        Ok(reply)
+    }
+
+    /// Answers what is no review: allowed where there is a uid to answer to, else an HTTP error, which the API
+    /// server takes for "ignore".
+    fn answer_bad(&self, route: Route, bad: &BadReview) -> Response {
+        self.metrics.reviewed(route, Outcome::unchanged, Some(bad.refusal.reason), Duration::ZERO);
+        let Some(uid) = &bad.uid else {
+            let too_large = bad.refusal.reason == Reason::TooLarge;
+            let status = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+            return refuse(status, &bad.refusal.to_string());
+        };
+        tracing::warn!(uid, reason = bad.refusal.reason.as_str(), "{}", bad.refusal.detail);
+        answer(&Reply::allow(uid).warn(&bad.refusal))
+    }
+
+    /// The patch, and what stands against the pods being injected.
+    fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Option<Refusal>), Refusal> {
+        if !route.expects(request) {
+            let what = format!("{} of {}/{}", request.operation, request.kind.group, request.kind.kind);
+            let detail =
+                format!("{what} is not for /mutate/{}; mend the webhook configuration's rules", route.as_str());
+            return Err(Refusal::new(Reason::UnexpectedObject, detail));
+        }
+        let object =
+            request.object.ok_or_else(|| Refusal::new(Reason::MalformedObject, "request.object is missing"))?.get();
+        match route {
+            Route::Pods => injection::decide(&self.policy, object).map(|injection| (injection.patch, None)),
+            Route::Workloads => workload::decide(&self.policy, object).map(|change| (change.patch, change.pods.err())),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A real Kubernetes with real monitoring, from source.
