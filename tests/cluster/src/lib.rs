@@ -1,1 +1,230 @@
-//! A real Kubernetes with real monitoring, from source.
+//! A real Kubernetes with real monitoring, from source, for gwmon's tests and its demo.
+//!
+//! Two levels: [`ControlPlane`] (etcd, API server, controller manager on loopback; no root) and [`Node`] (a whole
+//! node with kubelet and containerd in namespaces of its own; root). Each lives as long as the value, and no
+//! longer than the process that holds it, however that one ends.
+
+mod kubectl;
+pub mod scenario;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+pub use kubectl::{Kubectl, wait_for};
+
+/// Set to make tests that cannot run here fail instead of being ignored.
+pub const REQUIRE_ALL: &str = "GWMON_TEST_ALL";
+
+/// The folder of this crate: scripts, modules, manifests.
+#[must_use]
+pub fn folder() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where everything that was built lies.
+#[must_use]
+pub fn cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("GWMON_CLUSTER_CACHE").unwrap_or_else(|| {
+        let home = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+        home.unwrap_or_else(std::env::temp_dir).join("gwmon-cluster")
+    })
+}
+
+/// One of the programs that were built.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    cache().join("bin").join(name)
+}
+
+/// Builds what is not built yet, with progress on standard error; seconds when everything is.
+///
+/// # Errors
+/// A missing tool, or a build that fails; both have been told on standard error.
+pub fn build() -> Result<()> {
+    static BUILT: Mutex<bool> = Mutex::new(false);
+    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !*built {
+        run(Command::new(folder().join("build.sh")))?;
+        *built = true;
+    }
+    Ok(())
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Where it does not start or does not succeed.
+pub fn run(mut command: Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// A running cluster of one level: the script that takes it down when its standard input ends.
+struct Running {
+    supervisor: Option<Child>,
+    folder: PathBuf,
+}
+
+impl Running {
+    fn start(level: &str, environment: &[(&str, &str)], keep: bool) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        build()?;
+        let name = format!("{level}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let place = cache().join("run").join(name);
+        if keep {
+            let mut up = Command::new(folder().join(level).join("up.sh"));
+            up.arg(&place).envs(environment.iter().copied());
+            run(up)?;
+            return Ok(Self { supervisor: None, folder: place });
+        }
+        let mut supervisor = Command::new(folder().join("run.sh"))
+            .args([level.as_ref(), place.as_os_str()])
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for us; the supervisor sees its input end.
+            .process_group(0)
+            .spawn()
+            .context("cannot start the cluster")?;
+        let mut line = String::new();
+        BufReader::new(supervisor.stdout.take().context("no output")?).read_line(&mut line)?;
+        if line.trim() != "ready" {
+            let _ = supervisor.wait();
+            bail!("the {level} cluster did not come up; see above and {}", cache().join("log").display());
+        }
+        Ok(Self { supervisor: Some(supervisor), folder: place })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            drop(supervisor.stdin.take());
+            let _ = supervisor.wait();
+        }
+    }
+}
+
+/// etcd, API server and controller manager on loopback. Needs no root; ready in seconds.
+pub struct ControlPlane(Running);
+
+impl ControlPlane {
+    /// Brings one up. With `kwok` it also has a scheduler and a node that plays pods.
+    ///
+    /// # Errors
+    /// Where something cannot be built or does not come up.
+    pub fn start(kwok: bool) -> Result<Self> {
+        Running::start("control-plane", if kwok { &[("KWOK", "1")] } else { &[] }, false).map(Self)
+    }
+
+    /// The administrator's kubectl.
+    #[must_use]
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.0.folder.join("kubeconfig"))
+    }
+}
+
+/// A one-node Kubernetes with kubelet and containerd.
+pub struct Node(Running);
+
+impl Node {
+    /// Why no node can run on this machine, if so.
+    #[must_use]
+    pub fn obstacle() -> Option<&'static str> {
+        // The owner of our own /proc entry is who we are; namespaces, mounts and cgroups are root's.
+        let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+        (!root).then_some("needs root")
+    }
+
+    /// Brings one up. With `keep` it stays when this process ends; [`Self::take_down`] tells how to end it.
+    ///
+    /// # Errors
+    /// Where something cannot be built or does not come up.
+    pub fn start(keep: bool) -> Result<Self> {
+        Running::start("node", &[], keep).map(Self)
+    }
+
+    /// The administrator's kubectl.
+    #[must_use]
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.0.folder.join("kubeconfig"))
+    }
+
+    /// The command that takes down a node that was kept.
+    #[must_use]
+    pub fn take_down(&self) -> String {
+        format!("{} {}", folder().join("node/down.sh").display(), self.0.folder.display())
+    }
+
+    /// A command that runs inside the node's namespaces.
+    #[must_use]
+    pub fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(folder().join("node/in.sh"));
+        command.arg(&self.0.folder).arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Makes a binary an image of the node's.
+    ///
+    /// # Errors
+    /// Where the image cannot be written or imported.
+    pub fn load_image(&self, reference: &str, binary: &Path) -> Result<()> {
+        let archive = self.0.folder.join("image.tar");
+        write_image(&archive, reference, binary)?;
+        let snapshotter = std::fs::read_to_string(self.0.folder.join("snapshotter"))?;
+        let mut import = self.inside("ctr");
+        import
+            .args(["-n", "k8s.io", "images", "import", "--snapshotter", snapshotter.trim()])
+            .arg(&archive)
+            .stdout(Stdio::null());
+        run(import)
+    }
+
+    /// The real prometheus-operator and a Prometheus that takes monitors labelled `release=prometheus`.
+    ///
+    /// # Errors
+    /// Where they do not become ready.
+    pub fn install_monitoring(&self) -> Result<()> {
+        let mut install = Command::new(folder().join("monitoring/install.sh"));
+        install.env("KUBECONFIG", self.kubectl().kubeconfig());
+        run(install)
+    }
+
+    /// Makes an address inside reachable on this host's loopback while the node lives.
+    ///
+    /// # Errors
+    /// Where no port can be had.
+    pub fn forward(&self, host: &str, port: u16) -> Result<u16> {
+        let pid = std::fs::read_to_string(self.0.folder.join("init.pid"))?;
+        let mut forwarder = Command::new("python3")
+            .arg(folder().join("forward.py"))
+            .args([pid.trim(), host, &port.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(forwarder.stdout.take().context("no output")?).read_line(&mut line)?;
+        line.trim().parse().context("the forwarder gave no port")
+    }
+}
+
+/// Writes a container image with one program as a docker-archive, which `ctr`, `docker load` and `kind` read.
+///
+/// # Errors
+/// Where the binary cannot be read or the archive not written.
+pub fn write_image(archive: &Path, reference: &str, binary: &Path) -> Result<()> {
+    let mut images = Command::new("python3");
+    images.arg(folder().join("images.py")).arg(archive).args(["binary", reference]).arg(binary);
+    run(images)
+}

