@@ -106,10 +106,9 @@ async fn read(body: Body) -> Result<(Vec<u8>, bool), axum::Error> {
     let mut bytes = Vec::new();
     let mut complete = true;
     while let Some(chunk) = stream.try_next().await? {
-        complete &= bytes.len() + chunk.len() <= BODY_LIMIT;
-        if complete {
-            bytes.extend_from_slice(&chunk);
-        }
+        let room = BODY_LIMIT - bytes.len();
+        complete &= chunk.len() <= room;
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
     Ok((bytes, complete))
 }

@@ -5,6 +5,7 @@
 //! longer than the process that holds it, however that one ends.
 
 mod kubectl;
+pub mod local;
 pub mod scenario;
 
 use std::io::{BufRead, BufReader};
@@ -65,6 +66,15 @@ pub fn run(mut command: Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command whose output counts only where it fails.
+fn quietly(mut command: Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }
@@ -183,11 +193,8 @@ impl Node {
         write_image(&archive, reference, binary)?;
         let snapshotter = std::fs::read_to_string(self.0.folder.join("snapshotter"))?;
         let mut import = self.inside("ctr");
-        import
-            .args(["-n", "k8s.io", "images", "import", "--snapshotter", snapshotter.trim()])
-            .arg(&archive)
-            .stdout(Stdio::null());
-        run(import)
+        import.args(["-n", "k8s.io", "images", "import", "--snapshotter", snapshotter.trim()]).arg(&archive);
+        quietly(import)
     }
 
     /// The real prometheus-operator and a Prometheus that takes monitors labelled `release=prometheus`.

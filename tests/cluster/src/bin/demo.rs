@@ -9,6 +9,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
 use gwmon_cluster::{ControlPlane, Kubectl, Node, program, run, scenario, wait_for};
 use serde_json::Value;
+use similar::TextDiff;
 
 const USAGE: &str = "\
 Shows what gwmon does, on a real cluster made for the occasion.
@@ -47,11 +48,11 @@ impl Narrator {
         let (dim, bold) = (Style::new().dimmed(), AnsiColor::Cyan.on_default().bold());
         println!("\n{dim}{:5.1} s{dim:#}  {bold}{text}{bold:#}", self.0.elapsed().as_secs_f64());
     }
+}
 
-    fn command(&self, text: &str) {
-        let bold = Style::new().bold();
-        println!("         {bold}$ {text}{bold:#}");
-    }
+fn command(text: &str) {
+    let bold = Style::new().bold();
+    println!("         {bold}$ {text}{bold:#}");
 }
 
 fn demo(keep: bool) -> Result<()> {
@@ -68,7 +69,7 @@ fn demo(keep: bool) -> Result<()> {
     tell.step("The real Prometheus Operator, and a Prometheus that takes monitors labelled release=prometheus");
     node.install_monitoring()?;
     tell.step("gwmon, from deploy/");
-    tell.command("kubectl apply -f deploy/install.yaml");
+    command("kubectl apply -f deploy/install.yaml");
     scenario::install_gwmon(&node, &gwmon)?;
     tell.step("A gateway: an Envoy that knows nothing of metrics, with some traffic");
     scenario::deploy_gateway(&kubectl)?;
@@ -76,11 +77,11 @@ fn demo(keep: bool) -> Result<()> {
     let before = scenario::pod(&kubectl)?;
 
     tell.step("The one thing a user does");
-    tell.command("kubectl -n edge annotate deployment edge gwmon.io/inject=true");
+    command("kubectl -n edge annotate deployment edge gwmon.io/inject=true");
     scenario::annotate(&kubectl)?;
     let after = scenario::pod(&kubectl)?;
     tell.step("The roll-out started by itself. The pod before and after:");
-    diff(&before, &after);
+    diff(&before, &after)?;
     tell.step("What gwmon made for it:");
     show_objects(&kubectl)?;
     tell.step("Why this label:");
@@ -124,63 +125,43 @@ fn build_gwmon() -> Result<PathBuf> {
     Ok(target.join("release/gwmon"))
 }
 
-/// A pod's annotations and spec, before and after, as `diff` of YAML would show them; what the API server adds by
-/// itself is left out.
-fn diff(before: &Value, after: &Value) {
-    let lines = |pod: &Value| {
-        let mut shown = serde_json::json!({
-            "annotations": pod["metadata"]["annotations"],
-            "labels": pod["metadata"]["labels"],
-            "initContainers": pod["spec"]["initContainers"],
-            "containers": pod["spec"]["containers"],
-            "volumes": pod["spec"]["volumes"],
-        });
-        if let Some(labels) = shown["labels"].as_object_mut() {
+/// What differs between two pods, of what a person would have written: not what the API server adds by itself.
+fn diff(before: &Value, after: &Value) -> Result<()> {
+    let shown = |pod: &Value| {
+        let mut labels = pod["metadata"]["labels"].clone();
+        if let Some(labels) = labels.as_object_mut() {
             labels.remove("pod-template-hash");
         }
-        let mut lines = Vec::new();
-        outline(&shown, 0, &mut lines);
-        // The token volume's name is random.
-        lines.retain(|line| !line.contains("kube-api-access"));
-        lines
-    };
-    let (old, new) = (lines(before), lines(after));
-    let mut rest = old.iter().peekable();
-    for line in &new {
-        if rest.peek() == Some(&line) {
-            rest.next();
-        } else {
-            let green = AnsiColor::Green.on_default();
-            let cut: String = line.chars().take(150).collect();
-            println!("{green}+ {cut}{}{green:#}", if cut.len() < line.len() { "…" } else { "" });
+        let mut spec = serde_json::json!({});
+        for field in ["initContainers", "containers", "volumes"] {
+            spec[field] = pod["spec"][field].clone();
         }
+        let yaml = yaml(
+            &serde_json::json!({"metadata": {"annotations": pod["metadata"]["annotations"], "labels": labels}, "spec": spec}),
+        )?;
+        // The token volume's name is random.
+        anyhow::Ok(
+            yaml.lines()
+                .filter(|line| !line.contains("kube-api-access"))
+                .fold(String::new(), |all, line| all + line + "\n"),
+        )
+    };
+    let (old, new) = (shown(before)?, shown(after)?);
+    for line in TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).to_string().lines() {
+        let style = match line.as_bytes().first() {
+            Some(b'+') => AnsiColor::Green.on_default(),
+            Some(b'-') => AnsiColor::Red.on_default(),
+            Some(b'@') => AnsiColor::Cyan.on_default(),
+            _ => Style::new(),
+        };
+        let cut = line.char_indices().nth(160).map_or(line.len(), |(cut, _)| cut);
+        println!("{style}{}{}{style:#}", &line[..cut], if cut < line.len() { "…" } else { "" });
     }
+    Ok(())
 }
 
-/// JSON as lines of YAML-like text.
-fn outline(value: &Value, depth: usize, lines: &mut Vec<String>) {
-    let pad = "  ".repeat(depth);
-    let mut entry = |name: &str, value: &Value| match value {
-        Value::Object(map) if !map.is_empty() => {
-            lines.push(format!("{pad}{name}"));
-            outline(value, depth + 1, lines);
-        }
-        Value::Array(list) if !list.is_empty() => {
-            lines.push(format!("{pad}{name}"));
-            outline(value, depth + 1, lines);
-        }
-        Value::String(text) => lines.extend(text.lines().enumerate().map(|(i, line)| match i {
-            0 => format!("{pad}{name} {line}"),
-            _ => format!("{pad}    {line}"),
-        })),
-        Value::Null => {}
-        other => lines.push(format!("{pad}{name} {other}")),
-    };
-    match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| entry(&format!("{key}:"), value)),
-        Value::Array(list) => list.iter().for_each(|value| entry("-", value)),
-        _ => {}
-    }
+fn yaml(value: &Value) -> Result<String> {
+    Ok(serde_saphyr::to_string(value)?)
 }
 
 fn show_objects(kubectl: &Kubectl) -> Result<()> {
@@ -188,7 +169,7 @@ fn show_objects(kubectl: &Kubectl) -> Result<()> {
         let object = wait_for("the objects", Duration::from_secs(30), || {
             kubectl.get(&format!("-n edge {kind} edge-gwmon")).map(Some)
         })?;
-        let shown = serde_json::json!({
+        let mut shown = serde_json::json!({
             "kind": object["kind"],
             "metadata": {"name": object["metadata"]["name"], "namespace": object["metadata"]["namespace"], "labels": object["metadata"]["labels"]},
             "spec": {
@@ -197,9 +178,10 @@ fn show_objects(kubectl: &Kubectl) -> Result<()> {
                 "endpoints": object["spec"]["endpoints"],
             },
         });
-        let mut lines = Vec::new();
-        outline(&shown, 0, &mut lines);
-        println!("{}\n", lines.join("\n"));
+        if let Some(spec) = shown["spec"].as_object_mut() {
+            spec.retain(|_, value| !value.is_null());
+        }
+        println!("{}", yaml(&shown)?);
     }
     Ok(())
 }
@@ -234,7 +216,7 @@ fn why(gwmon: &std::path::Path, kubectl: &Kubectl) -> Result<String> {
 fn plot(kubectl: &Kubectl) -> Result<()> {
     const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const SECONDS: u64 = 40;
-    let query = r#"sum by (envoy_response_code_class) (rate(envoy_cluster_upstream_rq_xx{namespace="edge"}[5s]))"#;
+    let query = r#"sum by (envoy_response_code_class) (rate(envoy_cluster_upstream_rq_xx{namespace="edge"}[10s]))"#;
     // A few seconds of history make a plot; a fresh gateway has none yet.
     std::thread::sleep(Duration::from_secs(15));
     let end = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();

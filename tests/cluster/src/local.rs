@@ -1,0 +1,125 @@
+//! An injected pod's Envoy and exporter as plain processes on loopback: the real programs, with just the
+//! arguments that the pod would start them with. For where no node can run.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{program, wait_for};
+
+const SIDECAR: &str = "gwmon-statsd-exporter";
+
+/// An Envoy and its exporter; they end with the value.
+pub struct LocalGateway {
+    processes: Vec<Child>,
+    http: u16,
+    metrics: u16,
+}
+
+impl LocalGateway {
+    /// Starts what the injected pod says, with this configuration for Envoy. The pod's ports must be free here:
+    /// see [`free_ports`].
+    ///
+    /// # Errors
+    /// Where the pod is not injected, or a program does not start.
+    pub fn start(pod: &Value, envoy_yaml: &str, http: u16, folder: &Path) -> Result<Self> {
+        let sidecar = &pod["spec"]["initContainers"][0];
+        if sidecar["name"] != SIDECAR {
+            bail!("the pod has no {SIDECAR}");
+        }
+        let mapping = folder.join("mapping.yaml");
+        fs::write(&mapping, pod["metadata"]["annotations"]["gwmon.io/mapping"].as_str().context("no mapping")?)?;
+        let config = folder.join("envoy.yaml");
+        fs::write(&config, envoy_yaml)?;
+        let arguments = |container: &Value, from: &str, to: &Path| -> Vec<String> {
+            let arguments = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            arguments.map(|argument| argument.replace(from, &to.to_string_lossy())).collect()
+        };
+        let metrics = sidecar["ports"][0]["containerPort"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .context("no metrics port")?;
+        let mut gateway = Self { processes: vec![], http, metrics };
+        gateway.run("statsd_exporter", &arguments(sidecar, "/etc/gwmon/mapping.yaml", &mapping), folder)?;
+        wait_for("the exporter", Duration::from_secs(10), || get(metrics, "/-/ready").map(Some))?;
+        let mut envoy = arguments(&pod["spec"]["containers"][0], "/etc/envoy/envoy.yaml", &config);
+        // Two Envoys on one machine would share a hot-restart segment.
+        envoy.push("--disable-hot-restart".to_owned());
+        gateway.run("envoy", &envoy, folder)?;
+        wait_for("Envoy", Duration::from_secs(20), || get(http, "/a").map(Some))?;
+        Ok(gateway)
+    }
+
+    fn run(&mut self, name: &str, arguments: &[String], folder: &Path) -> Result<()> {
+        let log = fs::File::create(folder.join(format!("{name}.log")))?;
+        let child = Command::new(program(name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn();
+        self.processes.push(child.with_context(|| format!("cannot start {name}"))?);
+        Ok(())
+    }
+
+    /// A request through Envoy.
+    ///
+    /// # Errors
+    /// Where Envoy does not answer.
+    pub fn request(&self, path: &str) -> Result<String> {
+        get(self.http, path)
+    }
+
+    /// The exporter's `/metrics`.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        get(self.metrics, "/metrics")
+    }
+}
+
+impl Drop for LocalGateway {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Ports that are free on loopback for TCP and UDP now.
+///
+/// # Errors
+/// Where there are none left.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut held = Vec::new();
+    while held.len() < N {
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        let port = tcp.local_addr()?.port();
+        if let Ok(udp) = UdpSocket::bind(("127.0.0.1", port)) {
+            held.push((port, tcp, udp));
+        }
+    }
+    let mut ports = held.iter().map(|(port, ..)| *port);
+    Ok(std::array::from_fn(|_| ports.next().unwrap_or_default()))
+}
+
+/// A request to loopback: the whole answer, head and body.
+///
+/// # Errors
+/// Where nobody answers.
+pub fn get(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}

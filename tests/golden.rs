@@ -1,0 +1,37 @@
+//! `tests/cases/*.yaml` through the real binary: what `gwmon preview -o yaml` prints for each stands beside it, in
+//! `*.out`. `GWMON_BLESS=1 cargo test --test golden` writes them anew; read the difference before you commit it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn every_case_previews_as_it_did() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut names: Vec<_> = fs::read_dir(&cases).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some_and(|e| e == "yaml") && path.file_stem().unwrap() != "prometheus");
+    names.sort();
+    assert!(names.len() >= 5, "the cases are gone");
+    for case in names {
+        let output = Command::new(env!("CARGO_BIN_EXE_gwmon"))
+            .args(["preview", "-o", "yaml", "-f"])
+            .arg(&case)
+            .arg("--prometheus")
+            .arg(cases.join("prometheus.yaml"))
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let actual = format!(
+            "# exit code {}\n# {}\n{}",
+            output.status.code().unwrap(),
+            text(&output.stderr).trim_end().replace('\n', "\n# "),
+            text(&output.stdout)
+        );
+        let golden = case.with_extension("out");
+        if std::env::var_os("GWMON_BLESS").is_some() {
+            fs::write(&golden, &actual).unwrap();
+        }
+        let expected = fs::read_to_string(&golden).unwrap_or_default();
+        assert_eq!(actual, expected, "{}", case.display());
+    }
+}
