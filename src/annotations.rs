@@ -150,7 +150,7 @@ impl Settings {
             Some(other) => return Err(invalid(INJECT, other)),
         }
         let mut settings = Self::default();
-        for (key, value) in annotations.range(PREFIX.to_owned()..).take_while(|(k, _)| k.starts_with(PREFIX)) {
+        for (key, value) in ours(annotations) {
             if !settings.set(key, value.trim()) {
                 return Err(invalid(key, value));
             }
@@ -176,6 +176,11 @@ impl Settings {
             written => WRITTEN.contains(&written),
         }
     }
+}
+
+/// Those of an object's annotations that are gwmon's.
+pub(crate) fn ours(annotations: &Annotations) -> impl Iterator<Item = (&String, &String)> {
+    annotations.range(PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(PREFIX))
 }
 
 fn invalid(key: &str, value: &str) -> Refusal {

@@ -1,5 +1,6 @@
 //! `tests/cases/*.yaml` through the real binary: what `gwmon preview -o yaml` prints for each stands beside it, in
 //! `*.out`. `GWMON_BLESS=1 cargo test --test golden` writes them anew; read the difference before you commit it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::fs;
 use std::path::Path;

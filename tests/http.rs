@@ -1,4 +1,5 @@
 //! Bad input over HTTP: the right status, the uid where there is one, `allowed: true` and a reason.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::sync::Arc;
 

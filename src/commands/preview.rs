@@ -289,7 +289,7 @@ fn ask(context: Option<&str>) -> Result<(Cluster, Option<String>)> {
                     object["kind"] = json!(kind);
                     object
                 })),
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
             }
         }

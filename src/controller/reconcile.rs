@@ -99,7 +99,7 @@ async fn apply(client: &Client, object: &Value, owner: &Owner, key: &GatewayKey)
     let params = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch(name, &params, &Patch::Apply(object)).await {
         Ok(applied) => Ok(existing.and_then(|before| before.resource_version()) != applied.resource_version()),
-        Err(kube::Error::Api(status)) if status.is_not_found() && kind == MONITOR.1 => {
+        Err(kube::Error::Api(status)) if status.code == 404 && kind == MONITOR.1 => {
             let detail = format!("cannot apply {what}: the cluster does not serve {} {kind}", MONITOR.0);
             Err(Refusal::new(Reason::NoServiceMonitorKind, detail).into())
         }
@@ -138,7 +138,7 @@ async fn sweep(client: &Client, key: &GatewayKey) -> Result<()> {
     let selector = format!("{}={},{METRICS_FOR}={}", MANAGED_BY.0, MANAGED_BY.1, key.monitor);
     let found = match monitors.list_metadata(&ListParams::default().labels(&selector)).await {
         Ok(found) => found.items,
-        Err(kube::Error::Api(status)) if status.is_not_found() => vec![],
+        Err(kube::Error::Api(status)) if status.code == 404 => vec![],
         Err(error) => return Err(error).context("cannot list ServiceMonitors"),
     };
     for monitor in found.iter().filter(|monitor| is_ours(monitor, key, None)) {

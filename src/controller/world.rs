@@ -6,13 +6,13 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube::core::GroupVersionKind;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Lookup, Store};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -133,6 +133,19 @@ fn monitoring_of(namespaces: &Store<Meta>, consumers: &[Store<DynamicObject>]) -
     Cluster { consumers: consumers.iter().flat_map(Store::state).filter_map(parse).collect(), namespaces: labels }
 }
 
+/// After a watch has failed. Also how late an operator that is installed later is noticed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Whether the cluster does not serve the kind, as opposed to serving none of it. The API server's answer to an
+/// unknown path is no `Status`, so only its code tells.
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
 /// One object seen; `None` where the whole list may have changed.
 struct Seen<K>(Option<K>);
 
@@ -155,58 +168,58 @@ where
     ApiResource: Eq + Hash,
 {
     pending.fetch_add(1, Ordering::AcqRel);
+    let api = Api::<K>::all_with(client.clone(), &resource);
     let (mut first, mut absent) = (Some(Arc::clone(pending)), false);
+    let mut listed = move || {
+        if let Some(pending) = first.take() {
+            pending.fetch_sub(1, Ordering::AcqRel);
+        }
+    };
     let mut writer = Writer::<K>::new(resource.clone());
     let store = writer.as_reader();
-    let events = watcher(Api::<K>::all_with(client.clone(), &resource), config)
-        .default_backoff()
-        .filter_map(move |event| {
-            let mut listed = || {
-                if let Some(pending) = first.take() {
-                    pending.fetch_sub(1, Ordering::AcqRel);
+    let mut take = move |event: watcher::Result<Event<K>>| {
+        let mut event = match event {
+            Ok(event) => event,
+            Err(error) if is_absent(&error) => {
+                if !std::mem::replace(&mut absent, true) {
+                    tracing::info!(
+                        kind = resource.kind,
+                        "the cluster does not serve this kind; looking again from time to time"
+                    );
                 }
-            };
-            let seen = match event {
-                Ok(mut event) => {
-                    absent = false;
-                    if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
-                        // The largest part of most objects, and nothing that is read.
-                        object.meta_mut().managed_fields = None;
-                    }
-                    writer.apply_watcher_event(&event);
-                    match event {
-                        Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => {
-                            Some(Seen(Some(object)))
-                        }
-                        Event::Init => None,
-                        Event::InitDone => {
-                            listed();
-                            Some(Seen(None))
-                        }
-                    }
-                }
-                Err(
-                    watcher::Error::InitialListFailed(kube::Error::Api(status))
-                    | watcher::Error::WatchStartFailed(kube::Error::Api(status)),
-                ) if status.is_not_found() => {
-                    if !absent {
-                        tracing::info!(
-                            kind = resource.kind,
-                            "the cluster does not serve this kind; looking again every half minute"
-                        );
-                    }
-                    absent = true;
-                    writer.apply_watcher_event(&Event::Init);
-                    writer.apply_watcher_event(&Event::InitDone);
-                    listed();
-                    Some(Seen(None))
-                }
-                Err(error) => {
-                    tracing::warn!(kind = resource.kind, %error, "cannot watch; check the ClusterRole gwmon");
-                    None
-                }
-            };
-            futures::future::ready(seen)
+                writer.apply_watcher_event(&Event::Init);
+                writer.apply_watcher_event(&Event::InitDone);
+                listed();
+                return (Some(Seen(None)), LOOK_AGAIN);
+            }
+            Err(error) => {
+                tracing::warn!(kind = resource.kind, %error, "cannot watch; if this is forbidden, apply deploy/base/rbac.yaml");
+                return (None, LOOK_AGAIN);
+            }
+        };
+        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
+            // The largest part of most objects, and nothing that is read.
+            object.meta_mut().managed_fields = None;
+        }
+        writer.apply_watcher_event(&event);
+        let seen = match event {
+            Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => Some(Seen(Some(object))),
+            Event::Init => None,
+            Event::InitDone => {
+                absent = false;
+                listed();
+                Some(Seen(None))
+            }
+        };
+        (seen, Duration::ZERO)
+    };
+    // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
+    // is tried.)
+    let events = watcher(api, config)
+        .flat_map(move |event| {
+            let (seen, pause) = take(event);
+            let pause = stream::once(tokio::time::sleep(pause)).filter_map(|()| std::future::ready(None));
+            stream::iter(seen).chain(pause)
         })
         .boxed();
     (store, events)

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::patch::{Ops, pointer};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::{Injection, decide_for};
-use crate::annotations::{Annotations, COPIED, INJECT, VOCABULARY};
+use crate::annotations::{Annotations, COPIED, INJECT, Settings, VOCABULARY, ours};
 use crate::policy::Policy;
 use crate::reason::{Reason, Refusal};
 
@@ -69,6 +69,14 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Refusal> {
         }
     }
     after.remove(COPIED);
+    // The whole vocabulary as it would hold, mistyped keys included, which are not copied.
+    let mut effective: Annotations = own.into_iter().flat_map(ours).map(|(k, v)| (k.clone(), v.clone())).collect();
+    effective.extend(ours(&after).map(|(k, v)| (k.clone(), v.clone())));
+    if let Err(refusal) = Settings::parse(&effective)
+        && refusal.is_warning()
+    {
+        return Err(refusal);
+    }
     let asked = after.contains_key(INJECT) || own.is_some_and(|own| own.contains_key(INJECT));
     let copied: Annotations = VOCABULARY
         .iter()

@@ -121,5 +121,25 @@ pub fn get(port: u16, path: &str) -> Result<String> {
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    Ok(match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.to_lowercase().contains("transfer-encoding: chunked") => {
+            format!("{head}\r\n\r\n{}", joined(body))
+        }
+        _ => answer,
+    })
+}
+
+/// The content of a body that comes in chunks: each a hexadecimal length, a line end, that much, a line end.
+fn joined(mut chunks: &str) -> String {
+    let mut content = String::new();
+    while let Some((length, rest)) = chunks.split_once("\r\n") {
+        let Some((chunk, rest)) =
+            usize::from_str_radix(length, 16).ok().and_then(|length| rest.split_at_checked(length))
+        else {
+            break;
+        };
+        content.push_str(chunk);
+        chunks = rest.trim_start_matches("\r\n");
+    }
+    content
 }

@@ -1,0 +1,261 @@
+//! The webhook behind a real API server: what reaches it, what it changes, and what it leaves alone.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use base64::Engine;
+use gwmon_cluster::{ControlPlane, Kubectl, wait_for};
+use serde_json::{Value, json};
+use support::Gwmon;
+
+static CLUSTER: LazyLock<ControlPlane> = LazyLock::new(|| ControlPlane::start(false).unwrap());
+
+/// The shipped webhook configuration.
+fn shipped() -> Value {
+    serde_saphyr::from_str(&std::fs::read_to_string("deploy/base/webhook.yaml").unwrap()).unwrap()
+}
+
+/// A namespace with a gwmon of its own, so that tests do not count each other's calls.
+struct Scene {
+    kubectl: Kubectl,
+    namespace: String,
+    gwmon: Gwmon,
+}
+
+impl Scene {
+    fn new(namespace: &str) -> Self {
+        let kubectl = CLUSTER.kubectl();
+        let gwmon = Gwmon::standalone();
+        kubectl.run(&format!("create namespace {namespace}")).unwrap();
+        kubectl.run(&format!("label namespace {namespace} pod-security.kubernetes.io/enforce=restricted")).unwrap();
+        wait_for("the service account", Duration::from_secs(20), || {
+            kubectl.get(&format!("-n {namespace} serviceaccount default")).map(Some)
+        })
+        .unwrap();
+        let mut configuration = shipped();
+        configuration["metadata"]["name"] = json!(namespace);
+        let authority = base64::engine::general_purpose::STANDARD.encode(std::fs::read(gwmon.authority()).unwrap());
+        for webhook in configuration["webhooks"].as_array_mut().unwrap() {
+            let path = webhook["clientConfig"]["service"]["path"].as_str().unwrap();
+            let url = format!("https://127.0.0.1:{}{path}", gwmon.webhook);
+            webhook["clientConfig"] = json!({"url": url, "caBundle": authority});
+            // Beside the shipped exclusions, this test's namespace only.
+            webhook["namespaceSelector"]["matchLabels"] = json!({"kubernetes.io/metadata.name": namespace});
+        }
+        kubectl.apply(&configuration.to_string()).unwrap();
+        let scene = Self { kubectl, namespace: namespace.to_owned(), gwmon };
+        // The API server takes a moment to see a new configuration.
+        wait_for("the webhook to be called", Duration::from_secs(20), || {
+            scene.run_with(
+                &["apply", "--dry-run=server", "-f", "-"],
+                &gateway("probe", &json!({"gwmon.io/inject": "true"})).to_string(),
+            )?;
+            Ok((scene.gwmon.metric("gwmon_reviews_total") > 0.).then_some(()))
+        })
+        .unwrap();
+        scene
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &str) -> anyhow::Result<gwmon_cluster::Said> {
+        self.kubectl.run_with(&[&["-n", &self.namespace], arguments].concat(), input)
+    }
+
+    fn apply(&self, object: &Value) -> gwmon_cluster::Said {
+        self.run_with(&["apply", "-f", "-"], &object.to_string()).unwrap()
+    }
+
+    fn get(&self, words: &str) -> Value {
+        self.kubectl.get(&format!("-n {} {words}", self.namespace)).unwrap()
+    }
+
+    /// The one pod of the gateway's newest template that the real controller manager made.
+    fn pod(&self, selector: &str) -> Value {
+        wait_for("a pod", Duration::from_secs(20), || {
+            let pods = self.kubectl.get(&format!("-n {} pods -l {selector}", self.namespace))?;
+            Ok(pods["items"].as_array().and_then(|pods| pods.first()).cloned())
+        })
+        .unwrap()
+    }
+
+    fn calls(&self, route: &str) -> f64 {
+        self.gwmon.metric(&format!("gwmon_reviews_total{{route=\"{route}\""))
+    }
+}
+
+/// A gateway that Pod Security's `restricted` admits.
+fn gateway(name: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [{
+                        "name": "envoy",
+                        "image": "envoyproxy/envoy:v1.34.0",
+                        "args": ["-c", "/etc/envoy/envoy.yaml"],
+                        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                    }],
+                },
+            },
+        },
+    })
+}
+
+fn close_to(value: f64, expected: f64) -> bool {
+    (value - expected).abs() < 0.1
+}
+
+#[test]
+fn the_annotation_goes_down_starts_a_roll_out_and_comes_off_again() {
+    let scene = Scene::new("down");
+    scene.apply(&gateway("edge", &json!({})));
+    let bare = scene.pod("app=edge");
+    assert!(bare["spec"]["initContainers"].is_null());
+
+    scene
+        .run_with(&["annotate", "deployment", "edge", "gwmon.io/inject=true", "gwmon.io/metrics-port=9200"], "")
+        .unwrap();
+    let pod = scene.pod("app=edge,gwmon.io/monitored-by=edge-gwmon");
+    let sidecar = &pod["spec"]["initContainers"][0];
+    assert_eq!((&sidecar["name"], &sidecar["restartPolicy"]), (&json!("gwmon-statsd-exporter"), &json!("Always")));
+    assert_eq!(sidecar["ports"][0]["containerPort"], 9200);
+    // The API server mounts the token into whatever has nothing there.
+    let token = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let mounted = |container: &Value| {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().find(|mount| mount["mountPath"] == token).map(|mount| mount["name"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(mounted(sidecar).as_deref(), Some("gwmon-no-token"));
+    assert!(mounted(&pod["spec"]["containers"][0]).unwrap().starts_with("kube-api-access"));
+
+    scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
+    assert!(scene.get("deployment edge")["spec"]["template"]["metadata"]["annotations"].is_null());
+}
+
+#[test]
+fn a_template_annotation_of_the_users_own_wins_and_stays() {
+    let scene = Scene::new("own");
+    let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "9200"}));
+    deployment["spec"]["template"]["metadata"]["annotations"] = json!({"gwmon.io/metrics-port": "9300"});
+    scene.apply(&deployment);
+    assert_eq!(scene.pod("app=edge")["spec"]["initContainers"][0]["ports"][0]["containerPort"], 9300);
+    // Applied again, as a pipeline does: nothing changes, so nothing rolls out.
+    let generation = scene.get("deployment edge")["metadata"]["generation"].clone();
+    scene.apply(&deployment);
+    assert_eq!(scene.get("deployment edge")["metadata"]["generation"], generation);
+    scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
+    assert_eq!(
+        scene.get("deployment edge")["spec"]["template"]["metadata"]["annotations"],
+        json!({"gwmon.io/metrics-port": "9300"})
+    );
+}
+
+#[test]
+fn what_does_not_ask_never_reaches_the_webhook() {
+    let scene = Scene::new("quiet");
+    let probes = (scene.calls("pods"), scene.calls("workloads"));
+    for i in 0..10 {
+        scene.apply(&gateway(&format!("other-{i}"), &json!({"team": "edge"})));
+    }
+    scene.apply(&gateway("out", &json!({})));
+    scene.pod("app=out");
+    scene.run_with(&["create", "configmap", "x", "--from-literal=a=b"], "").unwrap();
+    scene.run_with(&["annotate", "configmap", "x", "gwmon.io/inject=true"], "").unwrap();
+    scene.run_with(&["scale", "deployment", "out", "--replicas=2"], "").unwrap();
+    scene.run_with(&["label", "pod", "--all", "touched=yes"], "").unwrap();
+    assert!(close_to(scene.calls("pods"), probes.0) && close_to(scene.calls("workloads"), probes.1));
+
+    scene.apply(&gateway("edge", &json!({"gwmon.io/inject": "true"})));
+    scene.pod("app=edge");
+    scene.run_with(&["rollout", "status", "deployment", "edge", "--watch=false"], "").unwrap();
+    assert!(close_to(scene.calls("pods"), probes.0 + 1.), "one pod, one call");
+    // The deployment controller notes its revision on the Deployment: an update of an annotated object.
+    let calls = scene.calls("workloads") - probes.1;
+    assert!((1. ..=3.).contains(&calls), "{calls}");
+}
+
+#[test]
+fn pods_keep_all_that_gwmon_does_not_know_and_gain_the_lists_they_lack() {
+    let scene = Scene::new("whole");
+    let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
+    let spec = &mut deployment["spec"]["template"]["spec"];
+    spec["automountServiceAccountToken"] = json!(false);
+    spec["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "edge"}}, "matchLabelKeys": ["pod-template-hash"]}]);
+    spec["volumes"] = Value::Null;
+    spec["initContainers"] = json!([{
+        "name": "first", "image": "corp/init:1",
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    }]);
+    scene.apply(&deployment);
+    let pod = scene.pod("app=edge");
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&pod["spec"]["initContainers"]), ["gwmon-statsd-exporter", "first"]);
+    assert_eq!(names(&pod["spec"]["volumes"]), ["gwmon-mapping", "gwmon-no-token"]);
+    assert_eq!(pod["spec"]["topologySpreadConstraints"][0]["matchLabelKeys"], json!(["pod-template-hash"]));
+}
+
+#[test]
+fn the_user_is_warned_at_once_and_the_object_stays_as_it_is() {
+    let scene = Scene::new("warned");
+    for (name, annotations, said) in [
+        (
+            "yes",
+            json!({"gwmon.io/inject": "yes"}),
+            "InvalidAnnotation: gwmon.io/inject: \"yes\" is not valid; allowed is \"true\" or \"false\"",
+        ),
+        (
+            "port",
+            json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "0"}),
+            "gwmon.io/metrics-port: \"0\" is not valid",
+        ),
+        ("typo", json!({"gwmon.io/inject": "true", "gwmon.io/metric-port": "1"}), "gwmon.io/metric-port"),
+        ("which", json!({"gwmon.io/inject": "true", "gwmon.io/container": "envoi"}), "ContainerNotFound"),
+    ] {
+        let before = gateway(name, &annotations);
+        let applied = scene.apply(&before);
+        assert!(applied.err.contains("Warning: gwmon: ") && applied.err.contains(said), "{name}: {}", applied.err);
+        let template = &scene.get(&format!("deployment {name}"))["spec"]["template"];
+        assert!(template["metadata"]["annotations"].is_null(), "{template}");
+        assert!(scene.pod(&format!("app={name}"))["spec"]["initContainers"].is_null());
+    }
+}
+
+#[test]
+fn a_dry_run_shows_the_patch_and_stores_nothing() {
+    let scene = Scene::new("dry");
+    let deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
+    let shown =
+        scene.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &deployment.to_string()).unwrap();
+    let shown: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(shown["spec"]["template"]["metadata"]["annotations"]["gwmon.io/inject"], "true");
+    assert!(scene.get("deployments")["items"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn without_gwmon_pods_start_all_the_same() {
+    let Scene { kubectl, namespace, gwmon } = Scene::new("gone");
+    drop(gwmon);
+    kubectl
+        .run_with(
+            &["-n", &namespace, "apply", "-f", "-"],
+            &gateway("edge", &json!({"gwmon.io/inject": "true"})).to_string(),
+        )
+        .unwrap();
+    wait_for("a pod", Duration::from_secs(20), || {
+        Ok(kubectl.get(&format!("-n {namespace} pods -l app=edge"))?["items"]
+            .as_array()
+            .and_then(|pods| pods.first())
+            .cloned())
+    })
+    .unwrap();
+}
