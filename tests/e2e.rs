@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use gwmon_cluster::{Node, REQUIRE_ALL, scenario};
+use gwmon_cluster::{Node, Prometheus, REQUIRE_ALL, scenario};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() -> ExitCode {
@@ -43,8 +43,9 @@ fn the_main_job() -> Result<()> {
         let owner = &object["metadata"]["ownerReferences"][0];
         ensure!(owner["kind"] == "Deployment" && owner["name"] == "edge", "{owner}");
     }
-    scenario::target_up(&kubectl)?;
-    scenario::rate(&kubectl)?;
+    let prometheus = Prometheus::InCluster(kubectl.clone());
+    scenario::target_up(&prometheus, scenario::POOL)?;
+    scenario::rate(&prometheus)?;
 
     // The exporter does not see the service account's token, though Envoy does.
     let look = |container: &str| {

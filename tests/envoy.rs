@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use gwmon_cluster::local::{LocalGateway, free_ports};
+use gwmon_cluster::scenario::envoy_configuration;
 use gwmon_cluster::{program, wait_for};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,17 +30,6 @@ fn injected(folder: &TempDir, annotations: &[(&str, String)]) -> Value {
     serde_json::from_slice::<Value>(&output.stdout).unwrap()["items"][0]["spec"]["template"].clone()
 }
 
-/// The gateway's configuration of the demo, on other ports.
-fn configuration(http: u16, upstreams: u16) -> String {
-    let manifests: Vec<Value> =
-        serde_saphyr::from_multiple(&std::fs::read_to_string(gwmon_cluster::folder().join("gateway.yaml")).unwrap())
-            .unwrap();
-    let config = manifests.iter().find_map(|object| object["data"]["envoy.yaml"].as_str()).unwrap();
-    config
-        .replace("port_value: 8080", &format!("port_value: {http}"))
-        .replace("port_value: 9001", &format!("port_value: {upstreams}"))
-}
-
 /// The names of the metric families in an exposition.
 fn families(exposition: &str) -> BTreeSet<&str> {
     exposition.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
@@ -54,7 +44,8 @@ fn an_injected_envoy_counts_its_requests_in_the_exporter() {
         &folder,
         &[("gwmon.io/statsd-port", statsd.to_string()), ("gwmon.io/metrics-port", metrics.to_string())],
     );
-    let gateway = LocalGateway::start(&pod, &configuration(http, upstreams), http, folder.path()).unwrap();
+    let gateway =
+        LocalGateway::start(&pod, &envoy_configuration(http, upstreams).unwrap(), http, folder.path()).unwrap();
     for _ in 0..20 {
         assert!(gateway.request("/a").unwrap().starts_with("HTTP/1.1 200"));
         assert!(gateway.request("/b").unwrap().starts_with("HTTP/1.1 503"));
@@ -110,7 +101,7 @@ fn the_real_envoy_accepts_every_overlay_over_a_configuration_with_a_sink_of_its_
     let folder = TempDir::new().unwrap();
     let own = "stats_flush_interval: 2s\nstats_sinks:\n- name: own\n  typed_config: {\"@type\": type.googleapis.com/envoy.config.metrics.v3.StatsdSink, address: {socket_address: {address: 127.0.0.1, port_value: 1}}}\n";
     let config = folder.path().join("envoy.yaml");
-    std::fs::write(&config, own.to_owned() + &configuration(1, 2)).unwrap();
+    std::fs::write(&config, own.to_owned() + &envoy_configuration(1, 2).unwrap()).unwrap();
     for version in ["1.14", "1.16", "1.40"] {
         let pod = injected(&folder, &[("gwmon.io/envoy-version", version.to_owned())]);
         let arguments: Vec<_> =

@@ -19,6 +19,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
+use super::plain;
 use crate::admin::Readiness;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::MANAGED_BY;
@@ -72,20 +73,21 @@ pub async fn keep(
     let mut stop = pin!(stop);
     let mut serving = None;
     loop {
-        let pause = match settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics).await {
+        let settled = settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics).await;
+        let done = match settled {
             Ok(()) => {
                 readiness.certificate_served();
-                LOOK
+                tokio::time::timeout(LOOK, futures::future::select(&mut stop, changes.next())).await
             }
             Err(error) => {
                 tracing::warn!("certificate: {error:#}");
-                RETRY
+                // Whatever changes meanwhile: a look at a time.
+                tokio::time::sleep(RETRY).await;
+                continue;
             }
         };
-        tokio::select! {
-            () = &mut stop => return,
-            () = tokio::time::sleep(pause) => {}
-            _ = changes.next() => {}
+        if let Ok(futures::future::Either::Left(_)) = done {
+            return;
         }
     }
 }
@@ -119,7 +121,8 @@ async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
     let (names, now) = (site.names(), OffsetDateTime::now_utc());
     let what = || format!("Secret {}/{}", site.namespace, site.secret);
     for _ in 0..5 {
-        let existing = secrets.get_opt(&site.secret).await.with_context(|| format!("cannot read {}", what()))?;
+        let existing =
+            secrets.get_opt(&site.secret).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?;
         let (found, version) = match &existing {
             Some(secret) => (read(secret), secret.resource_version()),
             None => (None, None),
@@ -137,7 +140,7 @@ async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
         match written {
             Ok(_) => return Ok(renewed),
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot write {}", what())),
+            Err(error) => return Err(plain(error)).with_context(|| format!("cannot write {}", what())),
         }
     }
     bail!("{} is written by somebody else all the time", what())
@@ -177,7 +180,9 @@ fn write(material: &Material, site: &Site, version: Option<String>) -> Secret {
 /// Writes `caBundle`, and nothing else, into every webhook of the configuration, where it is not there yet (R9).
 async fn announce(configurations: &Api<MutatingWebhookConfiguration>, name: &str, bundle: &str) -> Result<()> {
     let what = || format!("MutatingWebhookConfiguration {name}");
-    let Some(live) = configurations.get_opt(name).await.with_context(|| format!("cannot read {}", what()))? else {
+    let Some(live) =
+        configurations.get_opt(name).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?
+    else {
         bail!("{} does not exist; apply deploy/webhook.yaml", what());
     };
     let webhooks = live.webhooks.unwrap_or_default();
@@ -198,6 +203,7 @@ async fn announce(configurations: &Api<MutatingWebhookConfiguration>, name: &str
     configurations
         .patch(name, &params, &Patch::Apply(&body))
         .await
+        .map_err(plain)
         .with_context(|| format!("cannot write caBundle of {}", what()))?;
     Ok(())
 }

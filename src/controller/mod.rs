@@ -30,6 +30,14 @@ pub(crate) struct GatewayKey {
     pub(crate) monitor: String,
 }
 
+/// An error of the API server's in its own words; kube would print the whole `Status` besides.
+pub(crate) fn plain(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => other.into(),
+    }
+}
+
 impl GatewayKey {
     /// The gateway that a pod or a generated object belongs to.
     pub(crate) fn of(object: &Meta) -> Option<Self> {
@@ -69,7 +77,7 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
             Some(change) = changes.next() => {
                 let keys = match change {
                     Change::Gateway(key) => vec![key],
-                    Change::Monitoring => world.gateways(),
+                    Change::Everything => world.gateways(),
                 };
                 for key in keys { request(key, Duration::ZERO); }
             }

@@ -7,7 +7,7 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use super::world::{Meta, World, api_resource};
-use super::{FIELD_MANAGER, GatewayKey};
+use super::{FIELD_MANAGER, GatewayKey, plain};
 use crate::annotations::{INJECT, INTERVAL, METRICS_FOR, STATUS};
 use crate::injection::Status;
 use crate::monitoring::objects::MANAGED_BY;
@@ -62,8 +62,11 @@ async fn workload(client: &Client, namespace: &str, pod: &Meta) -> Result<Option
         }
         let resource = api_resource(&owner.api_version, &owner.kind);
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
-        let Some(replica_set) =
-            api.get_metadata_opt(&owner.name).await.with_context(|| format!("ReplicaSet {}", owner.name))?
+        let Some(replica_set) = api
+            .get_metadata_opt(&owner.name)
+            .await
+            .map_err(plain)
+            .with_context(|| format!("ReplicaSet {}", owner.name))?
         else {
             return Ok(None);
         };
@@ -88,7 +91,7 @@ async fn apply(client: &Client, object: &Value, owner: &Owner, key: &GatewayKey)
         Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &api_resource(text("/apiVersion"), kind));
     let existing = match api.get_metadata_opt(name).await {
         Ok(existing) => existing,
-        Err(error) => return Err(error).with_context(|| format!("cannot read {what}")),
+        Err(error) => return Err(plain(error)).with_context(|| format!("cannot read {what}")),
     };
     if let Some(existing) = &existing
         && !is_ours(existing, key, Some(&owner.uid))
@@ -103,7 +106,7 @@ async fn apply(client: &Client, object: &Value, owner: &Owner, key: &GatewayKey)
             let detail = format!("cannot apply {what}: the cluster does not serve {} {kind}", MONITOR.0);
             Err(Refusal::new(Reason::NoServiceMonitorKind, detail).into())
         }
-        Err(error) => Err(error).with_context(|| format!("cannot apply {what}")),
+        Err(error) => Err(plain(error)).with_context(|| format!("cannot apply {what}")),
     }
 }
 
@@ -121,7 +124,8 @@ fn is_ours(object: &Meta, key: &GatewayKey, owner: Option<&str>) -> bool {
 async fn sweep(client: &Client, key: &GatewayKey) -> Result<()> {
     let services =
         Api::<DynamicObject>::namespaced_with(client.clone(), &key.namespace, &api_resource(SERVICE.0, SERVICE.1));
-    let service = services.get_metadata_opt(&key.monitor).await?.filter(|service| is_ours(service, key, None));
+    let service =
+        services.get_metadata_opt(&key.monitor).await.map_err(plain)?.filter(|service| is_ours(service, key, None));
     if let Some(owner) = service.as_ref().and_then(|service| service.owner_references().first()) {
         let resource = api_resource(&owner.api_version, &owner.kind);
         let owners = Api::<DynamicObject>::namespaced_with(client.clone(), &key.namespace, &resource);
@@ -130,7 +134,7 @@ async fn sweep(client: &Client, key: &GatewayKey) -> Result<()> {
             let annotation = object.data.pointer(template)?.get(INJECT)?.as_str()?.to_owned();
             Some(annotation == "true")
         };
-        if owners.get_opt(&owner.name).await?.and_then(asks).unwrap_or_default() {
+        if owners.get_opt(&owner.name).await.map_err(plain)?.and_then(asks).unwrap_or_default() {
             return Ok(());
         }
     }
@@ -139,7 +143,7 @@ async fn sweep(client: &Client, key: &GatewayKey) -> Result<()> {
     let found = match monitors.list_metadata(&ListParams::default().labels(&selector)).await {
         Ok(found) => found.items,
         Err(kube::Error::Api(status)) if status.code == 404 => vec![],
-        Err(error) => return Err(error).context("cannot list ServiceMonitors"),
+        Err(error) => return Err(plain(error)).context("cannot list ServiceMonitors"),
     };
     for monitor in found.iter().filter(|monitor| is_ours(monitor, key, None)) {
         delete(client, MONITOR, monitor).await?;
@@ -158,7 +162,7 @@ async fn delete(client: &Client, (api_version, kind): (&str, &str), object: &Met
     match api.delete(&name, &DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }).await {
         Ok(_) => tracing::info!(kind, namespace, name, "removed: no pod of the workload is injected any more"),
         Err(kube::Error::Api(status)) if status.is_not_found() => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot delete {kind} {namespace}/{name}")),
+        Err(error) => return Err(plain(error)).with_context(|| format!("cannot delete {kind} {namespace}/{name}")),
     }
     Ok(())
 }

@@ -32,8 +32,9 @@ pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 pub(crate) enum Change {
     /// To one gateway's pods or objects.
     Gateway(GatewayKey),
-    /// To a Prometheus or a namespace: every gateway may be selected otherwise now.
-    Monitoring,
+    /// To a Prometheus or a namespace, so that every gateway may be selected otherwise now; or to a whole list, from
+    /// which gateways may have vanished unseen.
+    Everything,
 }
 
 /// The kinds that gwmon reads or writes.
@@ -74,8 +75,11 @@ impl World {
             .unzip();
 
         let of_gateway = |seen: Seen<Meta>| {
-            let key = seen.0.and_then(|object| GatewayKey::of(&object));
-            stream::iter(key.map(Change::Gateway))
+            let change = match seen.0 {
+                Some(object) => GatewayKey::of(&object).map(Change::Gateway),
+                None => Some(Change::Everything),
+            };
+            std::future::ready(change)
         };
         let cluster = Arc::new(ArcSwap::from_pointee(Cluster::default()));
         let known = Arc::clone(&cluster);
@@ -85,12 +89,12 @@ impl World {
         )
         .map(move |()| {
             known.store(Arc::new(monitoring_of(&namespaces, &consumers)));
-            Change::Monitoring
+            Change::Everything
         });
         let changes: [BoxStream<'static, Change>; 4] = [
-            pod_events.flat_map(of_gateway).boxed(),
-            service_events.flat_map(of_gateway).boxed(),
-            monitor_events.flat_map(of_gateway).boxed(),
+            pod_events.filter_map(of_gateway).boxed(),
+            service_events.filter_map(of_gateway).boxed(),
+            monitor_events.filter_map(of_gateway).boxed(),
             monitoring.boxed(),
         ];
         (Self { pods, services, cluster, pending }, stream::select_all(changes))

@@ -71,6 +71,13 @@ impl Gwmon {
             .sum()
     }
 
+    /// Resident memory of the process.
+    pub(crate) fn resident_kib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
@@ -136,25 +143,7 @@ impl Https {
     }
 }
 
-/// A review of a gateway's pod.
+/// The review that the README sends.
 pub(crate) fn pod_review() -> serde_json::Value {
-    serde_json::json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002",
-            "kind": {"group": "", "version": "v1", "kind": "Pod"},
-            "operation": "CREATE",
-            "namespace": "edge",
-            "object": {
-                "metadata": {
-                    "generateName": "edge-6d4b-",
-                    "labels": {"app": "edge", "pod-template-hash": "6d4b"},
-                    "annotations": {"gwmon.io/inject": "true"},
-                    "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "edge-6d4b", "uid": "x", "controller": true}],
-                },
-                "spec": {"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0", "args": ["-c", "/etc/envoy/envoy.yaml"]}]},
-            },
-        },
-    })
+    serde_json::from_str(include_str!("../cases/review.json")).unwrap()
 }

@@ -84,51 +84,6 @@ impl Kubectl {
         let said = self.run(&format!("get -o json {words}"))?;
         serde_json::from_str(&said.out).context("kubectl printed no JSON")
     }
-
-    /// An answer of the cluster's Prometheus, through the API server's proxy: the `data` of its HTTP API.
-    ///
-    /// # Errors
-    /// Where Prometheus cannot be asked or does not understand.
-    pub fn prometheus(&self, path: &str) -> Result<Value> {
-        let path = format!("/api/v1/namespaces/monitoring/pods/prometheus-k8s-0:9090/proxy/api/v1/{path}");
-        let said = self.run_with(&["get", "--raw", &path], "")?;
-        let answer: Value = serde_json::from_str(&said.out)?;
-        if answer["status"] != "success" {
-            bail!("Prometheus: {answer}");
-        }
-        Ok(answer["data"].clone())
-    }
-
-    /// The value of a query that gives one sample; `None` where it gives none.
-    ///
-    /// # Errors
-    /// Where Prometheus cannot be asked or does not understand.
-    pub fn query(&self, query: &str) -> Result<Option<f64>> {
-        let data = self.prometheus(&format!("query?query={}", escape(query)))?;
-        Ok(data["result"][0]["value"][1].as_str().and_then(|value| value.parse().ok()))
-    }
-
-    /// A query over a span of time, a sample a second; `start` and `end` are seconds since 1970.
-    ///
-    /// # Errors
-    /// Where Prometheus cannot be asked or does not understand.
-    pub fn range(&self, query: &str, start: u64, end: u64) -> Result<Value> {
-        self.prometheus(&format!("query_range?query={}&start={start}&end={end}&step=1", escape(query)))
-    }
-}
-
-/// Percent-encodes what a query string may not hold.
-#[must_use]
-pub(crate) fn escape(text: &str) -> String {
-    use std::fmt::Write;
-    text.bytes().fold(String::new(), |mut escaped, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-        escaped
-    })
 }
 
 /// Tries until there is a value; errors count as "not yet" until time is up.

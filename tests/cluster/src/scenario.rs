@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{Kubectl, Node, folder, wait_for};
+use crate::{Kubectl, Node, Prometheus, folder, run, wait_for};
 
 /// The query that the first page of the README promises an answer to.
 pub const QUERY: &str = r#"sum(rate(envoy_cluster_upstream_rq_total{namespace="edge"}[1m]))"#;
@@ -31,18 +31,39 @@ pub fn gateway() -> Result<String> {
     Ok(fs::read_to_string(folder().join("gateway.yaml"))?.replace("ENVOY_VERSION", envoy))
 }
 
+/// gwmon's release binary, built where it is not; cargo shows its progress.
+///
+/// # Errors
+/// Where it does not build.
+pub fn build_gwmon() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--release", "--package", "gwmon", "--bin", "gwmon"]).current_dir(repository());
+    run(build)?;
+    // Beside our own: target/debug/demo, target/release/gwmon.
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().nth(2).context("this program does not run from cargo's target folder")?;
+    Ok(target.join("release/gwmon"))
+}
+
+/// The image that `deploy/` runs.
+///
+/// # Errors
+/// Where the manifest cannot be read.
+pub fn image() -> Result<String> {
+    let manifest = fs::read_to_string(repository().join("deploy/install.yaml"))?;
+    let image = manifest.lines().find_map(|line| line.trim().strip_prefix("image: "));
+    image.map(str::to_owned).context("no image in deploy/install.yaml")
+}
+
 /// Installs gwmon from `deploy/` and waits until it is ready.
 ///
 /// # Errors
 /// Where it does not become ready.
 pub fn install_gwmon(node: &Node, binary: &Path) -> Result<()> {
     let kubectl = node.kubectl();
-    let manifest = repository().join("deploy/install.yaml");
-    let text = fs::read_to_string(&manifest)?;
-    let image =
-        text.lines().find_map(|line| line.trim().strip_prefix("image: ")).context("no image in deploy/install.yaml")?;
-    node.load_image(image, binary)?;
-    kubectl.apply(&text)?;
+    node.load_image(&image()?, binary)?;
+    kubectl.apply(&fs::read_to_string(repository().join("deploy/install.yaml"))?)?;
     kubectl.run("-n gwmon rollout status deploy/gwmon --timeout=90s")?;
     Ok(())
 }
@@ -101,14 +122,16 @@ pub fn annotate(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
-/// Waits until Prometheus reports a target of the gateway's monitor up.
+/// The scrape pool of the gateway's monitor, as the Prometheus Operator names it.
+pub const POOL: &str = "serviceMonitor/edge/edge-gwmon/0";
+
+/// Waits until Prometheus reports a target of this pool up.
 ///
 /// # Errors
 /// Where none is up in time.
-pub fn target_up(kubectl: &Kubectl) -> Result<Value> {
+pub fn target_up(prometheus: &Prometheus, pool: &str) -> Result<Value> {
     wait_for("a target that is up", PATIENCE, || {
-        let targets = kubectl.prometheus("targets?state=active&scrapePool=serviceMonitor/edge/edge-gwmon/0")?;
-        Ok(targets["activeTargets"].as_array().into_iter().flatten().find(|target| target["health"] == "up").cloned())
+        Ok(prometheus.targets(pool)?.into_iter().find(|target| target["health"] == "up"))
     })
 }
 
@@ -117,6 +140,17 @@ pub fn target_up(kubectl: &Kubectl) -> Result<Value> {
 ///
 /// # Errors
 /// Where it does not in time.
-pub fn rate(kubectl: &Kubectl) -> Result<f64> {
-    wait_for("a rate above one", PATIENCE, || Ok(kubectl.query(QUERY)?.filter(|rate| *rate > 1.)))
+pub fn rate(prometheus: &Prometheus) -> Result<f64> {
+    wait_for("a rate above one", PATIENCE, || Ok(prometheus.query(QUERY)?.filter(|rate| *rate > 1.)))
+}
+
+/// The configuration of the gateway's Envoy, on other ports.
+///
+/// # Errors
+/// Where the manifests cannot be read.
+pub fn envoy_configuration(http: u16, upstreams: u16) -> Result<String> {
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&gateway()?)?;
+    let config = manifests.iter().find_map(|object| object["data"]["envoy.yaml"].as_str()).context("no envoy.yaml")?;
+    let port = |number: u16| format!("port_value: {number}");
+    Ok(config.replace(&port(8080), &port(http)).replace(&port(9001), &port(upstreams)))
 }

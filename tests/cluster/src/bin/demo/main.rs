@@ -1,0 +1,132 @@
+//! `cargo demo`: gwmon's main job, from nothing to a plot, on a real cluster that it brings up itself.
+
+mod loopback;
+mod show;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anstream::{eprintln, println};
+use anstyle::{AnsiColor, Style};
+use anyhow::{Context, Result};
+use gwmon_cluster::{Node, Prometheus, program, scenario};
+
+const USAGE: &str = "\
+Shows what gwmon does, on a real cluster made for the occasion.
+
+Usage: cargo demo [-- --keep]
+
+  --keep   leave the cluster running and say how to look around in it";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let keep = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => false,
+        ["--keep"] => true,
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match demo(keep) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{red}error:{red:#} {error:#}", red = AnsiColor::Red.on_default().bold());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is said between the outputs: the time since the start and a sentence.
+struct Narrator(Instant);
+
+impl Narrator {
+    fn step(&self, text: &str) {
+        let (dim, bold) = (Style::new().dimmed(), AnsiColor::Cyan.on_default().bold());
+        println!("\n{dim}{:5.1} s{dim:#}  {bold}{text}{bold:#}", self.0.elapsed().as_secs_f64());
+    }
+}
+
+fn command(text: &str) {
+    let bold = Style::new().bold();
+    println!("         {bold}$ {text}{bold:#}");
+}
+
+fn demo(keep: bool) -> Result<()> {
+    let gwmon = scenario::build_gwmon()?;
+    gwmon_cluster::build()?;
+    let tell = Narrator(Instant::now());
+    match Node::obstacle() {
+        None => on_a_node(&gwmon, keep, &tell),
+        Some(why) => {
+            println!(
+                "\nA node that runs pods {why}, which this user is not. So kwok plays the pods, and what would run in"
+            );
+            println!(
+                "them, the real Envoy and the real statsd_exporter, runs on loopback. Nothing is kept afterwards."
+            );
+            loopback::demo(&gwmon, &tell)
+        }
+    }
+}
+
+fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
+    tell.step("A real Kubernetes of one node: etcd, API server, kubelet, containerd");
+    let node = Node::start(keep)?;
+    let kubectl = node.kubectl();
+    tell.step("The real Prometheus Operator, and a Prometheus that takes monitors labelled release=prometheus");
+    node.install_monitoring()?;
+    tell.step("gwmon, from deploy/");
+    command("kubectl apply -f deploy/install.yaml");
+    scenario::install_gwmon(&node, gwmon)?;
+    tell.step("A gateway: an Envoy that knows nothing of metrics, with some traffic");
+    scenario::deploy_gateway(&kubectl)?;
+    let traffic = scenario::Traffic::start(&node)?;
+    let before = scenario::pod(&kubectl)?;
+
+    tell.step("The one thing a user does");
+    command("kubectl -n edge annotate deployment edge gwmon.io/inject=true");
+    scenario::annotate(&kubectl)?;
+    let after = scenario::pod(&kubectl)?;
+    tell.step("The roll-out started by itself. The pod before and after:");
+    show::diff(&before, &after)?;
+    tell.step("What gwmon made for it:");
+    show::objects(&kubectl)?;
+    tell.step("Why this label:");
+    println!("{}", show::why(gwmon, &kubectl)?);
+
+    let prometheus = Prometheus::InCluster(kubectl.clone());
+    tell.step("The target in Prometheus:");
+    show::target(&scenario::target_up(&prometheus, scenario::POOL)?);
+    tell.step(&format!("{} =", scenario::QUERY));
+    show::rate(scenario::rate(&prometheus)?);
+    tell.step("Requests a second, by response class, as Envoy counts them:");
+    show::plot(&prometheus)?;
+    tell.step("Done.");
+    if keep {
+        // It ends with the node, which goes on.
+        std::mem::forget(traffic);
+        look_around(&node)?;
+    }
+    Ok(())
+}
+
+fn look_around(node: &Node) -> Result<()> {
+    let kubectl = node.kubectl();
+    let ip = kubectl.get("-n monitoring pod prometheus-k8s-0")?["status"]["podIP"]
+        .as_str()
+        .context("no address")?
+        .to_owned();
+    let port = node.forward(&ip, 9090)?;
+    println!("\nThe cluster goes on running:");
+    println!("  export KUBECONFIG={}", kubectl.kubeconfig().display());
+    println!("  {} -n edge get pods,services,servicemonitors", program("kubectl").display());
+    println!("  Prometheus: http://127.0.0.1:{port}/query?g0.expr=envoy_cluster_upstream_rq_total");
+    println!("To end it:\n  {}", node.take_down());
+    Ok(())
+}
