@@ -146,9 +146,10 @@ proptest! {
     fn a_patch_applies_only_adds_and_is_the_last_one(pod in pod()) {
         let policy = Policy::default();
         if let Ok(injection) = injection::decide(&policy, &pod.to_string()) {
-            prop_assert!(injection.patch.iter().all(|op| matches!(op, json_patch::PatchOperation::Add(_))));
+            let operations = injection.patch.to_operations().unwrap();
+            prop_assert!(operations.iter().all(|op| matches!(op, json_patch::PatchOperation::Add(_))));
             let mut after = pod.clone();
-            json_patch::patch(&mut after, &injection.patch).unwrap();
+            json_patch::patch(&mut after, &operations).unwrap();
             prop_assert!(only_added(&pod, &after), "{pod}\n{after}");
             let again = injection::decide(&policy, &after.to_string()).unwrap_err();
             prop_assert_eq!(again.reason, Reason::AlreadyInjected);
@@ -165,7 +166,7 @@ proptest! {
         let mut workload = json!({"metadata": metadata, "spec": {"template": template}});
         let before = workload.clone();
         if let Ok(change) = injection::workload::decide(&policy, &workload.to_string()) {
-            json_patch::patch(&mut workload, &change.patch).unwrap();
+            json_patch::patch(&mut workload, &change.patch.to_operations().unwrap()).unwrap();
             prop_assert!(only_added(&before, &workload));
             let again = injection::workload::decide(&policy, &workload.to_string()).unwrap();
             prop_assert!(again.patch.is_empty(), "{workload}");

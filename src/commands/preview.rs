@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anstyle::AnsiColor;
 use anyhow::{Context, Result, bail};
-use json_patch::Patch;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config, ResourceExt};
@@ -16,6 +15,7 @@ use similar::TextDiff;
 
 use crate::annotations::INTERVAL;
 use crate::cli::{Output, Preview};
+use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, monitor_name, workload, workload_of};
 use crate::monitoring::{Cluster, Consumer, Gateway, Plan, plan};
 use crate::policy::Policy;
@@ -101,7 +101,9 @@ fn preview(policy: &Policy, cluster: &Cluster, object: &Value, namespace: &str) 
 }
 
 fn apply(object: &mut Value, patch: &Patch) -> Result<(), Refusal> {
-    json_patch::patch(object, patch).map_err(|error| Refusal::new(Reason::MalformedObject, error.to_string()))
+    let malformed = |error: &dyn std::fmt::Display| Refusal::new(Reason::MalformedObject, error.to_string());
+    let operations = patch.to_operations().map_err(|error| malformed(&error))?;
+    json_patch::patch(object, &operations).map_err(|error| malformed(&error))
 }
 
 /// The pod, or the pod template, of an object that has one.
@@ -141,7 +143,7 @@ impl Report {
                 status.container, status.gateway, status.statsd_port, status.metrics_port
             ),
         );
-        let _ = writeln!(self.patches, "{}", json!(injection.patch));
+        let _ = writeln!(self.patches, "{}", injection.patch.to_json());
         self.diff(name, Some(before), &after);
         self.diff(&display_name(&plan.service), None, &plan.service);
         self.objects.extend([after, plan.service]);

@@ -1,7 +1,10 @@
 //! The sidecar: a statsd_exporter that listens on the pod's loopback and serves `/metrics`.
 
-use serde_json::{Value, json};
+use std::sync::LazyLock;
 
+use serde_json::json;
+
+use super::patch::{Template, quoted};
 use crate::annotations::{MAPPING, Resources};
 use crate::policy::Policy;
 
@@ -22,18 +25,17 @@ pub const VOLUMES: [&str; 2] = [MAPPING_VOLUME, NO_TOKEN_VOLUME];
 ///
 /// No readiness probe: the pod would leave its Services when only its telemetry is slow. The start-up probe
 /// holds the gateway back until the exporter listens; the liveness probe restarts a stuck exporter alone.
-#[must_use]
-pub fn container(policy: &Policy, statsd_port: u16, metrics_port: u16, resources: &Resources) -> Value {
-    let probe = |path: &str| json!({"path": path, "port": metrics_port});
-    json!({
+static SIDECAR: LazyLock<Template> = LazyLock::new(|| {
+    let probe = |path: &str| json!({"path": path, "port": "$metricsPort"});
+    let sidecar = json!({
         "name": CONTAINER,
-        "image": policy.exporter_image.as_str(),
+        "image": "$image",
         "restartPolicy": "Always",
         "args": [
             // Loopback only: the exporter believes whoever reaches it.
-            format!("--statsd.listen-udp=127.0.0.1:{statsd_port}"),
+            "$listenStatsd",
             "--statsd.listen-tcp=",
-            format!("--web.listen-address=:{metrics_port}"),
+            "$listenMetrics",
             // These tag styles tear Envoy's names apart, IPv6 listeners' above all (prometheus.md §2.6).
             "--no-statsd.parse-influxdb-tags",
             "--no-statsd.parse-librato-tags",
@@ -41,12 +43,12 @@ pub fn container(policy: &Policy, statsd_port: u16, metrics_port: u16, resources
             "--statsd.cache-size=5000",
             "--statsd.mapping-config=/etc/gwmon/mapping.yaml",
         ],
-        "ports": [{"name": PORT_NAME, "containerPort": metrics_port, "protocol": "TCP"}],
+        "ports": [{"name": PORT_NAME, "containerPort": "$metricsPort", "protocol": "TCP"}],
         "startupProbe": {"httpGet": probe("/-/ready"), "periodSeconds": 1, "failureThreshold": 30},
         "livenessProbe": {"httpGet": probe("/-/healthy"), "periodSeconds": 10, "timeoutSeconds": 5},
         "resources": {
-            "requests": {"cpu": resources.cpu.0, "memory": resources.memory.0},
-            "limits": {"cpu": resources.cpu.1, "memory": resources.memory.1},
+            "requests": {"cpu": "$cpuRequest", "memory": "$memoryRequest"},
+            "limits": {"cpu": "$cpuLimit", "memory": "$memoryLimit"},
         },
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -61,17 +63,36 @@ pub fn container(policy: &Policy, statsd_port: u16, metrics_port: u16, resources
             {"name": MAPPING_VOLUME, "mountPath": "/etc/gwmon", "readOnly": true},
             {"name": NO_TOKEN_VOLUME, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
         ],
-    })
+    });
+    let ports = ["listenStatsd", "listenMetrics", "metricsPort"];
+    Template::new(
+        &sidecar,
+        &[&ports[..], &["image", "cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"]].concat(),
+    )
+});
+
+/// The sidecar's container, as JSON.
+#[must_use]
+pub fn container(policy: &Policy, statsd_port: u16, metrics_port: u16, resources: &Resources) -> String {
+    SIDECAR.fill(&[
+        ("image", &quoted(policy.exporter_image.as_str())),
+        ("listenStatsd", &format!("\"--statsd.listen-udp=127.0.0.1:{statsd_port}\"")),
+        ("listenMetrics", &format!("\"--web.listen-address=:{metrics_port}\"")),
+        ("metricsPort", &metrics_port.to_string()),
+        ("cpuRequest", &quoted(&resources.cpu.0)),
+        ("cpuLimit", &quoted(&resources.cpu.1)),
+        ("memoryRequest", &quoted(&resources.memory.0)),
+        ("memoryLimit", &quoted(&resources.memory.1)),
+    ])
 }
 
-/// The volumes behind its mounts: the mapping out of the pod's own annotation, and nothing at all over the
-/// place where the API server would mount the pod's service account token.
-#[must_use]
-pub fn volumes() -> Vec<Value> {
+/// The volumes behind its mounts, as JSON: the mapping out of the pod's own annotation, and nothing at all over
+/// the place where the API server would mount the pod's service account token.
+pub(crate) static VOLUME_OBJECTS: LazyLock<[String; 2]> = LazyLock::new(|| {
     let mapping =
         json!({"path": "mapping.yaml", "fieldRef": {"fieldPath": format!("metadata.annotations['{MAPPING}']")}});
-    vec![
-        json!({"name": MAPPING_VOLUME, "downwardAPI": {"items": [mapping]}}),
-        json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}),
+    [
+        json!({"name": MAPPING_VOLUME, "downwardAPI": {"items": [mapping]}}).to_string(),
+        json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}).to_string(),
     ]
-}
+});

@@ -2,6 +2,9 @@
 //! `/stats/prometheus` out (prometheus.md §3.2).
 
 use std::fmt::Write;
+use std::sync::LazyLock;
+
+use super::patch::quoted;
 
 /// The bounds of Envoy's own histograms, in milliseconds.
 const BUCKETS: [f64; 19] = [
@@ -9,7 +12,7 @@ const BUCKETS: [f64; 19] = [
     1_800_000., 3_600_000.,
 ];
 
-/// The mapping for an Envoy that sends `dog_statsd`: names and labels arrive right, so that each rule only
+/// The mapping for an Envoy that sends `dog_statsd`, as a JSON string: names and labels arrive right, so that each rule only
 /// keeps the name (`$0`) and says how long, and in which unit.
 ///
 /// - The exporter divides timers by 1000; Envoy's are milliseconds and stay so.
@@ -17,8 +20,9 @@ const BUCKETS: [f64; 19] = [
 ///   are sent with traffic only and may not.
 /// - `native_histogram_bucket_factor: 1` turns native histograms off: a Prometheus that scrapes those drops
 ///   the `_bucket` series that every dashboard reads.
-#[must_use]
-pub fn dog_statsd() -> String {
+pub(crate) static DOG_STATSD: LazyLock<String> = LazyLock::new(|| quoted(&dog_statsd()).into_owned());
+
+fn dog_statsd() -> String {
     let mut buckets = String::new();
     for bound in BUCKETS {
         let comma = if buckets.is_empty() { "" } else { ", " };

@@ -7,13 +7,12 @@ pub mod patch;
 pub mod pod;
 pub mod workload;
 
-use json_patch::Patch;
 use serde::{Deserialize, Serialize};
 
-use crate::annotations::{MAPPING, METRICS_PORT, MONITORED_BY, STATSD_PORT, STATUS, Settings};
+use crate::annotations::{Annotations, MAPPING, METRICS_PORT, MONITORED_BY, STATSD_PORT, STATUS, Settings};
 use crate::policy::Policy;
 use crate::reason::{Reason, Refusal};
-use patch::PodPatch;
+use patch::{Patch, PodPatch, quoted};
 use pod::{Metadata, Pod};
 
 /// What gwmon has done to a pod: the value of the annotation `gwmon.io/status`.
@@ -36,6 +35,14 @@ pub struct Status {
     pub added: Vec<String>,
     /// Changes when gwmon would inject something else: first half of a SHA-256, in hex.
     pub hash: String,
+}
+
+impl Status {
+    /// The annotation's value.
+    fn to_json(&self) -> String {
+        // Strings and numbers into memory: nothing to fail with.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// A pod that is to be changed.
@@ -61,8 +68,8 @@ pub fn decide(policy: &Policy, pod: &str) -> Decision {
 
 /// Decides on a pod, or on a template whose workload is known.
 fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
-    let annotations = pod.metadata.annotations.clone().unwrap_or_default();
-    let settings = Settings::parse(&annotations)?;
+    static NONE: Annotations = Annotations::new();
+    let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
     check_surroundings(pod)?;
     let workload = match workload {
         Some(name) => name.to_owned(),
@@ -86,7 +93,6 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
     }
 
     let sidecar = exporter::container(policy, telling.statsd_port, metrics_port, &settings.resources);
-    let mapping = mapping::dog_statsd();
     let added = [format!("initContainers/{}", exporter::CONTAINER)]
         .into_iter()
         .chain(exporter::VOLUMES.map(|name| format!("volumes/{name}")))
@@ -101,14 +107,15 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
         statsd_port: telling.statsd_port,
         metrics_port,
         added,
-        hash: short_hash(&[&sidecar.to_string(), &mapping, &format!("{:?}", telling.patch)]),
+        hash: short_hash(&[&sidecar, &mapping::DOG_STATSD, &format!("{:?}", telling.patch)]),
     };
     let patch = PodPatch {
-        labels: vec![(MONITORED_BY, monitor_name(&workload))],
-        annotations: vec![(MAPPING, mapping), (STATUS, serde_json::json!(status).to_string())],
-        volumes: exporter::volumes(),
-        first_init_container: Some(sidecar),
-        container: Some((index, telling.patch)),
+        labels: vec![(MONITORED_BY, quoted(&monitor_name(&workload)))],
+        annotations: vec![(MAPPING, mapping::DOG_STATSD.as_str().into()), (STATUS, quoted(&status.to_json()))],
+        volumes: exporter::VOLUME_OBJECTS.iter().map(|volume| volume.as_str().into()).collect(),
+        first_init_container: sidecar.into(),
+        container: index,
+        additions: telling.patch,
     };
     Ok(Injection { patch: patch.build(pod), status })
 }

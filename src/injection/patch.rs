@@ -1,25 +1,123 @@
-//! The JSON Patch of a pod, made of `add` operations only.
+//! JSON Patch, made as text: most of what gwmon adds never changes, so it is rendered once and copied.
 
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, Patch, PatchOperation};
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+use json_patch::jsonptr::Token;
+use serde_json::{Value, json};
 
 use super::pod::Pod;
+
+/// A piece of JSON text.
+pub type Json = Cow<'static, str>;
+
+/// A string as JSON text.
+pub(crate) fn quoted(text: &str) -> Json {
+    // Serialising a string into memory has nothing to fail with.
+    serde_json::to_string(text).unwrap_or_default().into()
+}
+
+/// A JSON Patch (RFC 6902) of `add` and `remove` operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Patch(Vec<Operation>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Operation {
+    Add { path: String, value: Json },
+    Remove { path: String },
+}
+
+impl Patch {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The patch as the API server reads it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let length = |operation: &Operation| match operation {
+            Operation::Add { path, value } => path.len() + value.len() + 40,
+            Operation::Remove { path } => path.len() + 40,
+        };
+        let mut json = String::with_capacity(self.0.iter().map(length).sum());
+        for operation in &self.0 {
+            json.push_str(if json.is_empty() { "[" } else { "," });
+            let (op, path, value) = match operation {
+                Operation::Add { path, value } => ("add", path, Some(value)),
+                Operation::Remove { path } => ("remove", path, None),
+            };
+            json.extend(["{\"op\":\"", op, "\",\"path\":", &quoted(path)]);
+            if let Some(value) = value {
+                json.extend([",\"value\":", value]);
+            }
+            json.push('}');
+        }
+        json.push_str(if json.is_empty() { "[]" } else { "]" });
+        json
+    }
+
+    /// The patch in the types of the library that applies it.
+    ///
+    /// # Errors
+    /// Where a value is no JSON, which would be a fault of gwmon's.
+    pub fn to_operations(&self) -> serde_json::Result<json_patch::Patch> {
+        serde_json::from_str(&self.to_json())
+    }
+
+    pub(crate) fn add(&mut self, path: &[&str], value: impl Into<Json>) {
+        self.0.push(Operation::Add { path: pointer(path), value: value.into() });
+    }
+
+    pub(crate) fn remove(&mut self, path: &[&str]) {
+        self.0.push(Operation::Remove { path: pointer(path) });
+    }
+
+    /// Adds entries to a map that may have to be made.
+    pub(crate) fn entries(&mut self, map: &[&str], exists: bool, entries: Vec<(&str, Json)>) {
+        if exists {
+            for (key, value) in entries {
+                self.add(&[map, &[key]].concat(), value);
+            }
+        } else if !entries.is_empty() {
+            let members: Vec<_> = entries.iter().map(|(key, value)| format!("{}:{value}", quoted(key))).collect();
+            self.add(map, format!("{{{}}}", members.join(",")));
+        }
+    }
+
+    /// Appends items to a list that may have to be made.
+    fn items(&mut self, list: &[&str], exists: bool, items: Vec<Json>) {
+        if exists {
+            for item in items {
+                self.add(&[list, &["-"]].concat(), item);
+            }
+        } else if !items.is_empty() {
+            self.add(list, format!("[{}]", items.join(",")));
+        }
+    }
+}
+
+/// A JSON pointer; `/` and `~` in the tokens are escaped.
+fn pointer(tokens: &[&str]) -> String {
+    tokens.iter().fold(String::new(), |path, token| path + "/" + Token::new(*token).encoded())
+}
 
 /// What to add to a pod. Collected by meaning first; [`PodPatch::build`] knows which parents are missing, so
 /// that no list is made twice and none is taken to exist that does not (R20).
 #[derive(Debug, Default)]
 pub struct PodPatch {
     /// Labels of the pod.
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Vec<(&'static str, Json)>,
     /// Annotations of the pod.
-    pub annotations: Vec<(&'static str, String)>,
+    pub annotations: Vec<(&'static str, Json)>,
     /// Volumes, appended.
-    pub volumes: Vec<Value>,
+    pub volumes: Vec<Json>,
     /// An init container that goes before all others, so that it runs before any of them needs it.
-    pub first_init_container: Option<Value>,
-    /// Additions to one of `spec.containers`.
-    pub container: Option<(usize, ContainerPatch)>,
+    pub first_init_container: Json,
+    /// Which of `spec.containers` is added to.
+    pub container: usize,
+    /// What is added to it.
+    pub additions: ContainerPatch,
 }
 
 /// Additions to one container.
@@ -28,7 +126,7 @@ pub struct ContainerPatch {
     /// Arguments, appended.
     pub args: Vec<String>,
     /// Environment variables, appended.
-    pub env: Vec<(&'static str, String)>,
+    pub env: Vec<(&'static str, &'static str)>,
 }
 
 impl PodPatch {
@@ -36,64 +134,85 @@ impl PodPatch {
     /// that of what is added, not of what the pod holds (R22).
     #[must_use]
     pub fn build(self, pod: &Pod) -> Patch {
-        let mut ops = Ops::default();
-        ops.entries(&["metadata", "labels"], pod.metadata.labels.is_some(), self.labels);
-        ops.entries(&["metadata", "annotations"], pod.metadata.annotations.is_some(), self.annotations);
-        ops.items(&["spec", "volumes"], pod.spec.volumes.is_some(), self.volumes);
-        if let Some(container) = self.first_init_container {
-            if pod.spec.init_containers.is_some() {
-                ops.add(&["spec", "initContainers", "0"], container);
-            } else {
-                ops.add(&["spec", "initContainers"], json!([container]));
-            }
+        let mut patch = Patch::default();
+        patch.entries(&["metadata", "labels"], pod.metadata.labels.is_some(), self.labels);
+        patch.entries(&["metadata", "annotations"], pod.metadata.annotations.is_some(), self.annotations);
+        patch.items(&["spec", "volumes"], pod.spec.volumes.is_some(), self.volumes);
+        if pod.spec.init_containers.is_some() {
+            patch.add(&["spec", "initContainers", "0"], self.first_init_container);
+        } else {
+            patch.add(&["spec", "initContainers"], format!("[{}]", self.first_init_container));
         }
-        if let Some((index, added)) = self.container {
-            let container = pod.spec.containers.iter().flatten().nth(index);
-            let index = index.to_string();
-            let at = |list| ["spec", "containers", index.as_str(), list];
-            let args = added.args.into_iter().map(Value::from).collect();
-            ops.items(&at("args"), container.is_some_and(|c| c.args.is_some()), args);
-            let env = added.env.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-            ops.items(&at("env"), container.is_some_and(|c| c.env.is_some()), env);
-        }
-        Patch(ops.0)
+        let container = pod.spec.containers.iter().flatten().nth(self.container);
+        let index = self.container.to_string();
+        let at = |list| ["spec", "containers", index.as_str(), list];
+        let args = self.additions.args.iter().map(|argument| quoted(argument)).collect();
+        patch.items(&at("args"), container.is_some_and(|c| c.args.is_some()), args);
+        let env =
+            self.additions.env.iter().map(|(name, value)| json!({"name": name, "value": value}).to_string().into());
+        patch.items(&at("env"), container.is_some_and(|c| c.env.is_some()), env.collect());
+        patch
     }
 }
 
-/// Operations in the making.
-#[derive(Default)]
-pub(crate) struct Ops(pub(crate) Vec<PatchOperation>);
+/// JSON whose text is made once, with gaps that are filled at each use: strings such as `"$port"`.
+#[derive(Debug)]
+pub(crate) struct Template(Vec<(String, String)>);
 
-impl Ops {
-    pub(crate) fn add(&mut self, path: &[&str], value: Value) {
-        self.0.push(PatchOperation::Add(AddOperation { path: pointer(path), value }));
+impl Template {
+    /// Takes the text apart at the gaps of these names.
+    pub(crate) fn new(json: &Value, gaps: &[&str]) -> Self {
+        let mut pieces = Vec::new();
+        let mut rest = json.to_string();
+        // The first gap in the text, whichever it is, until there is none.
+        while let Some((at, gap)) = gaps.iter().filter_map(|gap| Some((rest.find(&format!("\"${gap}\""))?, *gap))).min()
+        {
+            let after = rest.split_off(at + gap.len() + "\"$\"".len());
+            rest.truncate(at);
+            pieces.push((rest, gap.to_owned()));
+            rest = after;
+        }
+        pieces.push((rest, String::new()));
+        Self(pieces)
     }
 
-    /// Adds entries to a map that may have to be made.
-    pub(crate) fn entries(&mut self, map: &[&str], exists: bool, entries: Vec<(&str, String)>) {
-        if exists {
-            for (key, value) in entries {
-                self.add(&[map, &[key]].concat(), Value::from(value));
+    /// The text, with JSON in every gap. A gap that nobody fills is `null`.
+    pub(crate) fn fill(&self, gaps: &[(&str, &str)]) -> String {
+        let mut text = String::with_capacity(2048);
+        for (piece, gap) in &self.0 {
+            text.push_str(piece);
+            if !gap.is_empty() {
+                text.push_str(gaps.iter().find(|(name, _)| name == gap).map_or("null", |(_, json)| json));
             }
-        } else if !entries.is_empty() {
-            let made: Map<_, _> = entries.into_iter().map(|(k, v)| (k.to_owned(), Value::from(v))).collect();
-            self.add(map, Value::Object(made));
         }
-    }
-
-    /// Appends items to a list that may have to be made.
-    fn items(&mut self, list: &[&str], exists: bool, items: Vec<Value>) {
-        if exists {
-            for item in items {
-                self.add(&[list, &["-"]].concat(), item);
-            }
-        } else if !items.is_empty() {
-            self.add(list, Value::Array(items));
-        }
+        text
     }
 }
 
-/// A JSON pointer; `/` and `~` in the tokens are escaped.
-pub(crate) fn pointer(tokens: &[&str]) -> PointerBuf {
-    PointerBuf::from_tokens(tokens.iter().copied())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_is_what_the_library_reads() {
+        let mut patch = Patch::default();
+        assert_eq!(patch.to_json(), "[]");
+        patch.add(&["metadata", "annotations", "a/b~c \"d\""], quoted("x\n\"y\""));
+        patch.remove(&["spec", "old"]);
+        patch.entries(&["m"], false, vec![("k", quoted("v")), ("l", "7".into())]);
+        patch.items(&["l"], false, vec!["1".into(), "2".into()]);
+        let expected = json!([
+            {"op": "add", "path": "/metadata/annotations/a~1b~0c \"d\"", "value": "x\n\"y\""},
+            {"op": "remove", "path": "/spec/old"},
+            {"op": "add", "path": "/m", "value": {"k": "v", "l": 7}},
+            {"op": "add", "path": "/l", "value": [1, 2]},
+        ]);
+        assert_eq!(json!(patch.to_operations().unwrap()), expected);
+    }
+
+    #[test]
+    fn a_template_fills_every_gap_wherever_it_stands() {
+        let template = Template::new(&json!({"a": "$one", "b": ["$two", "$one"], "c": "$onward"}), &["one", "two"]);
+        assert_eq!(template.fill(&[("two", "[2]"), ("one", "\"1\"")]), r#"{"a":"1","b":[[2],"1"],"c":"$onward"}"#);
+    }
 }

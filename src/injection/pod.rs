@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::annotations::Annotations;
 use crate::reason::{Reason, Refusal};
@@ -66,25 +67,26 @@ pub struct OwnerReference {
 
 /// A pod, or the template of one.
 #[derive(Debug, Deserialize)]
-pub struct Pod {
+pub struct Pod<'a> {
     /// Labels, annotations, owners.
     #[serde(default, deserialize_with = "or_null")]
     pub metadata: Metadata,
     /// What runs.
-    pub spec: PodSpec,
+    #[serde(borrow)]
+    pub spec: PodSpec<'a>,
 }
 
-impl Pod {
+impl<'a> Pod<'a> {
     /// Reads a pod, or a pod template, from its JSON.
     ///
     /// # Errors
     /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
-    pub fn parse(json: &str) -> Result<Self, Refusal> {
+    pub fn parse(json: &'a str) -> Result<Self, Refusal> {
         parse(json)
     }
 
     /// Every container, those that run before the others first.
-    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container<'a>> {
         self.spec.init_containers.iter().flatten().chain(self.spec.containers.iter().flatten())
     }
 }
@@ -103,11 +105,13 @@ pub(crate) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Refus
 /// The read part of `spec`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PodSpec {
+pub struct PodSpec<'a> {
     /// `None` where a patch must make the list first.
-    pub init_containers: Option<Vec<Container>>,
+    #[serde(borrow)]
+    pub init_containers: Option<Vec<Container<'a>>>,
     /// The pod's own containers.
-    pub containers: Option<Vec<Container>>,
+    #[serde(borrow)]
+    pub containers: Option<Vec<Container<'a>>>,
     /// `None` where a patch must make the list first: so with `automountServiceAccountToken: false` (R20).
     pub volumes: Option<Vec<Volume>>,
     /// Whether the pod shares the node's network.
@@ -137,7 +141,7 @@ pub struct Volume {
 /// The read part of a container.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Container {
+pub struct Container<'a> {
     /// Unique in the pod.
     pub name: String,
     /// Image reference; empty where a template leaves it to somebody else.
@@ -148,8 +152,10 @@ pub struct Container {
     pub command: Vec<String>,
     /// Replaces the image's `CMD`. `None` where a patch must make the list first.
     pub args: Option<Vec<String>>,
-    /// `None` where a patch must make the list first.
-    pub env: Option<Vec<Env>>,
+    /// Not decoded unless the gateway asks ([`Self::read_env`]): it may be most of the pod. `None` where a patch must
+    /// make the list first.
+    #[serde(borrow)]
+    pub env: Option<&'a RawValue>,
     /// Whole config maps or secrets as environment: their keys cannot be seen here.
     #[serde(default, deserialize_with = "or_null")]
     pub env_from: Vec<serde::de::IgnoredAny>,
@@ -180,17 +186,19 @@ pub struct Port {
     pub protocol: Option<String>,
 }
 
-impl Container {
+impl Container<'_> {
     /// Whether this container declares the port.
     #[must_use]
     pub fn declares(&self, port: u16, protocol: &str) -> bool {
         self.ports.iter().any(|p| p.container_port == port && p.protocol.as_deref().unwrap_or("TCP") == protocol)
     }
 
-    /// The variable's entry. Kubernetes lets the last one of a name win.
-    #[must_use]
-    pub fn env(&self, name: &str) -> Option<&Env> {
-        self.env.iter().flatten().rev().find(|env| env.name == name)
+    /// The environment variables.
+    ///
+    /// # Errors
+    /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
+    pub fn read_env(&self) -> Result<Vec<Env>, Refusal> {
+        self.env.map_or_else(|| Ok(vec![]), |env| parse(env.get()))
     }
 
     /// The image's repository path, split at `/`, and its tag. A digest tells no version, so it is dropped.
@@ -210,8 +218,9 @@ impl Container {
 mod tests {
     use super::*;
 
-    fn container(image: &str) -> Container {
-        serde_json::from_value(serde_json::json!({"name": "c", "image": image})).unwrap()
+    fn container(image: &str) -> Container<'static> {
+        let container = serde_json::json!({"name": "c", "image": image}).to_string();
+        serde_json::from_str(container.leak()).unwrap()
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! gwmon's annotations from a workload down to its pod template, and off it again. The template change is
 //! what starts the roll-out; nobody has to know that the annotation belongs on the pods (R13).
 
-use json_patch::{Patch, PatchOperation, RemoveOperation};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::patch::{Ops, pointer};
+use super::patch::{Patch, quoted};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::{Injection, decide_for};
 use crate::annotations::{Annotations, COPIED, INJECT, Settings, VOCABULARY, ours};
@@ -16,21 +15,24 @@ const TEMPLATE: [&str; 4] = ["spec", "template", "metadata", "annotations"];
 
 /// A workload with a pod template.
 #[derive(Debug, Deserialize)]
-struct Workload {
+struct Workload<'a> {
     #[serde(default, deserialize_with = "or_null")]
     metadata: Metadata,
-    spec: WorkloadSpec,
+    #[serde(borrow)]
+    spec: WorkloadSpec<'a>,
 }
 
 #[derive(Debug, Deserialize)]
-struct WorkloadSpec {
-    template: Template,
+struct WorkloadSpec<'a> {
+    #[serde(borrow)]
+    template: Template<'a>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Template {
+struct Template<'a> {
     metadata: Option<Metadata>,
-    spec: PodSpec,
+    #[serde(borrow)]
+    spec: PodSpec<'a>,
 }
 
 /// What becomes of a workload.
@@ -116,18 +118,18 @@ struct Parents {
 
 /// The operations that make the template's annotations out of what they were.
 fn difference(parents: &Parents, before: &Annotations, after: &Annotations) -> Patch {
-    let mut ops = Ops::default();
+    let mut patch = Patch::default();
     for key in before.keys().filter(|key| !after.contains_key(*key)) {
-        ops.0.push(PatchOperation::Remove(RemoveOperation { path: pointer(&[&TEMPLATE[..], &[key]].concat()) }));
+        patch.remove(&[&TEMPLATE[..], &[key]].concat());
     }
     let added: Vec<_> =
-        after.iter().filter(|(k, v)| before.get(*k) != Some(v)).map(|(k, v)| (k.as_str(), v.clone())).collect();
+        after.iter().filter(|(k, v)| before.get(*k) != Some(v)).map(|(k, v)| (k.as_str(), quoted(v))).collect();
     if !parents.metadata && !added.is_empty() {
-        ops.add(&TEMPLATE[..3], json!({"annotations": after}));
+        patch.add(&TEMPLATE[..3], json!({"annotations": after}).to_string());
     } else {
-        ops.entries(&TEMPLATE, parents.annotations, added);
+        patch.entries(&TEMPLATE, parents.annotations, added);
     }
-    Patch(ops.0)
+    patch
 }
 
 #[cfg(test)]
@@ -151,7 +153,7 @@ mod tests {
 
     /// The workload after its admission, and the template's annotations.
     fn admitted(mut workload: Value) -> (Value, Value) {
-        let patch = change(&workload).patch;
+        let patch = change(&workload).patch.to_operations().unwrap();
         json_patch::patch(&mut workload, &patch).unwrap();
         assert!(change(&workload).patch.is_empty(), "a second admission changes nothing");
         let annotations = workload.pointer("/spec/template/metadata/annotations").cloned().unwrap_or_default();

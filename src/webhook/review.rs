@@ -3,11 +3,11 @@
 use std::fmt;
 
 use base64::Engine;
-use json_patch::Patch;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::injection::patch::Patch;
 use crate::reason::{Reason, Refusal};
 
 /// What the API server asks about. The object is not decoded here.
@@ -184,9 +184,7 @@ impl Reply {
     #[must_use]
     pub fn patch(mut self, patch: &Patch) -> Self {
         if !patch.is_empty() {
-            // Serialising operations on JSON values into memory has nothing to fail with.
-            let json = serde_json::to_vec(patch).unwrap_or_default();
-            self.response.patch = Some(base64::engine::general_purpose::STANDARD.encode(json));
+            self.response.patch = Some(base64::engine::general_purpose::STANDARD.encode(patch.to_json()));
             self.response.patch_type = Some("JSONPatch");
         }
         self
@@ -232,12 +230,13 @@ mod tests {
 
     #[test]
     fn a_patch_is_base64_and_an_empty_one_is_none() {
-        let patch: Patch = serde_json::from_str(r#"[{"op":"add","path":"/a","value":1}]"#).unwrap();
+        let mut patch = Patch::default();
+        patch.add(&["a"], "1");
         let reply = serde_json::to_value(Reply::allow("u").patch(&patch)).unwrap();
         assert_eq!(reply["response"]["patchType"], "JSONPatch");
         let decoded =
             base64::engine::general_purpose::STANDARD.decode(reply["response"]["patch"].as_str().unwrap()).unwrap();
-        assert_eq!(serde_json::from_slice::<Patch>(&decoded).unwrap(), patch);
+        assert_eq!(String::from_utf8(decoded).unwrap(), r#"[{"op":"add","path":"/a","value":1}]"#);
 
         let reply = serde_json::to_value(Reply::allow("u").patch(&Patch::default())).unwrap();
         assert_eq!(reply["response"], serde_json::json!({"uid": "u", "allowed": true}));

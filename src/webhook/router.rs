@@ -9,12 +9,12 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use json_patch::Patch;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::{field, info_span};
 
 use super::review::{BadReview, Reply, Request};
+use crate::injection::patch::Patch;
 use crate::injection::{self, workload};
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::Policy;

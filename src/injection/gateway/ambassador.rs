@@ -3,7 +3,7 @@
 use super::{Gateway, Telling};
 use crate::annotations::{STATSD_PORT, Settings, Version};
 use crate::injection::patch::ContainerPatch;
-use crate::injection::pod::Container;
+use crate::injection::pod::{Container, Env};
 use crate::reason::{Reason, Refusal, shown};
 
 pub(super) const GATEWAY: Gateway = Gateway { name: "ambassador", recognise, tell };
@@ -40,15 +40,17 @@ fn tell(container: &Container, settings: &Settings) -> Result<Telling, Refusal> 
             format!("{STATSD_PORT}: \"{port}\" cannot be: Ambassador sends to port {PORT} and no other; remove it");
         return Err(Refusal::new(Reason::InvalidAnnotation, detail));
     }
+    let env = container.read_env()?;
     let mut patch = ContainerPatch::default();
     for (name, value) in [(ENABLED, "true"), (HOST, "127.0.0.1"), (DOG, "true"), (FLUSH, "5")] {
-        match container.env(name) {
-            None => patch.env.push((name, value.to_owned())),
-            Some(set) => respect(container, name, set.value.as_deref(), set.value_from.is_some())?,
+        // Kubernetes lets the last one of a name win.
+        match env.iter().rev().find(|variable| variable.name == name) {
+            None => patch.env.push((name, value)),
+            Some(set) => respect(container, name, set)?,
         }
     }
     // What is written in `env` wins over `envFrom`: the host decides, so a hidden one would be overridden.
-    if !container.env_from.is_empty() && container.env(HOST).is_none() {
+    if !container.env_from.is_empty() && patch.env.iter().any(|(name, _)| *name == HOST) {
         let detail =
             format!("envFrom of container {} may set {HOST}; set it in env, to 127.0.0.1 for gwmon", container.name);
         return Err(Refusal::new(Reason::HiddenEnvironment, detail));
@@ -58,8 +60,8 @@ fn tell(container: &Container, settings: &Settings) -> Result<Telling, Refusal> 
 
 /// Whether what the user has set goes with what gwmon needs. Ambassador takes `true` in any case, and nothing
 /// else, for on; the flush interval is the user's to choose.
-fn respect(container: &Container, name: &str, value: Option<&str>, from_elsewhere: bool) -> Result<(), Refusal> {
-    let value = value.unwrap_or_default();
+fn respect(container: &Container, name: &str, set: &Env) -> Result<(), Refusal> {
+    let (value, from_elsewhere) = (set.value.as_deref().unwrap_or_default(), set.value_from.is_some());
     let (fits, needed) = match name {
         FLUSH => (true, ""),
         HOST => (matches!(value, "127.0.0.1" | "localhost"), "127.0.0.1"),
@@ -78,10 +80,10 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn container(image: &str, extra: &Value) -> Container {
+    fn container(image: &str, extra: &Value) -> Container<'static> {
         let mut all = json!({"name": "ambassador", "image": image});
         json_patch::merge(&mut all, extra);
-        serde_json::from_value(all).unwrap()
+        serde_json::from_str(all.to_string().leak()).unwrap()
     }
 
     fn refused(image: &str, extra: &Value) -> Reason {
@@ -110,7 +112,7 @@ mod tests {
         let set = json!({"env": [{"name": "STATSD_HOST", "value": "localhost"}, {"name": "STATSD_FLUSH_INTERVAL", "value": "1"}]});
         let telling = tell(&container(EMISSARY, &set), &Settings::default()).unwrap();
         assert_eq!(telling.statsd_port, 8125);
-        assert_eq!(telling.patch.env, [(ENABLED, "true".to_owned()), (DOG, "true".to_owned())]);
+        assert_eq!(telling.patch.env, [(ENABLED, "true"), (DOG, "true")]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! A plain Envoy, told by a second piece of configuration on its command line (gateways.md §2).
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use super::{Gateway, Telling};
 use crate::annotations::{ENVOY_VERSION, Settings, Version};
-use crate::injection::patch::ContainerPatch;
+use crate::injection::patch::{ContainerPatch, Template};
 use crate::injection::pod::Container;
 use crate::reason::{Reason, Refusal};
 
@@ -95,14 +97,19 @@ fn configuration(container: &Container) -> Result<Vec<String>, Refusal> {
 /// JSON, every string quoted: YAML 1.1 would read some as something else. The flush interval is not set,
 /// since Envoy ends when `stats_flush_on_admin` is set beside it.
 fn overlay(statsd_port: u16, batches: bool) -> String {
-    let mut config = json!({
-        "@type": "type.googleapis.com/envoy.config.metrics.v3.DogStatsdSink",
-        "address": {"socket_address": {"protocol": "UDP", "address": "127.0.0.1", "port_value": statsd_port}},
-    });
-    if batches {
-        config["max_bytes_per_datagram"] = json!(1400);
+    static OVERLAYS: LazyLock<[Template; 2]> = LazyLock::new(|| [false, true].map(template));
+    fn template(batches: bool) -> Template {
+        let mut config = json!({
+            "@type": "type.googleapis.com/envoy.config.metrics.v3.DogStatsdSink",
+            "address": {"socket_address": {"protocol": "UDP", "address": "127.0.0.1", "port_value": "$port"}},
+        });
+        if batches {
+            config["max_bytes_per_datagram"] = json!(1400);
+        }
+        let overlay = json!({"stats_sinks": [{"name": "envoy.stat_sinks.dog_statsd", "typed_config": config}]});
+        Template::new(&overlay, &["port"])
     }
-    json!({"stats_sinks": [{"name": "envoy.stat_sinks.dog_statsd", "typed_config": config}]}).to_string()
+    OVERLAYS[usize::from(batches)].fill(&[("port", &statsd_port.to_string())])
 }
 
 #[cfg(test)]
@@ -110,10 +117,10 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn container(extra: &Value) -> Container {
+    fn container(extra: &Value) -> Container<'static> {
         let mut all = json!({"name": "edge", "image": "envoyproxy/envoy:v1.34.0"});
         json_patch::merge(&mut all, extra);
-        serde_json::from_value(all).unwrap()
+        serde_json::from_str(all.to_string().leak()).unwrap()
     }
 
     fn args(extra: &Value) -> Result<Vec<String>, Reason> {
