@@ -19,6 +19,7 @@ use gwmon::policy::Policy;
 use gwmon::tls::leaf::{CurrentLeaf, server_config};
 use gwmon::tls::pki::Material;
 use gwmon::webhook::{Admission, router};
+use serde_json::json;
 use support::{Gwmon, Https, pod_review};
 use tokio::net::TcpListener;
 
@@ -75,7 +76,11 @@ async fn main() {
     let admission = Admission { policy: Policy::default(), metrics: Metrics::new().0 };
     let gwmon = serve(router(&Arc::new(admission)), &material).await;
     let other = serve(allow_everything(), &material).await;
-    let body = Arc::new(pod_review().to_string().into_bytes());
+    // As large as pods are once the API server has filled in its defaults and noted who manages what.
+    let mut review = pod_review();
+    let env: Vec<_> = (0..90).map(|i| json!({"name": format!("VARIABLE_{i}"), "value": "x".repeat(64)})).collect();
+    review["request"]["object"]["spec"]["containers"][0]["env"] = json!(env);
+    let body = Arc::new(review.to_string().into_bytes());
 
     // In turn, so that both meet the same machine; the ratio of each pair, and of those the median.
     let mut ratios = Vec::new();

@@ -53,7 +53,6 @@ static SIDECAR: LazyLock<Template> = LazyLock::new(|| {
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"drop": ["ALL"]},
-            "privileged": false,
             "readOnlyRootFilesystem": true,
             "runAsNonRoot": true,
             "runAsUser": 65534,

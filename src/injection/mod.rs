@@ -7,9 +7,11 @@ pub mod patch;
 pub mod pod;
 pub mod workload;
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
-use crate::annotations::{Annotations, MAPPING, METRICS_PORT, MONITORED_BY, STATSD_PORT, STATUS, Settings};
+use crate::annotations::{Annotations, MAPPING, METRICS_PORT, MONITORED_BY, Resources, STATSD_PORT, STATUS, Settings};
 use crate::policy::Policy;
 use crate::reason::{Reason, Refusal};
 use patch::{Patch, PodPatch, quoted};
@@ -107,7 +109,7 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
         statsd_port: telling.statsd_port,
         metrics_port,
         added,
-        hash: short_hash(&[&sidecar, &mapping::DOG_STATSD, &format!("{:?}", telling.patch)]),
+        hash: hash_of(policy, &settings, metrics_port, &telling),
     };
     let patch = PodPatch {
         labels: vec![(MONITORED_BY, quoted(&monitor_name(&workload)))],
@@ -182,6 +184,22 @@ pub fn monitor_name(workload: &str) -> String {
     }
     let hash = short_hash(&[workload]);
     format!("{}-{}{SUFFIX}", name.trim_end_matches('-'), &hash[..HASH])
+}
+
+/// Changes when gwmon would inject something else: with what never varies within one gwmon, hashed once, and with
+/// what does.
+fn hash_of(policy: &Policy, settings: &Settings, metrics_port: u16, telling: &gateway::Telling) -> String {
+    static CONSTANT: LazyLock<String> = LazyLock::new(|| {
+        let sidecar = exporter::container(&Policy::default(), 0, 0, &Resources::default());
+        short_hash(&[&sidecar, &mapping::DOG_STATSD, &exporter::VOLUME_OBJECTS.concat()])
+    });
+    let Resources { cpu, memory } = &settings.resources;
+    let mut parts = vec![CONSTANT.as_str(), policy.exporter_image.as_str(), &cpu.0, &cpu.1, &memory.0, &memory.1];
+    let ports = format!("{} {metrics_port}", telling.statsd_port);
+    parts.push(&ports);
+    parts.extend(telling.patch.args.iter().map(String::as_str));
+    parts.extend(telling.patch.env.iter().flat_map(|(name, value)| [*name, *value]));
+    short_hash(&parts)
 }
 
 /// The first half of a SHA-256 over the parts, in hex.

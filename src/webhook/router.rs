@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use futures::TryStreamExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::{field, info_span};
@@ -100,17 +101,26 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
 
 /// The body, and whether that is all of it. Past the limit the rest is taken from the wire and forgotten:
 /// a client that is still sending would not read an answer.
-async fn read(body: Body) -> Result<(Vec<u8>, bool), axum::Error> {
-    use futures::TryStreamExt;
+async fn read(body: Body) -> Result<(Bytes, bool), axum::Error> {
     let mut stream = body.into_data_stream();
-    let mut bytes = Vec::new();
-    let mut complete = true;
-    while let Some(chunk) = stream.try_next().await? {
+    // Most reviews come in one piece, which needs no copy.
+    let first = stream.try_next().await?.unwrap_or_default();
+    let Some(second) = stream.try_next().await? else {
+        let complete = first.len() <= BODY_LIMIT;
+        return Ok((first.slice(..first.len().min(BODY_LIMIT)), complete));
+    };
+    let (mut bytes, mut complete) = (Vec::with_capacity(first.len() * 2), true);
+    let mut keep = |chunk: &[u8]| {
         let room = BODY_LIMIT - bytes.len();
         complete &= chunk.len() <= room;
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    };
+    keep(&first);
+    keep(&second);
+    while let Some(chunk) = stream.try_next().await? {
+        keep(&chunk);
     }
-    Ok((bytes, complete))
+    Ok((bytes.into(), complete))
 }
 
 fn refuse(status: StatusCode, why: &str) -> Response {
@@ -119,9 +129,7 @@ fn refuse(status: StatusCode, why: &str) -> Response {
 }
 
 fn answer(reply: &Reply) -> Response {
-    // Strings and booleans into memory: nothing to fail with.
-    let body = serde_json::to_vec(reply).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], reply.to_json()).into_response()
 }
 
 impl Admission {
