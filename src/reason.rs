@@ -37,7 +37,8 @@ reasons! {
     UnexpectedObject,
     /// A request body over the limit; the API server itself never sends one.
     TooLarge,
-    /// The object is made by another controller, which would undo every change (gateways.md §8.12).
+    /// The object is made by another controller, which would undo every change: Envoy Gateway's, Istio's and Consul's
+    /// gateways are such.
     ManagedWorkload,
     /// A pod that no workload controller owns: nothing to name the monitor after, nothing to clean up with.
     NoWorkload,

@@ -36,7 +36,7 @@ static SIDECAR: LazyLock<Template> = LazyLock::new(|| {
             "$listenStatsd",
             "--statsd.listen-tcp=",
             "$listenMetrics",
-            // These tag styles tear Envoy's names apart, IPv6 listeners' above all (prometheus.md §2.6).
+            // These tag styles tear Envoy's names apart, IPv6 listeners' above all.
             "--no-statsd.parse-influxdb-tags",
             "--no-statsd.parse-librato-tags",
             "--no-statsd.parse-signalfx-tags",

@@ -1,5 +1,5 @@
 //! The exporter's mapping file: statsd lines in, the metric names, labels and units of Envoy's own
-//! `/stats/prometheus` out (prometheus.md §3.2).
+//! `/stats/prometheus` out. For statsd_exporter 0.30.
 
 use std::fmt::Write;
 use std::sync::LazyLock;

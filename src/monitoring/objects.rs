@@ -1,4 +1,4 @@
-//! The shapes of the generated objects (prometheus.md §4.3).
+//! The shapes of the generated objects.
 
 use serde_json::{Value, json};
 

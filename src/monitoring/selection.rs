@@ -1,5 +1,5 @@
 //! Which Prometheus selects a ServiceMonitor, and what the monitor must look like for that: the predicate of
-//! prometheus-operator 0.93 (prometheus.md §1.1), read from the live objects.
+//! prometheus-operator 0.93 (`pkg/prometheus/resource_selector.go` there), read from the live objects.
 
 use std::collections::BTreeMap;
 use std::fmt;

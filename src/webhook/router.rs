@@ -166,7 +166,7 @@ impl Admission {
         } else {
             tracing::info!("reviewed");
         }
-        self.metrics.reviewed(route, outcome, reason, started.elapsed());
+        self.metrics.reviewed(route.as_str(), outcome, reason, started.elapsed());
 
         let mut reply = Reply::allow(&request.uid).version(version);
         if let Some(patch) = &patch {
@@ -181,7 +181,7 @@ impl Admission {
     /// Answers what is no review: allowed where there is a uid to answer to, else an HTTP error, which the API
     /// server takes for "ignore".
     fn answer_bad(&self, route: Route, bad: &BadReview) -> Response {
-        self.metrics.reviewed(route, Outcome::unchanged, Some(bad.refusal.reason), Duration::ZERO);
+        self.metrics.reviewed(route.as_str(), Outcome::unchanged, Some(bad.refusal.reason), Duration::ZERO);
         let Some(uid) = &bad.uid else {
             let too_large = bad.refusal.reason == Reason::TooLarge;
             let status = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };

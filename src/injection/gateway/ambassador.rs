@@ -1,4 +1,5 @@
-//! Ambassador, Emissary-ingress and Edge Stack: told by environment (gateways.md §1).
+//! Ambassador, Emissary-ingress and Edge Stack: told by environment. The rules are those of
+//! Emissary's `config.py` and `v3bootstrap.py`, the same since Ambassador 0.60.
 
 use super::{Gateway, Telling};
 use crate::annotations::{STATSD_PORT, Settings, Version};

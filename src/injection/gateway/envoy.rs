@@ -1,4 +1,5 @@
-//! A plain Envoy, told by a second piece of configuration on its command line (gateways.md §2).
+//! A plain Envoy, told by a second piece of configuration on its command line: `--config-yaml`, which
+//! Envoy since 1.7 merges over the file of `-c`.
 
 use std::sync::LazyLock;
 

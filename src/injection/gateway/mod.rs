@@ -5,7 +5,7 @@ mod envoy;
 
 use super::patch::ContainerPatch;
 use super::pod::{Container, Pod};
-use crate::annotations::{CONTAINER, GATEWAY, Settings};
+use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, Settings};
 use crate::reason::{Reason, Refusal};
 
 /// A kind of gateway: how to recognise it and how to tell it to send statsd.
@@ -30,7 +30,7 @@ pub struct Telling {
     pub patch: ContainerPatch,
 }
 
-/// Every gateway that gwmon knows, the most specific first (gateways.md, detection order).
+/// Every gateway that gwmon knows, the most specific first.
 pub const ALL: &[Gateway] = &[ambassador::GATEWAY, envoy::GATEWAY];
 
 /// The one container of the pod that is its gateway: its index in `spec.containers`, and its kind.
@@ -79,10 +79,19 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(usize, &'static Gateway),
 }
 
 fn no_gateway(containers: &str) -> Refusal {
-    let kinds: Vec<_> = ALL.iter().map(|g| g.name).collect();
     let detail = format!(
         "no gateway known in containers {containers}; say which with {GATEWAY} ({}) and {CONTAINER}",
-        kinds.join(", ")
+        GATEWAYS.join(", ")
     );
     Refusal::new(Reason::NoGateway, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gateway_can_be_named_in_the_annotation() {
+        assert_eq!(ALL.iter().map(|gateway| gateway.name).collect::<Vec<_>>(), GATEWAYS);
+    }
 }

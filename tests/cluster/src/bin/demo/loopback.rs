@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anstream::println;
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon_cluster::local::{self, LocalGateway, free_ports};
 use gwmon_cluster::{ControlPlane, Kubectl, Prometheus, folder, program, scenario, wait_for};
 use serde_json::{Value, json};
 
-use crate::{Narrator, command, show};
+use crate::{Narrator, command, show, show_outcome};
 
 /// Processes that end with the value.
 struct Processes(Vec<Child>);
@@ -95,12 +94,7 @@ pub(crate) fn demo(gwmon: &Path, tell: &Narrator) -> Result<()> {
     kubectl.run(&format!("-n edge annotate deployment edge {ports}"))?;
     scenario::annotate(&kubectl)?;
     let after = scenario::pod(&kubectl)?;
-    tell.step("The roll-out started by itself. The pod before and after:");
-    show::diff(&before, &after)?;
-    tell.step("What gwmon made for it:");
-    show::objects(&kubectl)?;
-    tell.step("Why this label:");
-    println!("{}", show::why(gwmon, &kubectl)?);
+    show_outcome(tell, gwmon, &kubectl, &before, &after)?;
 
     tell.step("What the pod would run, on loopback, with traffic; and a Prometheus that scrapes it");
     let gateway = LocalGateway::start(&after, &scenario::envoy_configuration(http, upstreams)?, http, &scratch.0)?;

@@ -10,7 +10,8 @@ use std::time::Instant;
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
-use gwmon_cluster::{Node, Prometheus, program, scenario};
+use gwmon_cluster::{Kubectl, Node, Prometheus, program, scenario};
+use serde_json::Value;
 
 const USAGE: &str = "\
 Shows what gwmon does, on a real cluster made for the occasion.
@@ -93,12 +94,7 @@ fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
     command("kubectl -n edge annotate deployment edge gwmon.io/inject=true");
     scenario::annotate(&kubectl)?;
     let after = scenario::pod(&kubectl)?;
-    tell.step("The roll-out started by itself. The pod before and after:");
-    show::diff(&before, &after)?;
-    tell.step("What gwmon made for it:");
-    show::objects(&kubectl)?;
-    tell.step("Why this label:");
-    println!("{}", show::why(gwmon, &kubectl)?);
+    show_outcome(tell, gwmon, &kubectl, &before, &after)?;
 
     let prometheus = Prometheus::InCluster(kubectl.clone());
     tell.step("The target in Prometheus:");
@@ -113,6 +109,17 @@ fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
         std::mem::forget(traffic);
         look_around(&node)?;
     }
+    Ok(())
+}
+
+/// What one annotation has brought about.
+fn show_outcome(tell: &Narrator, gwmon: &Path, kubectl: &Kubectl, before: &Value, after: &Value) -> Result<()> {
+    tell.step("The roll-out started by itself. The pod before and after:");
+    show::diff(before, after)?;
+    tell.step("What gwmon made for it:");
+    show::objects(kubectl)?;
+    tell.step("Why this label:");
+    println!("{}", show::why(gwmon, kubectl)?);
     Ok(())
 }
 
