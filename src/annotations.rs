@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::reason::{Reason, Refusal, shown};
+use crate::labels::{self, Labels};
+use crate::reason::{Finding, Reason, shown};
 
 /// Annotations of one object, as Kubernetes stores them.
 pub type Annotations = BTreeMap<String, String>;
@@ -24,6 +25,10 @@ pub const STATSD_PORT: &str = "gwmon.io/statsd-port";
 pub const METRICS_PORT: &str = "gwmon.io/metrics-port";
 /// The Envoy version, where the image tag does not tell.
 pub const ENVOY_VERSION: &str = "gwmon.io/envoy-version";
+/// By which Prometheus to be selected.
+pub const PROMETHEUS: &str = "gwmon.io/prometheus";
+/// Labels that the `ServiceMonitor` gets whatever is discovered.
+pub const MONITOR_LABELS: &str = "gwmon.io/monitor-labels";
 /// The scrape interval of the `ServiceMonitor`.
 pub const INTERVAL: &str = "gwmon.io/interval";
 /// Requests and limits of the sidecar.
@@ -57,6 +62,16 @@ pub const VOCABULARY: &[Key] = &[
         name: ENVOY_VERSION,
         allowed: "a version such as 1.34",
         meaning: "the Envoy version, when the image tag does not tell",
+    },
+    Key {
+        name: PROMETHEUS,
+        allowed: "a Prometheus as namespace/name, or all",
+        meaning: "by which Prometheus to be scraped, when there are several",
+    },
+    Key {
+        name: MONITOR_LABELS,
+        allowed: "labels such as release=prometheus,team=edge",
+        meaning: "labels of the ServiceMonitor beside those that its Prometheus asks for",
     },
     Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "how often Prometheus scrapes" },
     Key {
@@ -119,6 +134,34 @@ impl Default for Resources {
     }
 }
 
+/// By which Prometheus a gateway wants to be selected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The one that fits best.
+    #[default]
+    Best,
+    /// Every one that can be satisfied.
+    All,
+    /// This one.
+    Named {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Target {
+    fn parse(value: &str) -> Option<Self> {
+        if value == "all" {
+            return Some(Self::All);
+        }
+        let (namespace, name) = value.split_once('/')?;
+        let legal = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        legal.then(|| Self::Named { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
 /// What the annotations of one pod ask for, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -132,6 +175,10 @@ pub struct Settings {
     pub metrics_port: Option<u16>,
     /// [`ENVOY_VERSION`].
     pub envoy_version: Option<Version>,
+    /// [`PROMETHEUS`].
+    pub prometheus: Option<Target>,
+    /// [`MONITOR_LABELS`].
+    pub monitor_labels: Option<Labels>,
     /// [`INTERVAL`].
     pub interval: Option<String>,
     /// [`RESOURCES`], merged field by field over the defaults (R19).
@@ -144,10 +191,10 @@ impl Settings {
     /// # Errors
     /// [`Reason::NotRequested`], [`Reason::OptedOut`], or [`Reason::InvalidAnnotation`] with the first
     /// key, in alphabetical order, whose value makes no sense.
-    pub fn parse(annotations: &Annotations) -> Result<Self, Refusal> {
+    pub fn parse(annotations: &Annotations) -> Result<Self, Finding> {
         match annotations.get(INJECT).map(String::as_str) {
-            None => return Err(Refusal::new(Reason::NotRequested, format!("no {INJECT} annotation"))),
-            Some("false") => return Err(Refusal::new(Reason::OptedOut, format!("{INJECT}: \"false\""))),
+            None => return Err(Finding::new(Reason::NotRequested, format!("no {INJECT} annotation"))),
+            Some("false") => return Err(Finding::new(Reason::OptedOut, format!("{INJECT}: \"false\""))),
             Some("true") => {}
             Some(other) => return Err(invalid(INJECT, other)),
         }
@@ -172,7 +219,9 @@ impl Settings {
             STATSD_PORT => put(&mut self.statsd_port, port(value)),
             METRICS_PORT => put(&mut self.metrics_port, port(value)),
             ENVOY_VERSION => put(&mut self.envoy_version, value.parse().ok()),
-            INTERVAL => put(&mut self.interval, is_duration(value).then(|| value.to_owned())),
+            PROMETHEUS => put(&mut self.prometheus, Target::parse(value)),
+            MONITOR_LABELS => put(&mut self.monitor_labels, monitor_labels(value)),
+            INTERVAL => put(&mut self.interval, duration(value).map(|_| value.to_owned())),
             RESOURCES => parse_resources(value).map(|resources| self.resources = resources).is_some(),
             INJECT => true,
             written => WRITTEN.contains(&written),
@@ -185,25 +234,41 @@ pub(crate) fn ours(annotations: &Annotations) -> impl Iterator<Item = (&String, 
     annotations.range(PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(PREFIX))
 }
 
-fn invalid(key: &str, value: &str) -> Refusal {
+fn invalid(key: &str, value: &str) -> Finding {
     let detail = if let Some(known) = VOCABULARY.iter().find(|known| known.name == key) {
         format!("{key}: {} is not valid; allowed is {}", shown(value), known.allowed)
     } else {
         let known: Vec<_> = VOCABULARY.iter().filter_map(|k| k.name.strip_prefix(PREFIX)).collect();
         format!("{} is not a key of gwmon's; after {PREFIX} it knows {}", shown(key), known.join(", "))
     };
-    Refusal::new(Reason::InvalidAnnotation, detail)
+    Finding::new(Reason::InvalidAnnotation, detail)
+}
+
+/// gwmon's own labels are not the user's to set.
+fn monitor_labels(value: &str) -> Option<Labels> {
+    labels::parse(value).ok().filter(|labels| !labels.is_empty() && labels.keys().all(|key| !key.starts_with(PREFIX)))
 }
 
 fn port(value: &str) -> Option<u16> {
     value.parse().ok().filter(|port| *port != 0)
 }
 
-/// A Prometheus duration that is not zero: the pattern of prometheus-operator's `Duration` type.
-fn is_duration(value: &str) -> bool {
+/// Milliseconds of a Prometheus duration: the pattern of prometheus-operator's `Duration` type. `None` for zero, which
+/// no interval may be, and for what is none.
+pub(crate) fn duration(value: &str) -> Option<u64> {
+    const SECOND: u64 = 1000;
+    const DAY: u64 = 24 * 60 * 60 * SECOND;
     let mut rest = value;
-    let mut any = false;
-    for unit in ["y", "w", "d", "h", "m", "s", "ms"] {
+    let mut sum = 0_u64;
+    for (unit, length) in [
+        ("y", 365 * DAY),
+        ("w", 7 * DAY),
+        ("d", DAY),
+        ("h", 60 * 60 * SECOND),
+        ("m", 60 * SECOND),
+        ("s", SECOND),
+        ("ms", 1),
+    ] {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, tail) = rest.split_at(digits);
         let Some(after) = tail.strip_prefix(unit) else { continue };
@@ -211,10 +276,10 @@ fn is_duration(value: &str) -> bool {
         if digits == 0 || (unit == "m" && after.starts_with('s')) {
             continue;
         }
-        any |= number.bytes().any(|digit| digit != b'0');
+        sum = sum.saturating_add(number.parse::<u64>().ok()?.saturating_mul(length));
         rest = after;
     }
-    any && rest.is_empty()
+    (sum > 0 && rest.is_empty()).then_some(sum)
 }
 
 /// `cpu=20m/200m,memory=32Mi`: what is not named keeps its default, so that no override can drop a request
@@ -270,7 +335,7 @@ fn quantity(text: &str) -> Option<u128> {
 mod tests {
     use super::*;
 
-    fn parse(pairs: &[(&str, &str)]) -> Result<Settings, Refusal> {
+    fn parse(pairs: &[(&str, &str)]) -> Result<Settings, Finding> {
         let mut annotations: Annotations = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         annotations.entry(INJECT.to_owned()).or_insert_with(|| "true".to_owned());
         Settings::parse(&annotations)

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::policy::{EXPORTER_IMAGE, Image};
+use crate::labels::{self, Labels};
+use crate::policy::{EXPORTER_IMAGE, Image, Policy};
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]
@@ -31,6 +32,19 @@ pub struct PolicyArgs {
     /// The sidecar's image, where the cluster pulls through a mirror.
     #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
     pub exporter_image: Image,
+
+    /// Labels of every ServiceMonitor, as key=value,key=value: for readers that no object in the cluster tells of, such
+    /// as Grafana Alloy.
+    #[arg(long, value_name = "LABELS", env = "GWMON_MONITOR_LABELS", value_parser = labels::parse, default_value = "")]
+    pub monitor_labels: Labels,
+}
+
+impl PolicyArgs {
+    /// The policy that was typed.
+    #[must_use]
+    pub fn policy(self) -> Policy {
+        Policy { exporter_image: self.exporter_image, monitor_labels: self.monitor_labels }
+    }
 }
 
 /// `gwmon serve`.

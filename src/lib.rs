@@ -6,7 +6,7 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
 //! ```
 //!
-//! The core ([`annotations`], [`injection`], [`monitoring`], [`policy`], [`reason`]) is pure: it holds no
+//! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`], [`reason`]) is pure: it holds no
 //! client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`tls`], [`admin`],
 //! [`commands`]) call it and decide nothing themselves.
 
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod commands;
 pub mod controller;
 pub mod injection;
+pub mod labels;
 pub mod metrics;
 pub mod monitoring;
 pub mod policy;

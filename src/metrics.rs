@@ -51,12 +51,33 @@ enum ReconcileOutcome {
     error,
 }
 
+/// How the controller writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Verb {
+    /// By server-side apply.
+    #[expect(non_camel_case_types)]
+    apply,
+    /// An object that is no longer wanted.
+    #[expect(non_camel_case_types)]
+    delete,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    verb: Verb,
+}
+
 /// Every metric of the process. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     reviews: Family<ReviewLabels, Counter>,
     review_duration: Histogram,
     reconciles: Family<ReconcileLabels, Counter>,
+    writes: Family<WriteLabels, Counter>,
+    /// Gateways that wait to be reconciled, those that failed and will be tried again among them.
+    pub queue_depth: Gauge,
+    /// Pods that ask for injection and run without, at the last look.
+    pub missed_pods: Gauge,
     /// Gateways that the controller looks after.
     pub gateways: Gauge,
     /// When the served certificate ends, in seconds since 1970.
@@ -72,6 +93,9 @@ impl Metrics {
             // A review takes microseconds; the top bucket is where the API server has long given up.
             review_duration: Histogram::new([5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 2.]),
             reconciles: Family::default(),
+            writes: Family::default(),
+            queue_depth: Gauge::default(),
+            missed_pods: Gauge::default(),
             gateways: Gauge::default(),
             certificate_expiry: Gauge::default(),
         };
@@ -80,6 +104,9 @@ impl Metrics {
         registry.register("reviews", "Admission reviews answered", m.reviews);
         registry.register_with_unit("review_duration", "Time to answer a review", Unit::Seconds, m.review_duration);
         registry.register("reconciles", "Gateways reconciled", m.reconciles);
+        registry.register("writes", "Objects changed or deleted by the controller", m.writes);
+        registry.register("queue_depth", "Gateways that wait to be reconciled", m.queue_depth);
+        registry.register("missed_pods", "Pods that ask for injection and run without", m.missed_pods);
         registry.register("gateways", "Gateways with injected pods", m.gateways);
         let help = "When the served certificate ends, in seconds since 1970";
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, m.certificate_expiry);
@@ -91,6 +118,11 @@ impl Metrics {
     pub fn reviewed(&self, route: &'static str, outcome: Outcome, reason: Option<Reason>, took: Duration) {
         self.reviews.get_or_create(&ReviewLabels { route, outcome, reason }).inc();
         self.review_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts one object written.
+    pub(crate) fn wrote(&self, verb: Verb) {
+        self.writes.get_or_create(&WriteLabels { verb }).inc();
     }
 
     /// Counts one reconciliation.

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::labels::Labels;
+
 /// A container image reference: not empty, no white space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image(String);
@@ -33,10 +35,12 @@ pub const EXPORTER_IMAGE: &str = "quay.io/prometheus/statsd-exporter:v0.30.0";
 pub struct Policy {
     /// The sidecar's image; another one where the cluster pulls through a mirror.
     pub exporter_image: Image,
+    /// Labels of every ServiceMonitor, where no object in the cluster tells which are asked for (Grafana Alloy, GKE).
+    pub monitor_labels: Labels,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { exporter_image: Image(EXPORTER_IMAGE.to_owned()) }
+        Self { exporter_image: Image(EXPORTER_IMAGE.to_owned()), monitor_labels: Labels::new() }
     }
 }

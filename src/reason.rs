@@ -66,14 +66,40 @@ reasons! {
     HostNetwork,
     /// A Windows pod: there is no exporter image for it.
     WindowsPod,
-    /// The cluster has no `Prometheus` or `PrometheusAgent` object.
+    /// The cluster has no `Prometheus` or other object that reads ServiceMonitors.
     NoPrometheus,
+    /// `gwmon.io/prometheus` names one that the cluster does not have.
+    PrometheusNotFound,
     /// No Prometheus of the cluster can be made to select a monitor for this namespace.
     NotSelected,
+    /// Several Prometheuses would do equally well.
+    AmbiguousPrometheus,
+    /// A Prometheus that was not asked for takes the gateway's series too, or one takes them twice.
+    AlsoSelected,
+    /// The Prometheus is paused and takes up nothing new.
+    PrometheusPaused,
+    /// The Prometheus would set another namespace than the pods' on their series.
+    NamespaceLabelEnforced,
+    /// The Prometheus scrapes with TLS by default.
+    ScrapeClassTls,
+    /// A flag of the Prometheus Operator's cannot be read.
+    OperatorUnknown,
+    /// The Prometheus asks for a label by which a GitOps tool knows its own objects.
+    OwnershipLabel,
+    /// The Prometheus Operator would reject the monitor.
+    MonitorRejected,
+    /// The Prometheus may not list what it discovers targets by.
+    ScrapeRBACMissing,
     /// The cluster does not serve `ServiceMonitor`.
     NoServiceMonitorKind,
     /// An object of the name that gwmon needs exists and is not gwmon's.
     NameTaken,
+    /// gwmon's service account lacks a right.
+    Forbidden,
+    /// Pods that ask for injection run without: they were made while no gwmon answered.
+    MissedInjection,
+    /// The gateway's objects are as its Prometheus asks.
+    Monitored,
 }
 
 impl fmt::Display for Reason {
@@ -85,14 +111,14 @@ impl fmt::Display for Reason {
 /// A [`Reason`] with the sentence that names the object, the field and the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {detail}")]
-pub struct Refusal {
+pub struct Finding {
     /// The word from the closed list.
     pub reason: Reason,
     /// What was found, what is needed and how to get there.
     pub detail: String,
 }
 
-impl Refusal {
+impl Finding {
     /// A refusal with its sentence.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }

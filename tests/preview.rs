@@ -78,6 +78,13 @@ fn exit_codes_tell_a_refusal_from_a_mistake() {
     assert_eq!(unasked.status.code(), Some(0));
     assert!(text(&unasked.stderr).contains("OptedOut"));
 
+    let unreadable = "{kind: Prometheus, metadata: {name: k, namespace: m}, spec: {serviceMonitorSelector: 7}}";
+    let unselected = preview(&["-f", CASE, "--prometheus", "-"], unreadable);
+    assert_eq!(unselected.status.code(), Some(1));
+    assert!(
+        text(&unselected.stderr).contains("NotSelected: Prometheus m/k spec cannot be read: serviceMonitorSelector")
+    );
+
     for (arguments, input, said) in [
         (vec!["-f", "/nowhere.yaml"], "", "/nowhere.yaml"),
         (vec!["-f", "-"], "", "no objects"),
@@ -85,11 +92,7 @@ fn exit_codes_tell_a_refusal_from_a_mistake() {
         (vec!["-f", "-"], "just words", "not a Kubernetes object"),
         (vec!["-f", "-"], "kind: ConfigMap", "no workload"),
         (vec!["-f", CASE, "--prometheus", "/nowhere.yaml"], "", "/nowhere.yaml"),
-        (
-            vec!["-f", CASE, "--prometheus", "-"],
-            "{kind: Prometheus, metadata: {name: k, namespace: m}, spec: {serviceMonitorSelector: 7}}",
-            "serviceMonitorSelector",
-        ),
+        (vec!["-f", CASE, "--prometheus", "-"], "{kind: Prometheus, spec: {}}", "metadata"),
         (vec!["-f", CASE, "--context", "x"], "", "--cluster"),
         (vec!["-f", CASE, "-o", "xml"], "", "xml"),
         (vec![], "", "--filename"),

@@ -1,5 +1,6 @@
 //! `gwmon preview`: the webhook's decision and the controller's plan, without touching anything.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -13,13 +14,14 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use crate::annotations::INTERVAL;
 use crate::cli::{Output, Preview};
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, monitor_name, workload, workload_of};
-use crate::monitoring::{Cluster, Consumer, Gateway, Plan, plan};
+use crate::monitoring::consumer::Kind;
+use crate::monitoring::operator::OPERATOR_LABELS;
+use crate::monitoring::{Cluster, Consumer, Gateway, Operator, Plan, plan};
 use crate::policy::Policy;
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 /// Prints what gwmon would make of the manifests.
 ///
@@ -39,7 +41,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         (None, false) => (Cluster::default(), None),
     };
     let namespace = args.namespace.or(context_namespace).unwrap_or_else(|| "default".to_owned());
-    let policy = Policy { exporter_image: args.policy.exporter_image };
+    let policy = args.policy.policy();
 
     let mut report =
         Report { output: args.output, known: args.cluster || args.prometheus.is_some(), ..Report::default() };
@@ -61,13 +63,18 @@ pub fn run(args: Preview) -> Result<ExitCode> {
 }
 
 /// One workload as it would run, and what would be made for it.
-struct Previewed {
+struct Previewed<'c> {
     after: Value,
     injection: Injection,
-    plan: Plan,
+    plan: Plan<'c>,
 }
 
-fn preview(policy: &Policy, cluster: &Cluster, object: &Value, namespace: &str) -> Result<Previewed, Refusal> {
+fn preview<'c>(
+    policy: &Policy,
+    cluster: &'c Cluster,
+    object: &Value,
+    namespace: &str,
+) -> Result<Previewed<'c>, Finding> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let mut after = object.clone();
     if object["kind"] != "Pod" && text("/apiVersion") == "apps/v1" && text("/kind") != "ReplicaSet" {
@@ -84,24 +91,21 @@ fn preview(policy: &Policy, cluster: &Cluster, object: &Value, namespace: &str) 
     apply(&mut pod, &injection.patch)?;
 
     let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
-    let gateway = Gateway {
-        namespace: Some(text("/metadata/namespace")).filter(|own| !own.is_empty()).unwrap_or(namespace).to_owned(),
-        monitor: monitor_name(&workload_of(&metadata).unwrap_or_default()),
-        metrics_port: injection.status.metrics_port,
-        interval: metadata.annotation(INTERVAL).map(str::to_owned),
-        owner: None,
-    };
+    let namespace = Some(text("/metadata/namespace")).filter(|own| !own.is_empty()).unwrap_or(namespace);
+    let annotations = metadata.annotations.as_ref();
+    let monitor = monitor_name(&workload_of(&metadata).unwrap_or_default());
+    let gateway = Gateway::of_pod(policy, namespace, &monitor, annotations.unwrap_or(&BTreeMap::new()), None)?;
     if object["kind"] == "Pod" {
         after = pod;
     } else if let (Some(template), Some(map)) = (after.pointer_mut("/spec/template"), pod["metadata"].as_object_mut()) {
         map.remove("ownerReferences");
         *template = pod;
     }
-    Ok(Previewed { after, injection, plan: plan(&gateway, cluster) })
+    Ok(Previewed { after, injection, plan: plan(&gateway, cluster, &[]) })
 }
 
-fn apply(object: &mut Value, patch: &Patch) -> Result<(), Refusal> {
-    let malformed = |error: &dyn std::fmt::Display| Refusal::new(Reason::MalformedObject, error.to_string());
+fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
+    let malformed = |error: &dyn std::fmt::Display| Finding::new(Reason::MalformedObject, error.to_string());
     let operations = patch.to_operations().map_err(|error| malformed(&error))?;
     json_patch::patch(object, &operations).map_err(|error| malformed(&error))
 }
@@ -145,18 +149,21 @@ impl Report {
         );
         let _ = writeln!(self.patches, "{}", injection.patch.to_json());
         self.diff(name, Some(before), &after);
-        self.diff(&display_name(&plan.service), None, &plan.service);
-        self.objects.extend([after, plan.service]);
-        match plan.monitor {
-            Ok(monitor) => {
-                if self.known {
-                    self.note(name, &plan.why);
-                } else {
-                    self.warn(name, "its ServiceMonitor may need labels; tell which Prometheus there is with --prometheus FILE or --cluster");
-                }
-                self.diff(&display_name(&monitor), None, &monitor);
-                self.objects.push(monitor);
-            }
+        self.objects.push(after);
+        let monitors = plan.monitors.as_deref().unwrap_or_default();
+        for object in plan.service.iter().chain(monitors) {
+            self.diff(&display_name(object), None, object);
+            self.objects.push(object.clone());
+        }
+        if !self.known {
+            self.warn(name, "its ServiceMonitor may need labels; tell which Prometheus there is with --prometheus FILE or --cluster");
+            return;
+        }
+        for warning in &plan.warnings {
+            self.warn(name, &warning.to_string());
+        }
+        match plan.monitors {
+            Ok(_) => self.note(name, &plan.why),
             Err(refusal) => self.refuse(name, &refusal),
         }
     }
@@ -187,7 +194,7 @@ impl Report {
         let _ = writeln!(self.notes, "{yellow}Warning:{yellow:#} {name}: {text}");
     }
 
-    fn refuse(&mut self, name: &str, refusal: &Refusal) {
+    fn refuse(&mut self, name: &str, refusal: &Finding) {
         self.refused = true;
         self.warn(name, &refusal.to_string());
     }
@@ -255,15 +262,18 @@ fn monitoring_of(objects: &[Value]) -> Result<Cluster> {
     let mut cluster = Cluster::default();
     for object in objects {
         match object["kind"].as_str() {
-            Some("Prometheus" | "PrometheusAgent") => {
-                let consumer = Consumer::parse(&object.to_string()).with_context(|| display_name(object))?;
-                cluster.consumers.push(consumer);
-            }
             Some("Namespace") => {
                 let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
                 cluster.namespaces.insert(object["metadata"]["name"].as_str().unwrap_or_default().to_owned(), labels);
             }
-            _ => {}
+            Some("Deployment") => {
+                let operator = Operator::parse(&object.to_string()).with_context(|| display_name(object))?;
+                cluster.operators.extend(operator);
+            }
+            _ => {
+                let consumer = Consumer::parse(&object.to_string()).with_context(|| display_name(object))?;
+                cluster.consumers.extend(consumer);
+            }
         }
     }
     Ok(cluster)
@@ -278,13 +288,12 @@ fn ask(context: Option<&str>) -> Result<(Cluster, Option<String>)> {
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config)?;
         let mut objects = Vec::new();
-        for (version, kind) in [
-            ("monitoring.coreos.com/v1", "Prometheus"),
-            ("monitoring.coreos.com/v1alpha1", "PrometheusAgent"),
-            ("v1", "Namespace"),
-        ] {
+        let kinds = Kind::ALL.map(|(kind, version)| (version, kind.as_str(), None));
+        let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", Some(label)));
+        for (version, kind, label) in kinds.into_iter().chain(operators).chain([("v1", "Namespace", None)]) {
             let api = Api::<DynamicObject>::all_with(client.clone(), &crate::controller::api_resource(version, kind));
-            match api.list(&ListParams::default()).await {
+            let params = label.map_or_else(ListParams::default, |label| ListParams::default().labels(label));
+            match api.list(&params).await {
                 Ok(list) => objects.extend(list.items.into_iter().map(|mut object| {
                     object.managed_fields_mut().clear();
                     let mut object = json!(object);

@@ -18,9 +18,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::{self, Readiness};
 use crate::cli::{LogFormat, Serve};
-use crate::controller::{self, certificates};
+use crate::controller::{self, Site, certificates, lead};
 use crate::metrics::Metrics;
-use crate::policy::Policy;
 use crate::tls::pki::{Material, Validity};
 use crate::tls::{self, CurrentLeaf};
 use crate::webhook::{self, Admission};
@@ -51,6 +50,7 @@ fn init_logs(args: &Serve) -> Result<()> {
 }
 
 async fn serve(args: Serve) -> Result<()> {
+    let policy = args.policy.policy();
     let (metrics, registry) = Metrics::new();
     let readiness = Readiness::default();
     let leaf = Arc::new(CurrentLeaf::default());
@@ -76,15 +76,16 @@ async fn serve(args: Serve) -> Result<()> {
         Duration::ZERO
     } else {
         let client = Client::try_default().await.context("no cluster; run with --standalone to serve without one")?;
-        let site = certificates::Site {
-            namespace: args.namespace,
-            service: "gwmon".to_owned(),
-            secret: "gwmon-tls".to_owned(),
-            configuration: "gwmon".to_owned(),
-        };
+        let site = Site { namespace: args.namespace, name: "gwmon".to_owned() };
         let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());
-        tasks.spawn(certificates::keep(client.clone(), site, leaf, ready, metrics.clone(), stopped(&stop)));
-        tasks.spawn(controller::run(client, metrics.clone(), stopped(&stop)));
+        tasks.spawn(certificates::keep(client.clone(), site.clone(), leaf, ready, metrics.clone(), stopped(&stop)));
+        let (policy, metrics, stop) = (policy.clone(), metrics.clone(), stopped(&stop));
+        tasks.spawn(async move {
+            let identity = identity();
+            let work =
+                || controller::run(client.clone(), site.clone(), policy.clone(), metrics.clone(), identity.clone());
+            lead::lead(&site, &identity, work, stop).await;
+        });
         GOODBYE
     };
 
@@ -93,7 +94,6 @@ async fn serve(args: Serve) -> Result<()> {
     let admin_router = admin::router(readiness.clone(), registry);
     let admin_end = stopped(&end);
     let admin = tokio::spawn(async move { axum::serve(admin, admin_router).with_graceful_shutdown(admin_end).await });
-    let policy = Policy { exporter_image: args.policy.exporter_image };
     let router = webhook::router(&Arc::new(Admission { policy, metrics }));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
     let config = Arc::new(tls::leaf::server_config(leaf));
@@ -115,6 +115,13 @@ async fn serve(args: Serve) -> Result<()> {
     end.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     Ok(())
+}
+
+/// Tells this process from its like in the Lease and in Events: the pod's name, and the process' number for those that run
+/// on one host. A container that is started again in its pod is the same, and takes its own Lease up again.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "gwmon".to_owned());
+    format!("{host}-{}", std::process::id())
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {

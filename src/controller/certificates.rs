@@ -19,7 +19,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::plain;
+use super::{Site, plain};
 use crate::admin::Readiness;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::MANAGED_BY;
@@ -32,23 +32,15 @@ const FIELD_MANAGER: &str = "gwmon-certificates";
 const LOOK: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Where the certificate lives and who must trust it.
-#[derive(Clone, Debug)]
-pub struct Site {
-    /// The namespace of the Service and of the Secret.
-    pub namespace: String,
-    /// The webhook's Service.
-    pub service: String,
-    /// The Secret.
-    pub secret: String,
-    /// The `MutatingWebhookConfiguration`.
-    pub configuration: String,
-}
-
 impl Site {
+    /// The Secret of the shared certificate.
+    fn secret(&self) -> String {
+        format!("{}-tls", self.name)
+    }
+
     /// The names by which the API server may call the Service.
     fn names(&self) -> Vec<String> {
-        let short = format!("{}.{}.svc", self.service, self.namespace);
+        let short = format!("{}.{}.svc", self.name, self.namespace);
         vec![format!("{short}.cluster.local"), short]
     }
 }
@@ -67,8 +59,8 @@ pub async fn keep(
     let configurations = Api::<MutatingWebhookConfiguration>::all(client.clone());
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut changes = stream::select(
-        watcher(secrets.clone(), named(&site.secret)).default_backoff().map(drop).boxed(),
-        watcher(configurations.clone(), named(&site.configuration)).default_backoff().map(drop).boxed(),
+        watcher(secrets.clone(), named(&site.secret())).default_backoff().map(drop).boxed(),
+        watcher(configurations.clone(), named(&site.name)).default_backoff().map(drop).boxed(),
     );
     let mut stop = pin!(stop);
     let mut serving = None;
@@ -103,7 +95,7 @@ async fn settle(
     metrics: &Metrics,
 ) -> Result<()> {
     let material = material(secrets, site).await?;
-    announce(configurations, &site.configuration, &material.bundle).await?;
+    announce(configurations, &site.name, &material.bundle).await?;
     if serving.as_ref() != Some(&material) {
         leaf.put(&material.leaf, &material.leaf_key)?;
         let ends = Validity::of(&material.leaf)?.not_after;
@@ -119,10 +111,10 @@ async fn settle(
 /// server lets one win; the other reads again.
 async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
     let (names, now) = (site.names(), OffsetDateTime::now_utc());
-    let what = || format!("Secret {}/{}", site.namespace, site.secret);
+    let what = || format!("Secret {}/{}", site.namespace, site.secret());
     for _ in 0..5 {
         let existing =
-            secrets.get_opt(&site.secret).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?;
+            secrets.get_opt(&site.secret()).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?;
         let (found, version) = match &existing {
             Some(secret) => (read(secret), secret.resource_version()),
             None => (None, None),
@@ -134,7 +126,7 @@ async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
         let Some(renewed) = renewed else { return found.context("no material") };
         let secret = write(&renewed, site, version);
         let written = match existing {
-            Some(_) => secrets.replace(&site.secret, &PostParams::default(), &secret).await,
+            Some(_) => secrets.replace(&site.secret(), &PostParams::default(), &secret).await,
             None => secrets.create(&PostParams::default(), &secret).await,
         };
         match written {
@@ -160,7 +152,7 @@ fn write(material: &Material, site: &Site, version: Option<String>) -> Secret {
     let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
     Secret {
         metadata: ObjectMeta {
-            name: Some(site.secret.clone()),
+            name: Some(site.secret()),
             namespace: Some(site.namespace.clone()),
             resource_version: version,
             labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),

@@ -2,26 +2,48 @@
 //! gateway's Service and ServiceMonitor as [`crate::monitoring::plan`] says. The other task here keeps the
 //! webhook's certificate.
 
+mod apply;
 pub mod certificates;
+mod index;
+pub mod lead;
+mod missed;
 mod reconcile;
+mod report;
 mod world;
 
 use std::collections::{HashMap, HashSet};
-use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use kube::runtime::scheduler::{ScheduleRequest, debounced_scheduler};
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::annotations::{METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::reason::{Finding, Reason};
+use reconcile::Context;
 pub(crate) use world::api_resource;
 use world::{Change, Meta, World};
+
+/// Where gwmon itself is installed. Its Deployment, Service and webhook configuration have one name.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Site {
+    /// gwmon's own metrics, which are scraped as a gateway's are. No gateway's monitor has this name.
+    fn key(&self) -> GatewayKey {
+        GatewayKey { namespace: self.namespace.clone(), monitor: self.name.clone() }
+    }
+}
 
 /// One gateway: the workload's namespace and the name of its monitor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,9 +52,15 @@ pub(crate) struct GatewayKey {
     pub(crate) monitor: String,
 }
 
-/// An error of the API server's in its own words; kube would print the whole `Status` besides.
+/// An error of the API server's in its own words; kube would print the whole `Status` besides. A right that is lacking is
+/// a finding, with the fix.
 pub(crate) fn plain(error: kube::Error) -> anyhow::Error {
     match error {
+        // A namespace on its way out takes nothing new, which needs no fix.
+        kube::Error::Api(status) if status.code == 403 && !status.message.contains("being terminated") => {
+            let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
+            Finding::new(Reason::Forbidden, detail).into()
+        }
         kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
         other => other.into(),
     }
@@ -56,40 +84,58 @@ const CONCURRENT: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
 
-/// Reconciles until `stop` is done. Errors are logged, counted and tried again, ever more slowly.
-pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()>) {
+/// The gauges of a controller that has ended are nobody's.
+struct Gauges<'a>(&'a Metrics);
+
+impl Drop for Gauges<'_> {
+    fn drop(&mut self) {
+        for gauge in [&self.0.gateways, &self.0.queue_depth, &self.0.missed_pods] {
+            gauge.set(0);
+        }
+    }
+}
+
+/// Reconciles for ever. Errors are logged, counted and tried again, ever more slowly.
+pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, identity: String) {
     let (world, changes) = World::watch(&client);
-    let world = Arc::new(world);
+    let context = Context::new(client, site, policy, world, metrics, identity);
+    let _gauges = Gauges(&context.metrics);
+    let mut missed = pin!(missed::look(&context));
     let (requests, queue) = futures::channel::mpsc::unbounded();
     let mut queue = pin!(debounced_scheduler(queue, DEBOUNCE));
     let mut changes = pin!(changes);
-    let mut stop = pin!(stop);
     let mut running = FuturesUnordered::new();
-    let mut busy = HashSet::new();
+    let (mut waiting, mut busy) = (HashSet::new(), HashSet::new());
     let mut failures: HashMap<GatewayKey, u32> = HashMap::new();
+    let mut listed = false;
     let request = |key: GatewayKey, after: Duration| {
         // Fails only when the queue is gone, and then this function has returned.
         let _ = requests.unbounded_send(ScheduleRequest { message: key, run_at: Instant::now() + after });
     };
     loop {
+        let (world, metrics) = (&context.world, &context.metrics);
+        metrics.queue_depth.set(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
         tokio::select! {
-            () = &mut stop => return,
             Some(change) = changes.next() => {
                 let keys = match change {
-                    Change::Gateway(key) => vec![key],
-                    Change::Everything => world.gateways(),
+                    Change::Gateways(keys) => keys,
+                    Change::Everything => world.gateways().into_iter().chain([context.site.key()]).collect(),
                 };
-                for key in keys { request(key, Duration::ZERO); }
+                for key in keys {
+                    waiting.insert(key.clone());
+                    request(key, Duration::ZERO);
+                }
             }
             Some(key) = async { queue.as_mut().hold_unless(|key| !busy.contains(key)).next().await },
-                if world.is_ready() && busy.len() < CONCURRENT =>
+                if listed && busy.len() < CONCURRENT =>
             {
+                waiting.remove(&key);
                 busy.insert(key.clone());
-                let (client, world) = (client.clone(), Arc::clone(&world));
+                let context = &context;
                 running.push(async move {
-                    let result = reconcile::reconcile(&client, &world, &key).await;
+                    let result = context.reconcile(&key).await;
                     (key, result)
-                }.boxed());
+                });
             }
             Some((key, result)) = running.next() => {
                 busy.remove(&key);
@@ -102,10 +148,13 @@ pub async fn run(client: Client, metrics: Metrics, stop: impl Future<Output = ()
                         let after = (FIRST_RETRY * 2_u32.saturating_pow(*count)).min(LAST_RETRY);
                         *count = count.saturating_add(1).min(16);
                         tracing::warn!(namespace = key.namespace, monitor = key.monitor, ?after, "{error:#}");
+                        waiting.insert(key.clone());
                         request(key, after);
                     }
                 }
             }
+            () = world.listed(), if !listed => listed = true,
+            () = &mut missed, if listed => {}
         }
     }
 }

@@ -1,168 +1,365 @@
-//! One gateway: pods in, Service and ServiceMonitor applied or removed.
+//! One gateway: pods in, Service and ServiceMonitors applied or removed.
 
-use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
+use std::hash::RandomState;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::{Client, ResourceExt};
-use serde_json::Value;
 
-use super::world::{Meta, World, api_resource};
-use super::{FIELD_MANAGER, GatewayKey, plain};
-use crate::annotations::{INJECT, INTERVAL, METRICS_FOR, STATUS};
-use crate::injection::Status;
-use crate::monitoring::objects::MANAGED_BY;
-use crate::monitoring::{Gateway, Owner, plan};
-use crate::reason::{Reason, Refusal};
+use super::apply::{Writer, Written};
+use super::index::Place;
+use super::report::{Report, Told};
+use super::world::{Revision, World, api_resource};
+use super::{GatewayKey, Site, plain};
+use crate::annotations::{INJECT, Target, WORKLOAD_NAMESPACE};
+use crate::labels::Labels;
+use crate::metrics::Metrics;
+use crate::monitoring::objects::{MONITOR, SERVICE};
+use crate::monitoring::selection::Condition;
+use crate::monitoring::{Consumer, Gateway, Owner, Plan, Source, plan};
+use crate::policy::Policy;
+use crate::reason::{Finding, Reason};
 
-const SERVICE: (&str, &str) = ("v1", "Service");
-const MONITOR: (&str, &str) = ("monitoring.coreos.com/v1", "ServiceMonitor");
-
-/// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for.
-pub(super) async fn reconcile(client: &Client, world: &World, key: &GatewayKey) -> Result<()> {
-    let Some(pod) = world.newest_pod(key) else { return sweep(client, key).await };
-    let Some(owner) = workload(client, &key.namespace, &pod).await? else {
-        // The pod outlives its workload for a moment; the garbage collector takes the objects with it.
-        return Ok(());
-    };
-    let status: Status = pod
-        .annotations()
-        .get(STATUS)
-        .and_then(|status| serde_json::from_str(status).ok())
-        .with_context(|| format!("pod {} has no readable {STATUS} annotation", pod.name_any()))?;
-    let gateway = Gateway {
-        namespace: key.namespace.clone(),
-        monitor: key.monitor.clone(),
-        metrics_port: status.metrics_port,
-        interval: pod.annotations().get(INTERVAL).cloned(),
-        owner: Some(owner.clone()),
-    };
-    let plan = plan(&gateway, &world.cluster());
-    let service = apply(client, &plan.service, &owner, key).await;
-    // Each object for itself: a name that is taken for one is no reason not to make the other.
-    let monitor = match &plan.monitor {
-        Ok(monitor) => apply(client, monitor, &owner, key).await,
-        Err(refusal) => Err(refusal.clone().into()),
-    };
-    if service.as_ref().is_ok_and(|changed| *changed) || monitor.as_ref().is_ok_and(|changed| *changed) {
-        tracing::info!(namespace = key.namespace, monitor = key.monitor, why = plan.why, "monitored");
-    }
-    service.and(monitor).map(drop)
+/// What reconciling needs, and what it remembers from one time to the next.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) site: Site,
+    pub(super) policy: Policy,
+    pub(super) world: World,
+    pub(super) metrics: Metrics,
+    pub(super) report: Report,
+    pub(super) hasher: RandomState,
+    memories: Mutex<HashMap<GatewayKey, Memory>>,
+    rights: Mutex<Rights>,
 }
 
-/// The workload above a pod: the controller of its ReplicaSet, where there is one. `None` where it is gone.
-async fn workload(client: &Client, namespace: &str, pod: &Meta) -> Result<Option<Owner>> {
-    let mut object = pod.metadata.clone();
-    loop {
-        let Some(owner) = object.owner_references.into_iter().flatten().find(|owner| owner.controller == Some(true))
-        else {
-            bail!("pod {} has no controller; gwmon monitors workloads", pod.name_any());
-        };
-        if owner.kind != "ReplicaSet" {
-            return Ok(Some(owner_of(owner)));
-        }
-        let resource = api_resource(&owner.api_version, &owner.kind);
-        let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
-        let Some(replica_set) = api
-            .get_metadata_opt(&owner.name)
-            .await
-            .map_err(plain)
-            .with_context(|| format!("ReplicaSet {}", owner.name))?
-        else {
-            return Ok(None);
-        };
-        if replica_set.metadata.owner_references.iter().flatten().all(|above| above.controller != Some(true)) {
-            // A ReplicaSet made by hand is a workload of its own.
-            return Ok(Some(owner_of(owner)));
-        }
-        object = replica_set.metadata;
+/// By user and namespace: when it was asked, and what is lacking.
+type Rights = HashMap<(String, String), (Instant, Option<Finding>)>;
+
+/// What is remembered of one gateway.
+#[derive(Default)]
+struct Memory {
+    /// The workload above the ReplicaSet of this UID.
+    owner: Option<(String, Owner)>,
+    written: Written,
+    told: Told,
+}
+
+/// How long an answer about a Prometheus' rights holds.
+const RIGHTS_HOLD: Duration = Duration::from_mins(10);
+
+impl Context {
+    pub(super) fn new(
+        client: Client,
+        site: Site,
+        policy: Policy,
+        world: World,
+        metrics: Metrics,
+        instance: String,
+    ) -> Self {
+        let report = Report::new(client.clone(), instance);
+        let (memories, rights) = (Mutex::default(), Mutex::default());
+        Self { client, site, policy, world, metrics, report, hasher: RandomState::new(), memories, rights }
     }
+
+    /// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for. One call at a time
+    /// for each gateway.
+    pub(super) async fn reconcile(&self, key: &GatewayKey) -> Result<()> {
+        let mut memory = self.memories().remove(key).unwrap_or_default();
+        let result = self.reconcile_with(key, &mut memory).await;
+        if !memory.written.is_empty() || !memory.told.is_empty() {
+            self.memories().insert(key.clone(), memory);
+        }
+        result
+    }
+
+    fn memories(&self) -> std::sync::MutexGuard<'_, HashMap<GatewayKey, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn reconcile_with(&self, key: &GatewayKey, memory: &mut Memory) -> Result<()> {
+        let (owner, gateway) = if *key == self.site.key() {
+            let Some(gateway) = self.myself().await? else { return Ok(()) };
+            (gateway.owner.clone(), Ok(gateway))
+        } else {
+            let Some(revision) = self.world.newest(key) else {
+                *memory = Memory::default();
+                return self.sweep(key).await;
+            };
+            // Where it is gone, its pods follow in a moment, and so do its objects.
+            let Some(owner) = self.owner(key, &revision, memory).await? else { return Ok(()) };
+            let gateway =
+                Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, &revision.annotations, Some(owner.clone()));
+            (Some(owner), gateway)
+        };
+        let Some(owner) = owner else { return Ok(()) };
+        let mut findings = Vec::new();
+        let outcome = match gateway {
+            Ok(gateway) => self.apply(key, &gateway, &owner, memory, &mut findings).await,
+            Err(finding) => {
+                findings.push(finding);
+                Ok(())
+            }
+        };
+        self.report.findings(&key.namespace, &owner, findings, &mut memory.told).await;
+        outcome
+    }
+
+    /// Applies each object for itself: a name that is taken for one is no reason not to make the other.
+    async fn apply(
+        &self,
+        key: &GatewayKey,
+        gateway: &Gateway,
+        owner: &Owner,
+        memory: &mut Memory,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let cluster = self.world.cluster();
+        let mut plan = plan(gateway, &cluster, &[]);
+        if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
+            let neighbours = self.neighbours(&key.namespace).await?;
+            plan = crate::monitoring::plan(gateway, &cluster, &neighbours);
+        }
+        let Plan { service, monitors, warnings, why, readers } = plan;
+        findings.extend(warnings);
+        let writer = self.writer(key);
+        let (mut changed, mut first_error) = (false, None);
+        let mut failed = |error: anyhow::Error, findings: &mut Vec<Finding>| {
+            findings.extend(error.downcast_ref::<Finding>().cloned());
+            first_error.get_or_insert(error);
+        };
+        if let Some(service) = &service {
+            match writer.apply(service, Some(owner), &mut memory.written).await {
+                Ok(applied) => changed |= applied.changed,
+                Err(error) => failed(error, findings),
+            }
+        }
+        match monitors {
+            // What was selected once may be so again; it stays.
+            Err(finding) => findings.push(finding),
+            Ok(monitors) => {
+                let mut planned: Vec<Place> = Vec::new();
+                let mut complete = true;
+                for monitor in &monitors {
+                    let place = place_of(monitor);
+                    match writer.apply(monitor, Some(owner), &mut memory.written).await {
+                        Ok(applied) => {
+                            changed |= applied.changed;
+                            findings.extend(unselected(&cluster, &readers, &place, &applied.labels, monitors.len()));
+                        }
+                        Err(error) => {
+                            complete = false;
+                            failed(error, findings);
+                        }
+                    }
+                    planned.push(place);
+                }
+                // The new ones are there before the old ones go.
+                if complete {
+                    for old in self.world.monitors(key) {
+                        let place = (old.namespace().unwrap_or_default(), old.name_any());
+                        if !planned.contains(&place) {
+                            writer.delete(MONITOR, &old).await?;
+                            memory.written.remove(&(MONITOR.1, place));
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        for reader in readers {
+            findings.extend(self.lacking_rights(reader, &key.namespace).await);
+        }
+        if changed {
+            self.report.monitored(&key.namespace, owner, &why).await;
+        }
+        Ok(())
+    }
+
+    fn writer<'a>(&'a self, key: &'a GatewayKey) -> Writer<'a> {
+        Writer { client: &self.client, world: &self.world, metrics: &self.metrics, hasher: &self.hasher, key }
+    }
+
+    /// The workload above a pod. `None` where it is gone.
+    async fn owner(&self, key: &GatewayKey, revision: &Revision, memory: &mut Memory) -> Result<Option<Owner>> {
+        let Some(owner) = &revision.owner else { return Ok(None) };
+        if let Some((uid, known)) = &memory.owner
+            && *uid == owner.uid
+        {
+            return Ok(Some(known.clone()));
+        }
+        let found = workload(&self.client, &key.namespace, owner.clone()).await?;
+        memory.owner = found.clone().map(|found| (owner.uid.clone(), found));
+        Ok(found)
+    }
+
+    /// gwmon's own metrics, where it runs from its Deployment.
+    async fn myself(&self) -> Result<Option<Gateway>> {
+        let Site { namespace, name } = &self.site;
+        let resource = api_resource("apps/v1", "Deployment");
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
+        let deployment =
+            api.get_metadata_opt(name).await.map_err(plain).context("cannot read gwmon's own Deployment")?;
+        Ok(deployment.map(|deployment| Gateway {
+            namespace: namespace.clone(),
+            monitor: name.clone(),
+            source: Source::Service {
+                labels: Labels::from([("app.kubernetes.io/name".to_owned(), name.clone())]),
+                port: "metrics",
+            },
+            interval: None,
+            target: Target::Best,
+            labels: self.policy.monitor_labels.clone(),
+            owner: Some(Owner {
+                api_version: resource.api_version,
+                kind: resource.kind,
+                name: name.clone(),
+                uid: deployment.uid().unwrap_or_default(),
+            }),
+        }))
+    }
+
+    /// The labels of other people's monitors in a namespace.
+    async fn neighbours(&self, namespace: &str) -> Result<Vec<Labels>> {
+        let api =
+            Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource(MONITOR.0, MONITOR.1));
+        let others = ListParams::default().labels(&format!("!{WORKLOAD_NAMESPACE}"));
+        match api.list_metadata(&others).await {
+            Ok(list) => Ok(list.items.into_iter().filter_map(|monitor| monitor.metadata.labels).collect()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(vec![]),
+            Err(error) => Err(plain(error)).with_context(|| format!("cannot list ServiceMonitors in {namespace}")),
+        }
+    }
+
+    /// Removes the objects of a gateway without injected pods, once its workload no longer asks for injection: one that
+    /// is scaled to nothing keeps them.
+    async fn sweep(&self, key: &GatewayKey) -> Result<()> {
+        let services = self.world.services(key);
+        let owner = services.iter().find_map(|service| service.owner_references().first().cloned());
+        if let Some(owner) = owner
+            && self.still_asks(key, &owner).await?
+        {
+            return Ok(());
+        }
+        let writer = self.writer(key);
+        for monitor in self.world.monitors(key) {
+            writer.delete(MONITOR, &monitor).await?;
+        }
+        for service in services {
+            writer.delete(SERVICE, &service).await?;
+        }
+        Ok(())
+    }
+
+    async fn still_asks(&self, key: &GatewayKey, owner: &OwnerReference) -> Result<bool> {
+        let resource = api_resource(&owner.api_version, &owner.kind);
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        match api.get_opt(&owner.name).await {
+            Ok(workload) => Ok(workload.is_some_and(|workload| {
+                let annotation = workload.data.pointer("/spec/template/metadata/annotations").map(|all| &all[INJECT]);
+                workload.uid().as_ref() == Some(&owner.uid) && annotation.is_some_and(|inject| inject == "true")
+            })),
+            // A kind that gwmon may not read. Its objects are made again when it has pods again.
+            Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => Ok(false),
+            Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
+        }
+    }
+
+    /// Whether a Prometheus may discover targets in a namespace.
+    async fn lacking_rights(&self, reader: &Consumer, namespace: &str) -> Option<Finding> {
+        let (user, group, resource) = reader.discovery()?;
+        let slot = (user.clone(), namespace.to_owned());
+        let rights = || self.rights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((asked, answer)) = rights().get(&slot)
+            && asked.elapsed() < RIGHTS_HOLD
+        {
+            return answer.clone();
+        }
+        let mut lacking = Vec::new();
+        for (group, resource) in [("", "services"), ("", "pods"), (group, resource)] {
+            let attributes = ResourceAttributes {
+                namespace: Some(namespace.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                verb: Some("list".to_owned()),
+                ..ResourceAttributes::default()
+            };
+            let review = SubjectAccessReview {
+                spec: SubjectAccessReviewSpec {
+                    user: Some(user.clone()),
+                    resource_attributes: Some(attributes),
+                    ..SubjectAccessReviewSpec::default()
+                },
+                ..SubjectAccessReview::default()
+            };
+            match Api::<SubjectAccessReview>::all(self.client.clone()).create(&PostParams::default(), &review).await {
+                Ok(review) if review.status.as_ref().is_some_and(|status| !status.allowed) => lacking.push(resource),
+                Ok(_) => {}
+                // Not knowing is no finding.
+                Err(error) => {
+                    tracing::debug!("cannot ask about the rights of {user}: {:#}", plain(error));
+                    return None;
+                }
+            }
+        }
+        let answer = (!lacking.is_empty()).then(|| {
+            let detail = format!(
+                "{reader} runs as {user}, which may not list {} in {namespace}: bind it to a Role there with get, list and watch",
+                lacking.join(", ")
+            );
+            Finding::new(Reason::ScrapeRBACMissing, detail)
+        });
+        rights().insert(slot, (Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+/// Follows a pod's controller up to the workload: through a ReplicaSet to what controls that, of whatever kind. `None`
+/// where it is gone.
+pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerReference) -> Result<Option<Owner>> {
+    if owner.kind != "ReplicaSet" {
+        return Ok(Some(owner_of(owner)));
+    }
+    let resource = api_resource(&owner.api_version, &owner.kind);
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let replica_set = api.get_metadata_opt(&owner.name).await.map_err(plain);
+    let Some(replica_set) = replica_set.with_context(|| format!("cannot read ReplicaSet {}", owner.name))? else {
+        return Ok(None);
+    };
+    let above =
+        replica_set.metadata.owner_references.into_iter().flatten().find(|above| above.controller == Some(true));
+    // A ReplicaSet made by hand is a workload of its own.
+    Ok(Some(owner_of(above.unwrap_or(owner))))
 }
 
 fn owner_of(reference: OwnerReference) -> Owner {
     Owner { api_version: reference.api_version, kind: reference.kind, name: reference.name, uid: reference.uid }
 }
 
-/// Applies one object, unless its name is taken. True where that changed something.
-async fn apply(client: &Client, object: &Value, owner: &Owner, key: &GatewayKey) -> Result<bool> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (kind, name, namespace) = (text("/kind"), text("/metadata/name"), text("/metadata/namespace"));
-    let what = format!("{kind} {namespace}/{name}");
-    let api =
-        Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &api_resource(text("/apiVersion"), kind));
-    let existing = match api.get_metadata_opt(name).await {
-        Ok(existing) => existing,
-        Err(error) => return Err(plain(error)).with_context(|| format!("cannot read {what}")),
-    };
-    if let Some(existing) = &existing
-        && !is_ours(existing, key, Some(&owner.uid))
-    {
-        let detail = format!("{what} exists and is not gwmon's for {} {}; rename or delete it", owner.kind, owner.name);
-        return Err(Refusal::new(Reason::NameTaken, detail).into());
-    }
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch(name, &params, &Patch::Apply(object)).await {
-        Ok(applied) => Ok(existing.and_then(|before| before.resource_version()) != applied.resource_version()),
-        Err(kube::Error::Api(status)) if status.code == 404 && kind == MONITOR.1 => {
-            let detail = format!("cannot apply {what}: the cluster does not serve {} {kind}", MONITOR.0);
-            Err(Refusal::new(Reason::NoServiceMonitorKind, detail).into())
-        }
-        Err(error) => Err(plain(error)).with_context(|| format!("cannot apply {what}")),
-    }
+fn place_of(object: &serde_json::Value) -> Place {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
 }
 
-/// Whether gwmon made this object for this gateway: the labels say so and, in the gateway's own namespace, the
-/// owner (R27).
-fn is_ours(object: &Meta, key: &GatewayKey, owner: Option<&str>) -> bool {
-    let labelled = object.labels().get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1);
-    let elsewhere = object.namespace().as_ref() != Some(&key.namespace);
-    let owned = |uid: &str| object.owner_references().iter().any(|reference| reference.uid == uid);
-    labelled && GatewayKey::of(object).as_ref() == Some(key) && (elsewhere || owner.is_none_or(owned))
-}
-
-/// Removes the objects of a gateway without injected pods, once its workload no longer asks for injection:
-/// one that is scaled to nothing keeps them.
-async fn sweep(client: &Client, key: &GatewayKey) -> Result<()> {
-    let services =
-        Api::<DynamicObject>::namespaced_with(client.clone(), &key.namespace, &api_resource(SERVICE.0, SERVICE.1));
-    let service =
-        services.get_metadata_opt(&key.monitor).await.map_err(plain)?.filter(|service| is_ours(service, key, None));
-    if let Some(owner) = service.as_ref().and_then(|service| service.owner_references().first()) {
-        let resource = api_resource(&owner.api_version, &owner.kind);
-        let owners = Api::<DynamicObject>::namespaced_with(client.clone(), &key.namespace, &resource);
-        let template = "/spec/template/metadata/annotations";
-        let asks = |object: DynamicObject| {
-            let annotation = object.data.pointer(template)?.get(INJECT)?.as_str()?.to_owned();
-            Some(annotation == "true")
-        };
-        if owners.get_opt(&owner.name).await.map_err(plain)?.and_then(asks).unwrap_or_default() {
-            return Ok(());
-        }
-    }
-    let monitors = Api::<DynamicObject>::all_with(client.clone(), &api_resource(MONITOR.0, MONITOR.1));
-    let selector = format!("{}={},{METRICS_FOR}={}", MANAGED_BY.0, MANAGED_BY.1, key.monitor);
-    let found = match monitors.list_metadata(&ListParams::default().labels(&selector)).await {
-        Ok(found) => found.items,
-        Err(kube::Error::Api(status)) if status.code == 404 => vec![],
-        Err(error) => return Err(plain(error)).context("cannot list ServiceMonitors"),
-    };
-    for monitor in found.iter().filter(|monitor| is_ours(monitor, key, None)) {
-        delete(client, MONITOR, monitor).await?;
-    }
-    if let Some(service) = &service {
-        delete(client, SERVICE, service).await?;
-    }
-    Ok(())
-}
-
-/// Deletes just the object that was looked at, not one that has taken its name since.
-async fn delete(client: &Client, (api_version, kind): (&str, &str), object: &Meta) -> Result<()> {
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &api_resource(api_version, kind));
-    let preconditions = Preconditions { uid: object.uid(), resource_version: None };
-    match api.delete(&name, &DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }).await {
-        Ok(_) => tracing::info!(kind, namespace, name, "removed: no pod of the workload is injected any more"),
-        Err(kube::Error::Api(status)) if status.is_not_found() => {}
-        Err(error) => return Err(plain(error)).with_context(|| format!("cannot delete {kind} {namespace}/{name}")),
-    }
-    Ok(())
+/// Labels that other people have set on a monitor can keep a Prometheus from selecting it.
+fn unselected(
+    cluster: &Arc<crate::monitoring::Cluster>,
+    readers: &[&Consumer],
+    (namespace, name): &Place,
+    labels: &Labels,
+    monitors: usize,
+) -> Option<Finding> {
+    // Of several monitors each reader needs one only.
+    let [reader] = readers else { return None };
+    let unmet = cluster.selects(reader, namespace, labels).err();
+    let unmet = unmet.filter(|unmet| monitors == 1 && unmet.condition == Condition::Labels)?;
+    let detail = format!("{reader} does not select ServiceMonitor {namespace}/{name} with the labels it has: {unmet}");
+    Some(Finding::new(Reason::NotSelected, detail))
 }

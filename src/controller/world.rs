@@ -1,16 +1,19 @@
-//! What the controller knows of the cluster: metadata of injected pods and of its own objects, labels of
-//! namespaces, and the Prometheus objects. Memory follows gateways, not the cluster's pods (R23).
+//! What the controller knows of the cluster: injected pods, its own objects, labels of namespaces, and the objects that
+//! configure a Prometheus. Memory follows gateways, not the cluster's pods (R23): of pods and objects only what is read
+//! is kept, and what the pods of one roll-out have in common is kept once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::future::Future;
 use std::hash::Hash;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::store::Writer;
@@ -18,11 +21,16 @@ use kube::runtime::reflector::{Lookup, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use super::GatewayKey;
-use crate::annotations::MONITORED_BY;
-use crate::monitoring::objects::MANAGED_BY;
-use crate::monitoring::{Cluster, Consumer};
+use super::index::{Index, Place};
+use super::{FIELD_MANAGER, GatewayKey};
+use crate::annotations::{Annotations, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
+use crate::monitoring::consumer::Kind;
+use crate::monitoring::objects::{MONITOR, SERVICE};
+use crate::monitoring::operator::OPERATOR_LABELS;
+use crate::monitoring::{Cluster, Consumer, Operator};
 
 /// Metadata of an object of any kind.
 pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
@@ -30,91 +38,124 @@ pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 /// Something happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// To one gateway's pods or objects.
-    Gateway(GatewayKey),
-    /// To a Prometheus or a namespace, so that every gateway may be selected otherwise now; or to a whole list, from
-    /// which gateways may have vanished unseen.
+    /// To these gateways' pods or objects.
+    Gateways(Vec<GatewayKey>),
+    /// To what is known of the cluster's monitoring, so that every gateway may be selected otherwise now.
     Everything,
 }
 
-/// The kinds that gwmon reads or writes.
+/// A kind of which only the name is known.
 pub(crate) fn api_resource(api_version: &str, kind: &str) -> ApiResource {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
+/// What the pods of one roll-out have in common.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Revision {
+    /// gwmon's, but for the mapping, which is the largest and not read.
+    pub(crate) annotations: Annotations,
+    /// The pod's controller.
+    pub(crate) owner: Option<OwnerReference>,
+}
+
+/// What is kept of a pod.
+#[derive(Debug)]
+struct Pod {
+    created: Option<Time>,
+    revision: Arc<Revision>,
+}
+
+/// Objects of gwmon's own.
+type Objects = Arc<Mutex<Index<Arc<Meta>>>>;
+
 /// The live state, kept by watches.
 pub(crate) struct World {
-    pods: Store<Meta>,
-    services: Store<Meta>,
+    pods: Arc<Mutex<Index<Pod>>>,
+    services: Objects,
+    monitors: Objects,
     cluster: Arc<ArcSwap<Cluster>>,
-    /// How many watches have not delivered their first list yet.
-    pending: Arc<AtomicUsize>,
+    /// Cancelled when every watch has delivered its first list.
+    listed: CancellationToken,
+}
+
+/// No code that holds one of these locks can panic half-way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl World {
     /// Starts to watch; the stream must be polled for anything to be known.
     pub(crate) fn watch(client: &Client) -> (Self, impl Stream<Item = Change> + use<>) {
-        let pending = Arc::new(AtomicUsize::new(0));
-        let labelled = |label: &str| watcher::Config::default().labels(label);
-        let (pods, pod_events) = observe::<Meta>(client, api_resource("v1", "Pod"), labelled(MONITORED_BY), &pending);
-        let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
-        let (services, service_events) =
-            observe::<Meta>(client, api_resource("v1", "Service"), labelled(&ours), &pending);
-        let monitors = api_resource("monitoring.coreos.com/v1", "ServiceMonitor");
-        let (_, monitor_events) = observe::<Meta>(client, monitors, labelled(&ours), &pending);
-        let (namespaces, namespace_events) =
-            observe::<Meta>(client, api_resource("v1", "Namespace"), labelled(""), &pending);
-        let consumers =
-            [("monitoring.coreos.com/v1", "Prometheus"), ("monitoring.coreos.com/v1alpha1", "PrometheusAgent")];
-        let (consumers, consumer_events): (Vec<_>, Vec<_>) = consumers
-            .into_iter()
-            .map(|(version, kind)| {
-                observe::<DynamicObject>(client, api_resource(version, kind), labelled(""), &pending)
-            })
-            .unzip();
+        let listed = CancellationToken::new();
+        let watches = Watches { client, pending: Arc::default(), listed: listed.clone() };
+        let pods = Arc::new(Mutex::new(Index::default()));
+        let known = Arc::clone(&pods);
+        let pod_events =
+            watches.gateways(api_resource("v1", "Pod"), MONITORED_BY, move |event| lock(&known).take(event, pod));
+        let (services, service_events) = watches.own(SERVICE);
+        let (monitors, monitor_events) = watches.own(MONITOR);
 
-        let of_gateway = |seen: Seen<Meta>| {
-            let change = match seen.0 {
-                Some(object) => GatewayKey::of(&object).map(Change::Gateway),
-                None => Some(Change::Everything),
-            };
-            std::future::ready(change)
-        };
+        let (namespaces, namespace_events) = watches.all::<Meta>(api_resource("v1", "Namespace"), "");
+        let (consumers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
+            .into_iter()
+            .map(|(kind, version)| watches.all::<DynamicObject>(api_resource(version, kind.as_str()), ""))
+            .unzip();
+        let (operators, operator_events): (Vec<_>, Vec<_>) = OPERATOR_LABELS
+            .into_iter()
+            .map(|label| watches.all::<DynamicObject>(api_resource("apps/v1", "Deployment"), label))
+            .unzip();
+        events.extend(operator_events);
+        events.push(namespace_events);
+
         let cluster = Arc::new(ArcSwap::from_pointee(Cluster::default()));
         let known = Arc::clone(&cluster);
-        let monitoring = stream::select(
-            namespace_events.map(|_| ()).boxed(),
-            stream::select_all(consumer_events.into_iter().map(|events| events.map(|_| ()).boxed())),
-        )
-        .map(move |()| {
-            known.store(Arc::new(monitoring_of(&namespaces, &consumers)));
-            Change::Everything
+        let monitoring = stream::select_all(events).filter_map(move |()| {
+            let now = monitoring_of(&namespaces, &consumers, &operators);
+            // A namespace is touched far more often than its labels.
+            let changed = **known.load() != now;
+            if changed {
+                known.store(Arc::new(now));
+            }
+            std::future::ready(changed.then_some(Change::Everything))
         });
-        let changes: [BoxStream<'static, Change>; 4] = [
-            pod_events.filter_map(of_gateway).boxed(),
-            service_events.filter_map(of_gateway).boxed(),
-            monitor_events.filter_map(of_gateway).boxed(),
-            monitoring.boxed(),
-        ];
-        (Self { pods, services, cluster, pending }, stream::select_all(changes))
+        let changes = [pod_events, service_events, monitor_events, monitoring.boxed()];
+        (Self { pods, services, monitors, cluster, listed }, stream::select_all(changes))
     }
 
-    /// Whether every watch has delivered its first list, so that what is not known is not there.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.pending.load(Ordering::Acquire) == 0
+    /// Done when every watch has delivered its first list: from then on what is not known is not there.
+    pub(crate) fn listed(&self) -> impl Future<Output = ()> {
+        self.listed.cancelled()
     }
 
-    /// Every gateway that has pods or a Service.
-    pub(crate) fn gateways(&self) -> Vec<GatewayKey> {
-        let objects = self.pods.state().into_iter().chain(self.services.state());
-        objects.filter_map(|object| GatewayKey::of(&object)).collect::<BTreeSet<_>>().into_iter().collect()
+    /// Every gateway that has pods or objects.
+    pub(crate) fn gateways(&self) -> BTreeSet<GatewayKey> {
+        let mut keys: BTreeSet<_> = lock(&self.pods).keys().cloned().collect();
+        keys.extend(lock(&self.services).keys().cloned());
+        keys.extend(lock(&self.monitors).keys().cloned());
+        keys
     }
 
-    /// The newest injected pod of a gateway: during a roll-out it tells what is to come.
-    pub(crate) fn newest_pod(&self, key: &GatewayKey) -> Option<Arc<Meta>> {
-        let pods = self.pods.state_filter(|pod| GatewayKey::of(pod).as_ref() == Some(key));
-        pods.into_iter().max_by(|a, b| a.creation_timestamp().cmp(&b.creation_timestamp()))
+    /// The newest roll-out of a gateway that has injected pods: it tells what is to come.
+    pub(crate) fn newest(&self, key: &GatewayKey) -> Option<Arc<Revision>> {
+        let pods = lock(&self.pods);
+        pods.of(key).map(|(_, pod)| pod).max_by_key(|pod| &pod.created).map(|pod| Arc::clone(&pod.revision))
+    }
+
+    /// An object of gwmon's, where it carries gwmon's labels.
+    pub(crate) fn object(&self, kind: &str, key: &GatewayKey, place: &Place) -> Option<Arc<Meta>> {
+        let index = lock(if kind == SERVICE.1 { &self.services } else { &self.monitors });
+        index.of(key).find(|(at, _)| *at == place).map(|(_, object)| Arc::clone(object))
+    }
+
+    /// A gateway's Services.
+    pub(crate) fn services(&self, key: &GatewayKey) -> Vec<Arc<Meta>> {
+        lock(&self.services).of(key).map(|(_, service)| Arc::clone(service)).collect()
+    }
+
+    /// A gateway's ServiceMonitors, in whatever namespace.
+    pub(crate) fn monitors(&self, key: &GatewayKey) -> Vec<Arc<Meta>> {
+        lock(&self.monitors).of(key).map(|(_, monitor)| Arc::clone(monitor)).collect()
     }
 
     /// What is known of the cluster's monitoring.
@@ -123,18 +164,62 @@ impl World {
     }
 }
 
-fn monitoring_of(namespaces: &Store<Meta>, consumers: &[Store<DynamicObject>]) -> Cluster {
-    let labels: BTreeMap<_, _> = namespaces.state().iter().map(|ns| (ns.name_any(), ns.labels().clone())).collect();
-    let parse = |object: Arc<DynamicObject>| {
-        let json = serde_json::to_string(&*object).unwrap_or_default();
-        Consumer::parse(&json)
-            .inspect_err(|refusal| {
-                let (namespace, name) = (ResourceExt::namespace(&*object), object.name_any());
-                tracing::warn!(namespace, name, "a Prometheus object cannot be read and is left out: {refusal}");
+fn pod(pod: &Meta, other: Option<&Pod>) -> Pod {
+    let kept = |(key, value): (&String, &String)| (key != MAPPING).then(|| (key.clone(), value.clone()));
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    let revision = Revision { annotations: ours(pod.annotations()).filter_map(kept).collect(), owner: owner.cloned() };
+    let same = other.map(|other| &other.revision).filter(|known| ***known == revision);
+    Pod { created: pod.creation_timestamp(), revision: same.map_or_else(|| Arc::new(revision), Arc::clone) }
+}
+
+/// An object of gwmon's own, without what is not read. Of the managers of its fields only that gwmon is one.
+fn own(object: &Meta, _: Option<&Arc<Meta>>) -> Arc<Meta> {
+    let mut object = object.clone();
+    let managers = object.metadata.managed_fields.iter_mut().flatten();
+    let managers = managers.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)).map(|entry| {
+        entry.fields_v1 = None;
+        entry.clone()
+    });
+    object.metadata.managed_fields = Some(managers.collect());
+    object.metadata.annotations = None;
+    Arc::new(object)
+}
+
+fn monitoring_of(
+    namespaces: &Store<Meta>,
+    consumers: &[Store<DynamicObject>],
+    operators: &[Store<DynamicObject>],
+) -> Cluster {
+    let json = |(store, kind): (&Store<DynamicObject>, &str)| {
+        let objects = store.state();
+        objects
+            .into_iter()
+            .map(|object| {
+                let mut json = json!(*object);
+                // Objects in a list do not name their kind.
+                json["kind"] = json!(kind);
+                json.to_string()
             })
-            .ok()
+            .collect::<Vec<_>>()
     };
-    Cluster { consumers: consumers.iter().flat_map(Store::state).filter_map(parse).collect(), namespaces: labels }
+    let unreadable = |finding| tracing::warn!("an object cannot be read and is left out: {finding}");
+    let mut found = Cluster {
+        namespaces: namespaces.state().iter().map(|ns| (ns.name_any(), ns.labels().clone())).collect(),
+        ..Cluster::default()
+    };
+    for (store, (kind, _)) in consumers.iter().zip(Kind::ALL) {
+        let parsed = json((store, kind.as_str())).into_iter();
+        found.consumers.extend(parsed.filter_map(|json| Consumer::parse(&json).map_err(unreadable).ok().flatten()));
+    }
+    for store in operators {
+        let parsed = json((store, "Deployment")).into_iter();
+        found.operators.extend(parsed.filter_map(|json| Operator::parse(&json).map_err(unreadable).ok().flatten()));
+    }
+    // A store is in no order, and what is compared must be.
+    found.consumers.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.to_string().cmp(&b.to_string())));
+    found.operators.sort_by(|a, b| a.name.cmp(&b.name));
+    found.operators.dedup();
+    found
 }
 
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
@@ -150,81 +235,134 @@ fn is_absent(error: &watcher::Error) -> bool {
     }
 }
 
-/// One object seen; `None` where the whole list may have changed.
-struct Seen<K>(Option<K>);
+fn is_forbidden(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
+}
 
-/// Keeps a store of one kind. A kind that the cluster does not serve is an empty list, looked for again.
-fn observe<K>(
-    client: &Client,
-    resource: ApiResource,
-    config: watcher::Config,
-    pending: &Arc<AtomicUsize>,
-) -> (Store<K>, BoxStream<'static, Seen<K>>)
-where
-    K: Resource<DynamicType = ApiResource>
-        + Lookup<DynamicType = ApiResource>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
-    ApiResource: Eq + Hash,
-{
-    pending.fetch_add(1, Ordering::AcqRel);
-    let api = Api::<K>::all_with(client.clone(), &resource);
-    let (mut first, mut absent) = (Some(Arc::clone(pending)), false);
-    let mut listed = move || {
-        if let Some(pending) = first.take() {
-            pending.fetch_sub(1, Ordering::AcqRel);
-        }
-    };
-    let mut writer = Writer::<K>::new(resource.clone());
-    let store = writer.as_reader();
-    let mut take = move |event: watcher::Result<Event<K>>| {
-        let mut event = match event {
-            Ok(event) => event,
-            Err(error) if is_absent(&error) => {
-                if !std::mem::replace(&mut absent, true) {
-                    tracing::info!(
-                        kind = resource.kind,
-                        "the cluster does not serve this kind; looking again from time to time"
-                    );
+/// Whether the controller can do without a kind that it has no right to see.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Must,
+    Can,
+}
+
+struct Watches<'a> {
+    client: &'a Client,
+    /// How many watches have not delivered their first list yet.
+    pending: Arc<AtomicUsize>,
+    listed: CancellationToken,
+}
+
+impl Watches<'_> {
+    /// Watches objects that belong to gateways.
+    fn gateways(
+        &self,
+        resource: ApiResource,
+        label: &str,
+        mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
+    ) -> BoxStream<'static, Change> {
+        self.observe(resource, label, Need::Must, move |event| {
+            Some(take(event)).filter(|keys| !keys.is_empty()).map(Change::Gateways)
+        })
+    }
+
+    /// Watches objects of gwmon's own.
+    fn own(&self, (version, kind): (&str, &str)) -> (Objects, BoxStream<'static, Change>) {
+        let index = Objects::default();
+        let known = Arc::clone(&index);
+        let events =
+            self.gateways(api_resource(version, kind), WORKLOAD_NAMESPACE, move |event| lock(&known).take(event, own));
+        (index, events)
+    }
+
+    /// Watches all of a kind and keeps it whole.
+    fn all<K>(&self, resource: ApiResource, label: &str) -> (Store<K>, BoxStream<'static, ()>)
+    where
+        K: Resource<DynamicType = ApiResource>
+            + Lookup<DynamicType = ApiResource>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+        ApiResource: Eq + Hash,
+    {
+        let mut writer = Writer::<K>::new(resource.clone());
+        let store = writer.as_reader();
+        let events = self.observe(resource, label, Need::Can, move |event: &Event<K>| {
+            let mut event = event.clone();
+            if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
+                // The largest part of most objects, and nothing that is read.
+                object.meta_mut().managed_fields = None;
+            }
+            writer.apply_watcher_event(&event);
+            // A list counts when it is complete.
+            (!matches!(event, Event::Init | Event::InitApply(_))).then_some(())
+        });
+        (store, events)
+    }
+
+    /// Watches a kind for as long as the stream is polled. One that the cluster does not serve is an empty list,
+    /// looked for again.
+    fn observe<K, C: Send + 'static>(
+        &self,
+        resource: ApiResource,
+        label: &str,
+        need: Need,
+        mut take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
+    ) -> BoxStream<'static, C>
+    where
+        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        let api = Api::<K>::all_with(self.client.clone(), &resource);
+        let (mut first, mut absent) = (Some((Arc::clone(&self.pending), self.listed.clone())), false);
+        let mut listed = move || {
+            if let Some((pending, all)) = first.take()
+                && pending.fetch_sub(1, Ordering::AcqRel) == 1
+            {
+                all.cancel();
+            }
+        };
+        let mut seen = move |event: watcher::Result<Event<K>>| match event {
+            Ok(event) => {
+                let change = take(&event);
+                if matches!(event, Event::InitDone) {
+                    absent = false;
+                    listed();
                 }
-                writer.apply_watcher_event(&Event::Init);
-                writer.apply_watcher_event(&Event::InitDone);
+                (change, Duration::ZERO)
+            }
+            Err(error) if is_absent(&error) => {
                 listed();
-                return (Some(Seen(None)), LOOK_AGAIN);
+                if std::mem::replace(&mut absent, true) {
+                    return (None, LOOK_AGAIN);
+                }
+                tracing::info!(
+                    kind = resource.kind,
+                    "the cluster does not serve this kind; looking for it from time to time"
+                );
+                take(&Event::Init);
+                (take(&Event::InitDone), LOOK_AGAIN)
             }
             Err(error) => {
-                tracing::warn!(kind = resource.kind, %error, "cannot watch; if this is forbidden, apply deploy/base/rbac.yaml");
-                return (None, LOOK_AGAIN);
+                if need == Need::Can && is_forbidden(&error) {
+                    listed();
+                }
+                let kind = &resource.kind;
+                tracing::warn!(kind, %error, "cannot watch; if this is forbidden, apply deploy/install.yaml again");
+                (None, LOOK_AGAIN)
             }
         };
-        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
-            // The largest part of most objects, and nothing that is read.
-            object.meta_mut().managed_fields = None;
-        }
-        writer.apply_watcher_event(&event);
-        let seen = match event {
-            Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) => Some(Seen(Some(object))),
-            Event::Init => None,
-            Event::InitDone => {
-                absent = false;
-                listed();
-                Some(Seen(None))
-            }
-        };
-        (seen, Duration::ZERO)
-    };
-    // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
-    // is tried.)
-    let events = watcher(api, config)
-        .flat_map(move |event| {
-            let (seen, pause) = take(event);
-            let pause = stream::once(tokio::time::sleep(pause)).filter_map(|()| std::future::ready(None));
-            stream::iter(seen).chain(pause)
-        })
-        .boxed();
-    (store, events)
+        // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
+        // is tried.)
+        watcher(api, watcher::Config::default().labels(label))
+            .flat_map(move |event| {
+                let (change, pause) = seen(event);
+                let pause = stream::once(tokio::time::sleep(pause)).filter_map(|()| std::future::ready(None));
+                stream::iter(change).chain(pause)
+            })
+            .boxed()
+    }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::annotations::{Annotations, MAPPING, METRICS_PORT, MONITORED_BY, Resources, STATSD_PORT, STATUS, Settings};
 use crate::policy::Policy;
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 use patch::{Patch, PodPatch, quoted};
 use pod::{Metadata, Pod};
 
@@ -57,7 +57,7 @@ pub struct Injection {
 }
 
 /// What becomes of a pod. There is no "deny": gwmon cannot refuse a pod.
-pub type Decision = Result<Injection, Refusal>;
+pub type Decision = Result<Injection, Finding>;
 
 /// Decides on a pod as the API server sends it.
 ///
@@ -76,7 +76,7 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
     let workload = match workload {
         Some(name) => name.to_owned(),
         None => workload_of(&pod.metadata).ok_or_else(|| {
-            Refusal::new(
+            Finding::new(
                 Reason::NoWorkload,
                 "no Deployment, StatefulSet or other controller owns this pod; annotate one of those",
             )
@@ -90,7 +90,7 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
         if let Some(holder) = pod.all_containers().find(|c| c.declares(port, protocol)) {
             let detail =
                 format!("container {} declares {protocol} port {port}; choose another with {key}", holder.name);
-            return Err(Refusal::new(Reason::PortInUse, detail));
+            return Err(Finding::new(Reason::PortInUse, detail));
         }
     }
 
@@ -123,25 +123,25 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
 }
 
 /// What forbids a sidecar whatever the gateway is.
-fn check_surroundings(pod: &Pod) -> Result<(), Refusal> {
+fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
     if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
-        return Err(Refusal::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
+        return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
     }
     if let Some(other) = pod.all_containers().find(|c| {
         matches!(c.image_parts().0.last(), Some(&("statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter")))
     }) {
         let detail =
             format!("container {} is a statsd exporter already; remove it and gwmon brings its own", other.name);
-        return Err(Refusal::new(Reason::ExistingExporter, detail));
+        return Err(Finding::new(Reason::ExistingExporter, detail));
     }
     if pod.spec.host_network {
         let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
-        return Err(Refusal::new(Reason::HostNetwork, detail));
+        return Err(Finding::new(Reason::HostNetwork, detail));
     }
     let selected = pod.spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
     let asked = pod.spec.os.as_ref().map(|os| &os.name);
     if [selected, asked].into_iter().flatten().any(|os| os == "windows") {
-        return Err(Refusal::new(Reason::WindowsPod, "the pod asks for Windows, for which there is no exporter image"));
+        return Err(Finding::new(Reason::WindowsPod, "the pod asks for Windows, for which there is no exporter image"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::annotations::Annotations;
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 /// Kubernetes takes `null` for "absent"; serde's `default` covers only the absent field.
 pub(crate) fn or_null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
@@ -81,7 +81,7 @@ impl<'a> Pod<'a> {
     ///
     /// # Errors
     /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
-    pub fn parse(json: &'a str) -> Result<Self, Refusal> {
+    pub fn parse(json: &'a str) -> Result<Self, Finding> {
         parse(json)
     }
 
@@ -92,13 +92,13 @@ impl<'a> Pod<'a> {
 }
 
 /// Reads a view of an object; on failure reads it again, more slowly, to name the field.
-pub(crate) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Refusal> {
+pub(crate) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Finding> {
     serde_json::from_str(json).map_err(|_| {
         let error = match serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(json)) {
             Err(error) => error.to_string(),
             Ok(_) => "trailing characters".to_owned(),
         };
-        Refusal::new(Reason::MalformedObject, error)
+        Finding::new(Reason::MalformedObject, error)
     })
 }
 
@@ -197,7 +197,7 @@ impl Container<'_> {
     ///
     /// # Errors
     /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
-    pub fn read_env(&self) -> Result<Vec<Env>, Refusal> {
+    pub fn read_env(&self) -> Result<Vec<Env>, Finding> {
         self.env.map_or_else(|| Ok(vec![]), |env| parse(env.get()))
     }
 

@@ -9,7 +9,7 @@ use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::{Injection, decide_for};
 use crate::annotations::{Annotations, COPIED, INJECT, Settings, VOCABULARY, ours};
 use crate::policy::Policy;
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 const TEMPLATE: [&str; 4] = ["spec", "template", "metadata", "annotations"];
 
@@ -41,7 +41,7 @@ pub struct WorkloadChange {
     /// The operations; none where the template is as it should be.
     pub patch: Patch,
     /// What its pods will get, where they ask for it.
-    pub pods: Result<Injection, Refusal>,
+    pub pods: Result<Injection, Finding>,
 }
 
 /// Decides on a Deployment, StatefulSet or DaemonSet as the API server sends it.
@@ -52,7 +52,7 @@ pub struct WorkloadChange {
 ///
 /// # Errors
 /// The reason why the workload stays as it is.
-pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Refusal> {
+pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
     let workload: Workload = parse(json)?;
     let own = workload.metadata.annotations.as_ref();
     let template = workload.spec.template.metadata;
@@ -96,7 +96,7 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Refusal> {
             "{} {} makes this object and would undo every change; give it {INJECT} as a pod annotation there",
             owner.kind, owner.name
         );
-        return Err(Refusal::new(Reason::ManagedWorkload, detail));
+        return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
     template.annotations = Some(after);
     let pod = Pod { metadata: template, spec: workload.spec.template.spec };

@@ -1,41 +1,67 @@
 //! What makes Prometheus scrape a gateway: the metrics Service and the ServiceMonitor. Pure.
 
+pub mod consumer;
 pub mod objects;
+pub mod operator;
 pub mod selection;
+pub mod selector;
 
 use serde_json::Value;
 
-use crate::reason::{Reason, Refusal};
-pub use objects::{Gateway, Owner};
-pub use selection::{Cluster, Consumer, Selection};
+use crate::labels::Labels;
+use crate::reason::{Finding, Reason};
+pub use consumer::Consumer;
+pub use objects::{Gateway, Owner, Source};
+pub use operator::Operator;
+pub use selection::{Cluster, Selection};
+use selection::{Placement, Wish};
 
 /// The objects of one gateway.
 #[derive(Debug)]
-pub struct Plan {
-    /// The metrics Service, in the workload's namespace.
-    pub service: Value,
-    /// The ServiceMonitor, or why none would be selected.
-    pub monitor: Result<Value, Refusal>,
-    /// Why the monitor looks as it does, in one sentence for a person.
+pub struct Plan<'c> {
+    /// The metrics Service, in the workload's namespace, where one is to be made.
+    pub service: Option<Value>,
+    /// The ServiceMonitors, or why none would be selected.
+    pub monitors: Result<Vec<Value>, Finding>,
+    /// What should be known, though the monitors are made.
+    pub warnings: Vec<Finding>,
+    /// Why the monitors look as they do, for a person.
     pub why: String,
+    /// Who is to read the monitors.
+    pub readers: Vec<&'c Consumer>,
 }
 
-/// Plans the objects of one gateway for what is known of the cluster's monitoring.
+/// Plans the objects of one gateway for what is known of the cluster's monitoring, and of the labels of other people's
+/// monitors beside it.
 ///
-/// Where there is no Prometheus object the monitor is planned without extra labels: other readers of
-/// ServiceMonitors (Grafana Alloy, the OpenTelemetry target allocator) take every one by default.
+/// Where nobody is known to read ServiceMonitors, one is planned with no labels but the user's: Grafana Alloy, for one,
+/// is configured by no object and takes every monitor by default.
 #[must_use]
-pub fn plan(gateway: &Gateway, cluster: &Cluster) -> Plan {
-    let service = objects::service(gateway);
-    match cluster.select(&gateway.namespace) {
-        Ok(selection) => {
-            let monitor = objects::service_monitor(gateway, &selection);
-            Plan { service, monitor: Ok(monitor), why: selection.why }
+pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, neighbours: &[Labels]) -> Plan<'c> {
+    let service = gateway.service();
+    let (hard, soft) = (gateway.hard_labels(), Gateway::soft_labels());
+    let wish = Wish { namespace: &gateway.namespace, target: &gateway.target, hard: &hard, soft: &soft, neighbours };
+    match cluster.select(&wish) {
+        Ok(Selection { placements, why, warnings, readers }) => {
+            let monitors: Vec<_> = placements.iter().map(|place| gateway.service_monitor(place)).collect();
+            let rejected = readers.iter().find_map(|reader| {
+                let why = monitors.iter().find_map(|monitor| reader.rejects(monitor))?;
+                Some(Finding::new(
+                    Reason::MonitorRejected,
+                    format!("{reader}'s operator would reject the monitor: {why}"),
+                ))
+            });
+            Plan { service, monitors: rejected.map_or(Ok(monitors), Err), warnings, why, readers }
         }
-        Err(refusal) if refusal.reason == Reason::NoPrometheus => {
-            let selection = Selection::unknown(&gateway.namespace);
-            Plan { service, monitor: Ok(objects::service_monitor(gateway, &selection)), why: refusal.to_string() }
+        Err(finding) if finding.reason == Reason::NoPrometheus => {
+            let labels = soft.into_iter().chain(hard).collect();
+            let place = Placement { namespace: gateway.namespace.clone(), labels, suffix: String::new() };
+            let why = finding.detail.clone();
+            let monitors = Ok(vec![gateway.service_monitor(&place)]);
+            Plan { service, monitors, warnings: vec![finding], why, readers: vec![] }
         }
-        Err(refusal) => Plan { service, why: refusal.to_string(), monitor: Err(refusal) },
+        Err(finding) => {
+            Plan { service, why: finding.to_string(), monitors: Err(finding), warnings: vec![], readers: vec![] }
+        }
     }
 }

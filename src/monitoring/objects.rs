@@ -2,15 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::selection::Selection;
-use crate::annotations::{METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
+use super::selection::Placement;
+use crate::annotations::{Annotations, METRICS_FOR, MONITORED_BY, STATUS, Settings, Target, WORKLOAD_NAMESPACE};
+use crate::injection::Status;
 use crate::injection::exporter::PORT_NAME;
+use crate::labels::Labels;
+use crate::policy::Policy;
+use crate::reason::{Finding, Reason};
 
-/// The label that marks every object of gwmon's.
+/// The group and version of a ServiceMonitor, and its kind.
+pub const MONITOR: (&str, &str) = ("monitoring.coreos.com/v1", "ServiceMonitor");
+/// The group and version of a Service, and its kind.
+pub const SERVICE: (&str, &str) = ("v1", "Service");
+
+/// Says to people whose an object is. A Prometheus may ask for another value, so gwmon does not rely on it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gwmon");
 
 /// A workload's owner reference: where it goes, its objects follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     /// `apps/v1` and the like.
     pub api_version: String,
@@ -22,30 +31,97 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// One gateway, as its injected pods tell.
+/// What is scraped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Injected pods, at this port. They need a Service, which is made.
+    Pods {
+        /// The port of their `/metrics`.
+        metrics_port: u16,
+    },
+    /// A Service that is there, by its labels, at this named port.
+    Service {
+        /// Labels of the Service.
+        labels: Labels,
+        /// The name of its port.
+        port: &'static str,
+    },
+}
+
+/// One gateway, as its injected pods tell; or gwmon itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
     /// The workload's namespace.
     pub namespace: String,
     /// The name of its objects, and the value of its pods' label.
     pub monitor: String,
-    /// The port of its pods' `/metrics`.
-    pub metrics_port: u16,
+    /// What is scraped.
+    pub source: Source,
     /// How often to scrape, where the user says so.
     pub interval: Option<String>,
+    /// By whom.
+    pub target: Target,
+    /// Labels that the user wants on the monitor.
+    pub labels: Labels,
     /// Its workload; absent in a preview, where no UID is known.
     pub owner: Option<Owner>,
 }
 
 impl Gateway {
-    fn metadata(&self, namespace: &str) -> Value {
+    /// The gateway that an injected pod belongs to: the pod's annotations tell what was injected and what the user asks
+    /// for.
+    ///
+    /// # Errors
+    /// Where they cannot be read, which takes somebody who edits a running pod.
+    pub fn of_pod(
+        policy: &Policy,
+        namespace: &str,
+        monitor: &str,
+        pod: &Annotations,
+        owner: Option<Owner>,
+    ) -> Result<Self, Finding> {
+        let status = pod.get(STATUS).map_or("", String::as_str);
+        let status: Status = serde_json::from_str(status).map_err(|error| {
+            Finding::new(Reason::MalformedObject, format!("a pod's annotation {STATUS} cannot be read: {error}"))
+        })?;
+        let settings = Settings::parse(pod)?;
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            monitor: monitor.to_owned(),
+            source: Source::Pods { metrics_port: status.metrics_port },
+            interval: settings.interval,
+            target: settings.prometheus.unwrap_or_default(),
+            labels: settings.monitor_labels.unwrap_or_else(|| policy.monitor_labels.clone()),
+            owner,
+        })
+    }
+
+    /// The labels without which an object is not this gateway's.
+    fn marks(&self) -> Labels {
+        let marks = [(METRICS_FOR, &self.monitor), (WORKLOAD_NAMESPACE, &self.namespace)];
+        marks.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()
+    }
+
+    /// The monitor's labels that must stay: gwmon's marks and the user's own.
+    #[must_use]
+    pub fn hard_labels(&self) -> Labels {
+        self.labels.clone().into_iter().chain(self.marks()).collect()
+    }
+
+    /// The monitor's labels that give way to what a Prometheus asks for.
+    #[must_use]
+    pub fn soft_labels() -> Labels {
+        Labels::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])
+    }
+
+    fn metadata(&self, namespace: &str, suffix: &str, labels: &Labels) -> Value {
         let at_home = namespace == self.namespace;
         // Elsewhere, workloads of one name from several namespaces meet. A namespace's name has no dot.
-        let name = if at_home { self.monitor.clone() } else { format!("{}.{}", self.namespace, self.monitor) };
+        let away = if at_home { String::new() } else { format!("{}.", self.namespace) };
         let mut metadata = json!({
-            "name": name,
+            "name": format!("{away}{}{suffix}", self.monitor),
             "namespace": namespace,
-            "labels": {MANAGED_BY.0: MANAGED_BY.1, METRICS_FOR: self.monitor, WORKLOAD_NAMESPACE: self.namespace},
+            "labels": labels,
         });
         // An owner in another namespace would make the garbage collector delete the object.
         if let Some(owner) = self.owner.as_ref().filter(|_| at_home) {
@@ -55,44 +131,46 @@ impl Gateway {
         }
         metadata
     }
-}
 
-/// The metrics Service. Headless, since only discovery reads it. It selects injected pods only, so that a pod
-/// without the exporter is not a target that is always down. The target port is a number: a named port of a
-/// native sidecar is not resolved before Kubernetes 1.32 (R29).
-#[must_use]
-pub fn service(gateway: &Gateway) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": gateway.metadata(&gateway.namespace),
-        "spec": {
-            "clusterIP": "None",
-            "selector": {MONITORED_BY: gateway.monitor},
-            "ports": [{
-                "name": PORT_NAME,
-                "port": gateway.metrics_port,
-                "protocol": "TCP",
-                "targetPort": gateway.metrics_port,
-            }],
-        },
-    })
-}
+    /// The metrics Service, where one must be made. Headless, since only discovery reads it. It selects injected pods
+    /// only, so that a pod without the exporter is not a target that is always down. The target port is a number: a
+    /// named port of a native sidecar is not resolved before Kubernetes 1.32 (R29).
+    #[must_use]
+    pub fn service(&self) -> Option<Value> {
+        let Source::Pods { metrics_port } = self.source else { return None };
+        let labels = Self::soft_labels().into_iter().chain(self.marks()).collect();
+        Some(json!({
+            "apiVersion": SERVICE.0,
+            "kind": SERVICE.1,
+            "metadata": self.metadata(&self.namespace, "", &labels),
+            "spec": {
+                "clusterIP": "None",
+                "selector": {MONITORED_BY: self.monitor},
+                "ports": [{"name": PORT_NAME, "port": metrics_port, "protocol": "TCP", "targetPort": metrics_port}],
+            },
+        }))
+    }
 
-/// The ServiceMonitor. It selects the Service by a label that only gwmon sets, never by the gateway's own.
-#[must_use]
-pub fn service_monitor(gateway: &Gateway, selection: &Selection) -> Value {
-    let mut metadata = gateway.metadata(&selection.namespace);
-    for (key, value) in &selection.labels {
-        metadata["labels"][key] = json!(value);
+    /// The ServiceMonitor. It selects the made Service by a label that only gwmon sets, never by the gateway's own.
+    #[must_use]
+    pub fn service_monitor(&self, placement: &Placement) -> Value {
+        let (labels, port) = match &self.source {
+            Source::Pods { .. } => (Labels::from([(METRICS_FOR.to_owned(), self.monitor.clone())]), PORT_NAME),
+            Source::Service { labels, port } => (labels.clone(), *port),
+        };
+        let mut endpoint = json!({"port": port, "path": "/metrics"});
+        if let Some(interval) = &self.interval {
+            endpoint["interval"] = json!(interval);
+        }
+        let mut spec = json!({"selector": {"matchLabels": labels}, "endpoints": [endpoint]});
+        if placement.namespace != self.namespace {
+            spec["namespaceSelector"] = json!({"matchNames": [self.namespace]});
+        }
+        json!({
+            "apiVersion": MONITOR.0,
+            "kind": MONITOR.1,
+            "metadata": self.metadata(&placement.namespace, &placement.suffix, &placement.labels),
+            "spec": spec,
+        })
     }
-    let mut endpoint = json!({"port": PORT_NAME, "path": "/metrics"});
-    if let Some(interval) = &gateway.interval {
-        endpoint["interval"] = json!(interval);
-    }
-    let mut spec = json!({"selector": {"matchLabels": {METRICS_FOR: gateway.monitor}}, "endpoints": [endpoint]});
-    if selection.namespace != gateway.namespace {
-        spec["namespaceSelector"] = json!({"matchNames": [gateway.namespace]});
-    }
-    json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": metadata, "spec": spec})
 }

@@ -1,313 +1,441 @@
-//! Which Prometheus selects a ServiceMonitor, and what the monitor must look like for that: the predicate of
-//! prometheus-operator 0.93 (`pkg/prometheus/resource_selector.go` there), read from the live objects.
+//! Which Prometheus selects a ServiceMonitor, and where a monitor must live and what labels it must carry for that: the
+//! predicate of prometheus-operator 0.93 (`pkg/prometheus/resource_selector.go`, `pkg/operator/operator.go` there), and
+//! its inverse.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde::Deserialize;
-
-use crate::injection::pod::{or_null, parse};
-use crate::reason::{Reason, Refusal};
+use super::consumer::{Consumer, Reach};
+use super::operator::{Instance, Operator};
+use super::selector::{Selector, solve};
+use crate::annotations::Target;
+use crate::labels::Labels;
+use crate::reason::{Finding, Reason};
 
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// Labels of one object.
-pub type Labels = BTreeMap<String, String>;
-
-/// A `Prometheus` or `PrometheusAgent`: the fields that decide what it selects.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Consumer {
-    kind: String,
-    metadata: ConsumerMetadata,
-    #[serde(default, deserialize_with = "or_null")]
-    spec: ConsumerSpec,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConsumerMetadata {
-    name: String,
-    #[serde(default, deserialize_with = "or_null")]
-    namespace: String,
-    deletion_timestamp: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConsumerSpec {
-    service_monitor_selector: Option<LabelSelector>,
-    service_monitor_namespace_selector: Option<LabelSelector>,
-    #[serde(default, deserialize_with = "or_null")]
-    ignore_namespace_selectors: bool,
-    enforced_namespace_label: Option<String>,
-    mode: Option<String>,
-}
-
-impl fmt::Display for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.metadata.namespace, self.metadata.name)
-    }
-}
-
-/// Where a monitor must live and which labels it must carry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// The monitor's namespace.
-    pub namespace: String,
-    /// The labels it needs beside gwmon's own.
-    pub labels: Labels,
-    /// Who asks for that and where it says so, in one sentence.
-    pub why: String,
-}
-
-impl Selection {
-    /// Nobody is known to select: the workload's namespace, no labels.
-    #[must_use]
-    pub fn unknown(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned(), labels: Labels::new(), why: String::new() }
-    }
-}
-
 /// What is known of a cluster's monitoring.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
-    /// Every `Prometheus` and `PrometheusAgent`.
+    /// Everything that reads ServiceMonitors.
     pub consumers: Vec<Consumer>,
+    /// The Prometheus Operators that were found. Where none was, one without restrictions is assumed.
+    pub operators: Vec<Operator>,
     /// The labels of every namespace.
     pub namespaces: BTreeMap<String, Labels>,
 }
 
+/// The condition of the predicate that fails first. In its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// An operator runs the consumer, and it reads ServiceMonitors at all.
+    Handled,
+    /// That operator sees the monitor's namespace.
+    Watched,
+    /// The namespace selector matches.
+    Namespace,
+    /// The label selector matches.
+    Labels,
+}
+
+/// Why a monitor is not selected: the first condition that fails, with both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// Which condition.
+    pub condition: Condition,
+    /// What is needed and what is there.
+    pub detail: String,
+}
+
+impl Unmet {
+    fn new(condition: Condition, detail: impl Into<String>) -> Self {
+        Self { condition, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// What is asked for: monitors for a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The gateway's namespace.
+    pub namespace: &'a str,
+    /// By whom to be selected.
+    pub target: &'a Target,
+    /// Labels that must stay as they are: gwmon's own and the user's.
+    pub hard: &'a Labels,
+    /// Labels that may give way.
+    pub soft: &'a Labels,
+    /// The labels of other people's monitors in the gateway's namespace: who reads those is preferred.
+    pub neighbours: &'a [Labels],
+}
+
+/// One monitor: where it lives and what it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The monitor's namespace.
+    pub namespace: String,
+    /// All of its labels.
+    pub labels: Labels,
+    /// Tells monitors of one gateway in one namespace apart; empty for the first.
+    pub suffix: String,
+}
+
+/// The monitors of one gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Selection<'c> {
+    /// One, where a single Prometheus is asked for or all of them can agree.
+    pub placements: Vec<Placement>,
+    /// Who asks for that and where it says so, for a person.
+    pub why: String,
+    /// What is done all the same and should be known.
+    pub warnings: Vec<Finding>,
+    /// Who is to read the monitors.
+    pub readers: Vec<&'c Consumer>,
+}
+
+/// A consumer that could be satisfied, and how.
+struct Candidate<'c> {
+    consumer: &'c Consumer,
+    namespace: String,
+    labels: Labels,
+    why: String,
+}
+
 impl Cluster {
-    /// Finds the Prometheus for a gateway in this namespace, and what it asks for. Where several would do, one
-    /// that reads the gateway's own namespace comes first, then a `Prometheus` before an agent, then the name.
+    /// The predicate: whether this consumer selects a monitor with these labels in this namespace.
     ///
     /// # Errors
-    /// [`Reason::NoPrometheus`] where there is none at all; [`Reason::NotSelected`] with the condition that
-    /// failed on each.
-    pub fn select(&self, namespace: &str) -> Result<Selection, Refusal> {
-        if self.consumers.is_empty() {
-            return Err(Refusal::new(Reason::NoPrometheus, "no Prometheus or PrometheusAgent object was found"));
+    /// The first condition that fails.
+    pub fn selects(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+        if consumer.paused {
+            return Err(Unmet::new(
+                Condition::Handled,
+                "is paused (spec.paused), so its configuration stays as it was",
+            ));
         }
-        let mut obstacles = Vec::new();
+        self.would_select(consumer, namespace, labels)
+    }
+
+    /// As [`Self::selects`], once nothing is paused any more.
+    fn would_select(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+        let watchers = self.watchers(consumer)?;
+        self.reads(consumer, &watchers, namespace)?;
+        let field = consumer.selector_field;
+        let unmet = |mismatch| Unmet::new(Condition::Labels, format!("{field} {mismatch}"));
+        consumer.selector.check(labels).map_err(unmet)
+    }
+
+    /// Condition 1: the operators that run this consumer. Empty where none is known to restrict it.
+    fn watchers(&self, consumer: &Consumer) -> Result<Vec<&Operator>, Unmet> {
+        if let Some(obstacle) = &consumer.obstacle {
+            return Err(Unmet::new(Condition::Handled, obstacle));
+        }
+        if !consumer.kind.is_operated() || self.operators.is_empty() {
+            return Ok(vec![]);
+        }
+        let instance = Instance {
+            namespace: &consumer.namespace,
+            labels: &consumer.labels,
+            controller_id: &consumer.controller_id,
+        };
+        let mut refusals = Vec::new();
         let mut found = Vec::new();
-        for consumer in &self.consumers {
-            match self.solve(consumer, namespace) {
-                Ok(selection) => {
-                    let rank = (selection.namespace != namespace, consumer.kind.as_str(), consumer.key());
-                    found.push((rank, selection));
-                }
-                Err(obstacle) => obstacles.push(format!("{consumer}: {obstacle}")),
+        for operator in &self.operators {
+            match operator.handles(&instance) {
+                Ok(()) => found.push(operator),
+                Err(why) => refusals.push(why),
             }
         }
-        match found.into_iter().min_by_key(|(rank, _)| *rank) {
-            Some((_, selection)) => Ok(selection),
-            None => Err(Refusal::new(Reason::NotSelected, obstacles.join("; "))),
+        if found.is_empty() { Err(Unmet::new(Condition::Handled, refusals.join(" and "))) } else { Ok(found) }
+    }
+
+    /// Conditions 2 and 3: monitors in this namespace are seen.
+    fn reads(&self, consumer: &Consumer, watchers: &[&Operator], namespace: &str) -> Result<(), Unmet> {
+        if let Some(operator) = watchers.first()
+            && !watchers.iter().any(|operator| operator.watches(namespace))
+        {
+            let detail = format!(
+                "operator {} does not watch {namespace} (its --namespaces or --deny-namespaces)",
+                operator.name
+            );
+            return Err(Unmet::new(Condition::Watched, detail));
+        }
+        if consumer.allowed.as_ref().is_some_and(|names| !names.contains(namespace))
+            || consumer.denied.contains(namespace)
+        {
+            let detail = format!("does not watch {namespace} (its allowNamespaces or denyNamespaces)");
+            return Err(Unmet::new(Condition::Watched, detail));
+        }
+        let field = consumer.reach_field;
+        match &consumer.reach {
+            Reach::Own if namespace == consumer.namespace => Ok(()),
+            Reach::Own => {
+                let detail = format!(
+                    "{field} is absent, which needs namespace {}, the monitor is in {namespace}",
+                    consumer.namespace
+                );
+                Err(Unmet::new(Condition::Namespace, detail))
+            }
+            Reach::Matching(selector) => selector.check(&self.namespace_labels(namespace)).map_err(|mismatch| {
+                Unmet::new(Condition::Namespace, format!("{field} {mismatch} on namespace {namespace}"))
+            }),
         }
     }
 
-    /// What one consumer asks for, or the condition that nothing gwmon writes could meet.
-    fn solve(&self, consumer: &Consumer, namespace: &str) -> Result<Selection, String> {
-        let selector = consumer.eligible()?;
-        let (home, whence) = self.home(consumer, namespace)?;
-        let labels: Labels = selector.match_labels.clone().unwrap_or_default();
-        if !matches(selector, &labels) {
-            return Err("spec.serviceMonitorSelector.matchExpressions asks for more than matchLabels give".to_owned());
+    /// A namespace that was not told of, as in a preview, has at least the label that all have since Kubernetes 1.22.
+    fn namespace_labels(&self, namespace: &str) -> Labels {
+        let known = self.namespaces.get(namespace).cloned();
+        known.unwrap_or_else(|| Labels::from([(NAMESPACE_NAME.to_owned(), namespace.to_owned())]))
+    }
+
+    /// Finds who is to read the gateway's monitors, and what that takes.
+    ///
+    /// # Errors
+    /// [`Reason::NoPrometheus`] where there is no reader at all, [`Reason::PrometheusNotFound`] where the one that is
+    /// asked for is not there, [`Reason::NotSelected`] with the condition that cannot be met on each.
+    pub fn select<'c>(&'c self, wish: &Wish) -> Result<Selection<'c>, Finding> {
+        let asked = self.asked_for(wish.target)?;
+        let mut candidates = Vec::new();
+        let mut obstacles = Vec::new();
+        for &consumer in &asked {
+            match self.candidate(consumer, wish) {
+                Ok(candidate) => candidates.push(candidate),
+                Err(why) => obstacles.push(Finding::new(Reason::NotSelected, format!("{consumer} {why}"))),
+            }
         }
-        let asks = if labels.is_empty() {
+        if candidates.is_empty() {
+            let all: Vec<_> = obstacles.into_iter().map(|obstacle| obstacle.detail).collect();
+            return Err(Finding::new(Reason::NotSelected, all.join("; ")));
+        }
+        let rank = |candidate: &Candidate| {
+            let reads_neighbours =
+                wish.neighbours.iter().any(|labels| self.selects(candidate.consumer, wish.namespace, labels).is_ok());
+            (Reverse(candidate.namespace == wish.namespace), Reverse(reads_neighbours), candidate.consumer.kind)
+        };
+        candidates.sort_by_cached_key(|candidate| {
+            let (namespace, name) = candidate.consumer.key();
+            (rank(candidate), namespace.to_owned(), name.to_owned())
+        });
+        let mut warnings = Vec::new();
+        if *wish.target == Target::All {
+            warnings = obstacles;
+        } else {
+            let tied: Vec<_> =
+                candidates.iter().filter(|c| rank(c) == rank(&candidates[0])).map(|c| c.consumer.to_string()).collect();
+            if tied.len() > 1 {
+                let detail = format!(
+                    "{} would do equally well, and the first was taken; choose with {}",
+                    tied.join(", "),
+                    crate::annotations::PROMETHEUS
+                );
+                warnings.push(Finding::new(Reason::AmbiguousPrometheus, detail));
+            }
+            candidates.truncate(1);
+        }
+
+        let placements = partition(&candidates, wish);
+        self.check(&candidates, &placements)?;
+        for candidate in &candidates {
+            self.warn(candidate, wish, &mut warnings);
+        }
+        warn_ownership(&placements, wish, &mut warnings);
+        let readers: Vec<_> = candidates.iter().map(|candidate| candidate.consumer).collect();
+        self.warn_collateral(&readers, &placements, &mut warnings);
+        Ok(Selection {
+            placements,
+            why: candidates.iter().map(|candidate| candidate.why.as_str()).collect::<Vec<_>>().join("; "),
+            warnings,
+            readers,
+        })
+    }
+
+    fn asked_for(&self, target: &Target) -> Result<Vec<&Consumer>, Finding> {
+        if self.consumers.is_empty() {
+            return Err(Finding::new(
+                Reason::NoPrometheus,
+                "the cluster has no Prometheus or other object that reads ServiceMonitors",
+            ));
+        }
+        let Target::Named { namespace, name } = target else { return Ok(self.consumers.iter().collect()) };
+        let named: Vec<_> = self.consumers.iter().filter(|c| c.key() == (namespace, name)).collect();
+        if named.is_empty() {
+            let there: Vec<_> = self.consumers.iter().map(ToString::to_string).collect();
+            let detail = format!(
+                "{}: {namespace}/{name} names none of the cluster's: {}",
+                crate::annotations::PROMETHEUS,
+                there.join(", ")
+            );
+            return Err(Finding::new(Reason::PrometheusNotFound, detail));
+        }
+        Ok(named)
+    }
+
+    /// What it takes for this consumer to select a monitor for the gateway, and to reach its pods with it.
+    fn candidate<'c>(&self, consumer: &'c Consumer, wish: &Wish) -> Result<Candidate<'c>, String> {
+        let unmet = |unmet: Unmet| unmet.detail;
+        let watchers = self.watchers(consumer).map_err(unmet)?;
+        let (home, own) = (wish.namespace, consumer.namespace.as_str());
+        let (namespace, whence) = match self.reads(consumer, &watchers, home) {
+            Ok(()) => (home, "and reads this namespace".to_owned()),
+            Err(here) => {
+                // What an operator is told not to look at, a monitor elsewhere must not bring in.
+                let there = if here.condition == Condition::Watched {
+                    Err(here.clone())
+                } else {
+                    self.reads(consumer, &watchers, own)
+                };
+                let advice = self.advice(consumer, home);
+                if there.is_err() {
+                    return Err(format!("{here}{advice}"));
+                }
+                if consumer.ignore_namespace_selectors {
+                    return Err(format!(
+                        "{here}, and a monitor in {own} would not reach {home} (spec.ignoreNamespaceSelectors){advice}"
+                    ));
+                }
+                (own, format!("and reads its own namespace, not {home} ({}){advice}", consumer.reach_field))
+            }
+        };
+        let labels = solve(&[&consumer.selector], wish.hard, wish.soft)
+            .map_err(|why| format!("{}: {why}", consumer.selector_field))?;
+        let asks = if consumer.selector.is_empty() {
             "takes ServiceMonitors with any labels".to_owned()
         } else {
-            let wanted: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            format!("asks for {} (spec.serviceMonitorSelector)", wanted.join(","))
+            format!("asks for {} ({})", consumer.selector, consumer.selector_field)
         };
-        Ok(Selection { why: format!("{consumer} {asks} {whence}"), namespace: home, labels })
+        Ok(Candidate { consumer, namespace: namespace.to_owned(), labels, why: format!("{consumer} {asks} {whence}") })
     }
 
-    /// The namespace for the monitor: the gateway's own where this consumer reads it, else the consumer's.
-    fn home(&self, consumer: &Consumer, namespace: &str) -> Result<(String, &'static str), String> {
-        let own = &consumer.metadata.namespace;
-        let reads = |candidate: &str| match &consumer.spec.service_monitor_namespace_selector {
-            None => candidate == own,
-            Some(selector) => match self.namespaces.get(candidate) {
-                Some(labels) => matches(selector, labels),
-                // Not told of, as in a preview: every namespace has at least this label since Kubernetes 1.22.
-                None => matches(selector, &Labels::from([(NAMESPACE_NAME.to_owned(), candidate.to_owned())])),
-            },
-        };
-        if reads(namespace) {
-            return Ok((namespace.to_owned(), "and reads this namespace"));
+    /// How a person could have the gateway's namespace read. gwmon itself labels no namespaces.
+    fn advice(&self, consumer: &Consumer, namespace: &str) -> String {
+        let Reach::Matching(selector) = &consumer.reach else { return String::new() };
+        let has = self.namespace_labels(namespace);
+        let Ok(needed) = solve(&[selector], &Labels::new(), &has) else { return String::new() };
+        if needed.get(NAMESPACE_NAME) != has.get(NAMESPACE_NAME) {
+            return String::new();
         }
-        if !reads(own) {
-            return Err(format!(
-                "spec.serviceMonitorNamespaceSelector matches neither namespace {namespace} nor its own"
-            ));
+        let change: Vec<_> = needed
+            .iter()
+            .filter(|(key, value)| has.get(*key) != Some(value))
+            .map(|(key, value)| format!("{key}={value}"))
+            .chain(has.keys().filter(|key| !needed.contains_key(*key)).map(|key| format!("{key}-")))
+            .collect();
+        if change.is_empty() {
+            return String::new();
         }
-        if consumer.spec.ignore_namespace_selectors {
-            return Err(format!(
-                "reads monitors in {own} only, and spec.ignoreNamespaceSelectors keeps those to pods there"
-            ));
-        }
-        if let Some(label) = &consumer.spec.enforced_namespace_label {
-            return Err(format!(
-                "does not read {namespace}, and spec.enforcedNamespaceLabel would set {label}={own} on its series"
-            ));
-        }
-        Ok((own.clone(), "in its own namespace (spec.serviceMonitorNamespaceSelector)"))
-    }
-}
-
-impl Consumer {
-    /// Reads a `Prometheus` or `PrometheusAgent` from its JSON.
-    ///
-    /// # Errors
-    /// [`Reason::MalformedObject`], naming the field.
-    pub fn parse(json: &str) -> Result<Self, Refusal> {
-        parse(json)
+        format!("; to have it read, kubectl label namespace {namespace} {}", change.join(" "))
     }
 
-    /// `namespace/name`.
-    fn key(&self) -> (&str, &str) {
-        (&self.metadata.namespace, &self.metadata.name)
-    }
-
-    /// The selector of a consumer that takes ServiceMonitors at all. An absent selector takes none, an empty
-    /// one takes every one.
-    fn eligible(&self) -> Result<&LabelSelector, String> {
-        if self.metadata.deletion_timestamp.is_some() {
-            return Err("is being deleted".to_owned());
-        }
-        if self.spec.mode.as_deref() == Some("DaemonSet") {
-            return Err("runs as a DaemonSet, which takes PodMonitors only".to_owned());
-        }
-        self.spec
-            .service_monitor_selector
-            .as_ref()
-            .ok_or_else(|| "has no spec.serviceMonitorSelector, so it selects none".to_owned())
-    }
-}
-
-/// `metav1.LabelSelectorAsSelector`: all conditions must hold; `NotIn` also holds where the key is absent.
-fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
-    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    equal
-        && selector.match_expressions.iter().flatten().all(|expression| {
-            let value = labels.get(&expression.key);
-            let among = || value.is_some_and(|v| expression.values.iter().flatten().any(|allowed| allowed == v));
-            match expression.operator.as_str() {
-                "In" => among(),
-                "NotIn" => !among(),
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
+    /// The last look at what is about to be written: it must be selected by whom it is for.
+    fn check(&self, candidates: &[Candidate], placements: &[Placement]) -> Result<(), Finding> {
+        for Candidate { consumer, .. } in candidates {
+            let mut tried = placements.iter().map(|p| self.would_select(consumer, &p.namespace, &p.labels));
+            if !tried.any(|selected| selected.is_ok()) {
+                return Err(Finding::new(
+                    Reason::NotSelected,
+                    format!("{consumer} would not select what was planned for it"),
+                ));
             }
-        })
+        }
+        Ok(())
+    }
+
+    /// What will not be as a person would expect.
+    fn warn(&self, candidate: &Candidate, wish: &Wish, warnings: &mut Vec<Finding>) {
+        let Candidate { consumer, namespace, .. } = candidate;
+        let mut warn = |reason, detail| warnings.push(Finding::new(reason, detail));
+        if consumer.paused {
+            warn(
+                Reason::PrometheusPaused,
+                format!("{consumer} is paused (spec.paused) and takes up no monitor until it is not"),
+            );
+        }
+        if let Some(label) = consumer.enforced_namespace_label.as_ref().filter(|_| namespace != wish.namespace) {
+            let detail = format!(
+                "{consumer} sets {label}={namespace} on every series of this monitor (spec.enforcedNamespaceLabel), though its pods are in {}",
+                wish.namespace
+            );
+            warn(Reason::NamespaceLabelEnforced, detail);
+        }
+        if let Some(class) = &consumer.default_class {
+            let detail = format!(
+                "{consumer} scrapes with TLS unless a monitor names another class (spec.scrapeClasses, default {class}); the exporter speaks plain HTTP"
+            );
+            warn(Reason::ScrapeClassTls, detail);
+        }
+        if !consumer.kind.is_operated() {
+            return;
+        }
+        for flag in self.operators.iter().flat_map(|operator| &operator.unread) {
+            warn(
+                Reason::OperatorUnknown,
+                format!("a flag of the operator cannot be read and is taken as absent: {flag}"),
+            );
+        }
+    }
+
+    /// Who else takes the gateway's series, and who takes them twice.
+    fn warn_collateral(&self, readers: &[&Consumer], placements: &[Placement], warnings: &mut Vec<Finding>) {
+        for consumer in &self.consumers {
+            let selected =
+                placements.iter().filter(|p| self.selects(consumer, &p.namespace, &p.labels).is_ok()).count();
+            let asked = readers.iter().any(|reader| std::ptr::eq(*reader, consumer));
+            if selected > usize::from(asked) {
+                let detail = if asked {
+                    format!("{consumer} selects {selected} monitors of this gateway and scrapes it as often")
+                } else {
+                    format!("{consumer} selects this gateway's monitor as well, so its series are stored there too")
+                };
+                warnings.push(Finding::new(Reason::AlsoSelected, detail));
+            }
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn cluster(specs: &[Value]) -> Cluster {
-        let consumer = |(i, spec): (usize, &Value)| {
-            let prometheus = json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": format!("p{i}")}, "spec": spec});
-            Consumer::parse(&prometheus.to_string()).unwrap()
-        };
-        let named =
-            |name: &str| (name.to_owned(), Labels::from([("kubernetes.io/metadata.name".to_owned(), name.to_owned())]));
-        Cluster {
-            consumers: specs.iter().enumerate().map(consumer).collect(),
-            namespaces: BTreeMap::from([named("edge"), named("monitoring")]),
-        }
-    }
-
-    fn select(spec: Value) -> Result<(String, Labels), String> {
-        let selected = cluster(&[spec]).select("edge");
-        selected.map(|s| (s.namespace, s.labels)).map_err(|refusal| {
-            assert_eq!(refusal.reason, Reason::NotSelected);
-            refusal.detail
-        })
-    }
-
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-    }
-
-    const ALL: fn() -> Value = || json!({});
-
-    #[test]
-    fn l1_an_absent_selector_selects_nothing() {
-        for spec in [json!({}), json!({"serviceMonitorSelector": null, "serviceMonitorNamespaceSelector": {}})] {
-            assert!(select(spec).unwrap_err().contains("selects none"));
-        }
-    }
-
-    #[test]
-    fn l2_an_empty_selector_needs_no_label() {
-        let spec = json!({"serviceMonitorSelector": {}, "serviceMonitorNamespaceSelector": ALL()});
-        assert_eq!(select(spec).unwrap(), ("edge".to_owned(), labels(&[])));
-    }
-
-    #[test]
-    fn l3_l4_match_labels_are_what_the_monitor_gets() {
-        for (key, value) in [("release", "prometheus"), ("ambassador", "monitoring")] {
-            let spec = json!({"serviceMonitorSelector": {"matchLabels": {key: value}}, "serviceMonitorNamespaceSelector": ALL()});
-            assert_eq!(select(spec).unwrap(), ("edge".to_owned(), labels(&[(key, value)])));
-        }
-    }
-
-    #[test]
-    fn l11_not_in_alone_needs_no_label() {
-        let not_in = json!({"matchExpressions": [{"key": "user", "operator": "NotIn", "values": ["false"]}]});
-        let spec = json!({"serviceMonitorSelector": not_in, "serviceMonitorNamespaceSelector": ALL()});
-        assert_eq!(select(spec).unwrap().1, labels(&[]));
-    }
-
-    #[test]
-    fn n1_n2_n3_a_prometheus_that_reads_its_own_namespace_only() {
-        let spec = |extra: &Value| {
-            let mut spec = json!({"serviceMonitorSelector": {}});
-            json_patch::merge(&mut spec, extra);
-            spec
-        };
-        assert_eq!(select(spec(&json!({}))).unwrap().0, "monitoring");
-        assert!(
-            select(spec(&json!({"ignoreNamespaceSelectors": true}))).unwrap_err().contains("ignoreNamespaceSelectors")
+/// As few monitors as a greedy search finds: consumers that read one namespace share one where some labels satisfy all.
+fn partition(candidates: &[Candidate], wish: &Wish) -> Vec<Placement> {
+    let mut placements: Vec<(Placement, Vec<&Selector>)> = Vec::new();
+    for candidate in candidates {
+        let shared = placements.iter_mut().filter(|(place, _)| place.namespace == candidate.namespace).find_map(
+            |(place, selectors)| {
+                let joint: Vec<_> = selectors.iter().copied().chain([&candidate.consumer.selector]).collect();
+                place.labels = solve(&joint, wish.hard, wish.soft).ok()?;
+                *selectors = joint;
+                Some(())
+            },
         );
-        assert!(
-            select(spec(&json!({"enforcedNamespaceLabel": "namespace"})))
-                .unwrap_err()
-                .contains("enforcedNamespaceLabel")
-        );
+        if shared.is_none() {
+            let before = placements.iter().filter(|(place, _)| place.namespace == candidate.namespace).count();
+            let place = Placement {
+                namespace: candidate.namespace.clone(),
+                labels: candidate.labels.clone(),
+                suffix: if before == 0 { String::new() } else { format!("-{}", before + 1) },
+            };
+            placements.push((place, vec![&candidate.consumer.selector]));
+        }
     }
+    placements.into_iter().map(|(place, _)| place).collect()
+}
 
-    #[test]
-    fn n4_n5_n6_namespaces_by_label() {
-        let by = |name: &str| {
-            let expression = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": [name]});
-            json!({"serviceMonitorSelector": {}, "serviceMonitorNamespaceSelector": {"matchExpressions": [expression]}})
-        };
-        assert_eq!(select(by("edge")).unwrap().0, "edge");
-        assert_eq!(select(by("monitoring")).unwrap().0, "monitoring");
-        assert!(select(by("other")).unwrap_err().contains("neither namespace edge"));
-    }
-
-    #[test]
-    fn p3_an_agent_daemon_set_takes_no_service_monitor() {
-        let spec = json!({"serviceMonitorSelector": {}, "mode": "DaemonSet"});
-        assert!(select(spec).unwrap_err().contains("PodMonitor"));
-    }
-
-    #[test]
-    fn the_one_that_reads_the_gateways_namespace_comes_first_and_every_obstacle_is_told() {
-        let own = json!({"serviceMonitorSelector": {"matchLabels": {"a": "1"}}});
-        let all = json!({"serviceMonitorSelector": {"matchLabels": {"b": "2"}}, "serviceMonitorNamespaceSelector": {}});
-        let selection = cluster(&[own, all]).select("edge").unwrap();
-        assert_eq!(selection.labels, labels(&[("b", "2")]));
-        assert!(selection.why.contains("Prometheus monitoring/p1 asks for b=2"), "{}", selection.why);
-
-        let refusal = cluster(&[json!({}), json!({"mode": "DaemonSet"})]).select("edge").unwrap_err();
-        assert!(refusal.detail.contains("p0: ") && refusal.detail.contains("p1: "), "{refusal}");
-        assert_eq!(Cluster::default().select("edge").unwrap_err().reason, Reason::NoPrometheus);
+/// Labels by which a GitOps tool takes an object for its own, and may remove it.
+fn warn_ownership(placements: &[Placement], wish: &Wish, warnings: &mut Vec<Finding>) {
+    let is_ownership = |key: &str, value: &str| match key {
+        "app.kubernetes.io/managed-by" => value == "Helm",
+        "app.kubernetes.io/instance" | "argocd.argoproj.io/instance" => true,
+        _ => key.starts_with("kustomize.toolkit.fluxcd.io/") || key.starts_with("helm.toolkit.fluxcd.io/"),
+    };
+    for (key, value) in placements.iter().flat_map(|place| &place.labels) {
+        if is_ownership(key, value) && !wish.hard.contains_key(key) {
+            let detail = format!(
+                "the Prometheus asks for label {key}={value}, by which Argo CD, Flux or Helm may take the monitor for their own and remove it"
+            );
+            warnings.push(Finding::new(Reason::OwnershipLabel, detail));
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::injection::patch::{Patch, quoted};
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 /// What the API server asks about. The object is not decoded here.
 #[derive(Debug, Deserialize)]
@@ -66,7 +66,7 @@ pub struct BadReview {
     /// Where it can still be read, the API server gets a reply to it: allowed, with the reason.
     pub uid: Option<String>,
     /// What is wrong with it.
-    pub refusal: Refusal,
+    pub refusal: Finding,
 }
 
 impl<'a> Request<'a> {
@@ -97,7 +97,7 @@ impl BadReview {
     /// What can be said of a body, of which this may be only the front.
     #[must_use]
     pub fn of(body: &[u8], reason: Reason, detail: String) -> Self {
-        Self { uid: uid_of(body), refusal: Refusal::new(reason, detail) }
+        Self { uid: uid_of(body), refusal: Finding::new(reason, detail) }
     }
 }
 
@@ -174,7 +174,7 @@ impl Reply {
 
     /// Tells the user, whose kubectl prints it.
     #[must_use]
-    pub fn warn(mut self, refusal: &Refusal) -> Self {
+    pub fn warn(mut self, refusal: &Finding) -> Self {
         let mut warning = format!("gwmon: {refusal}");
         // The API server cuts a warning after 256 characters; so that nobody takes half a sentence for a whole.
         if let Some((cut, _)) = warning.char_indices().nth(255) {
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_long_warning_is_cut_visibly() {
-        let reply = Reply::allow("u").warn(&Refusal::new(Reason::NoGateway, "ü".repeat(500)));
+        let reply = Reply::allow("u").warn(&Finding::new(Reason::NoGateway, "ü".repeat(500)));
         assert_eq!(reply.warnings[0].chars().count(), 256);
         assert!(reply.warnings[0].ends_with('…'));
     }

@@ -19,7 +19,7 @@ use crate::injection::patch::Patch;
 use crate::injection::{self, workload};
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 /// More than any object that fits into etcd, twice (an UPDATE carries two).
 const BODY_LIMIT: usize = 8 << 20;
@@ -172,7 +172,7 @@ impl Admission {
         if let Some(patch) = &patch {
             reply = reply.patch(patch);
         }
-        if let Some(refusal) = refusal.filter(Refusal::is_warning) {
+        if let Some(refusal) = refusal.filter(Finding::is_warning) {
             reply = reply.warn(&refusal);
         }
         Ok(reply)
@@ -192,15 +192,15 @@ impl Admission {
     }
 
     /// The patch, and what stands against the pods being injected.
-    fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Option<Refusal>), Refusal> {
+    fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Option<Finding>), Finding> {
         if !route.expects(request) {
             let what = format!("{} of {}/{}", request.operation, request.kind.group, request.kind.kind);
             let detail =
                 format!("{what} is not for /mutate/{}; mend the webhook configuration's rules", route.as_str());
-            return Err(Refusal::new(Reason::UnexpectedObject, detail));
+            return Err(Finding::new(Reason::UnexpectedObject, detail));
         }
         let object =
-            request.object.ok_or_else(|| Refusal::new(Reason::MalformedObject, "request.object is missing"))?.get();
+            request.object.ok_or_else(|| Finding::new(Reason::MalformedObject, "request.object is missing"))?.get();
         match route {
             Route::Pods => injection::decide(&self.policy, object).map(|injection| (injection.patch, None)),
             Route::Workloads => workload::decide(&self.policy, object).map(|change| (change.patch, change.pods.err())),

@@ -5,7 +5,7 @@ use super::{Gateway, Telling};
 use crate::annotations::{STATSD_PORT, Settings, Version};
 use crate::injection::patch::ContainerPatch;
 use crate::injection::pod::{Container, Env};
-use crate::reason::{Reason, Refusal, shown};
+use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: Gateway = Gateway { name: "ambassador", recognise, tell };
 
@@ -29,17 +29,17 @@ fn recognise(container: &Container) -> bool {
         )
 }
 
-fn tell(container: &Container, settings: &Settings) -> Result<Telling, Refusal> {
+fn tell(container: &Container, settings: &Settings) -> Result<Telling, Finding> {
     let (_, tag) = container.image_parts();
     // A digest or a name such as `latest` tells nothing: taken for a version of this decade.
     if let Some(version) = tag.and_then(|tag| tag.parse::<Version>().ok()).filter(|v| *v < DOG_STATSD_SINCE) {
         let detail = format!("Ambassador {version} has no {DOG}; gwmon needs {DOG_STATSD_SINCE} or newer");
-        return Err(Refusal::new(Reason::UnsupportedVersion, detail));
+        return Err(Finding::new(Reason::UnsupportedVersion, detail));
     }
     if let Some(port) = settings.statsd_port.filter(|port| *port != PORT) {
         let detail =
             format!("{STATSD_PORT}: \"{port}\" cannot be: Ambassador sends to port {PORT} and no other; remove it");
-        return Err(Refusal::new(Reason::InvalidAnnotation, detail));
+        return Err(Finding::new(Reason::InvalidAnnotation, detail));
     }
     let env = container.read_env()?;
     let mut patch = ContainerPatch::default();
@@ -54,14 +54,14 @@ fn tell(container: &Container, settings: &Settings) -> Result<Telling, Refusal> 
     if !container.env_from.is_empty() && patch.env.iter().any(|(name, _)| *name == HOST) {
         let detail =
             format!("envFrom of container {} may set {HOST}; set it in env, to 127.0.0.1 for gwmon", container.name);
-        return Err(Refusal::new(Reason::HiddenEnvironment, detail));
+        return Err(Finding::new(Reason::HiddenEnvironment, detail));
     }
     Ok(Telling { statsd_port: PORT, patch })
 }
 
 /// Whether what the user has set goes with what gwmon needs. Ambassador takes `true` in any case, and nothing
 /// else, for on; the flush interval is the user's to choose.
-fn respect(container: &Container, name: &str, set: &Env) -> Result<(), Refusal> {
+fn respect(container: &Container, name: &str, set: &Env) -> Result<(), Finding> {
     let (value, from_elsewhere) = (set.value.as_deref().unwrap_or_default(), set.value_from.is_some());
     let (fits, needed) = match name {
         FLUSH => (true, ""),
@@ -73,7 +73,7 @@ fn respect(container: &Container, name: &str, set: &Env) -> Result<(), Refusal> 
     }
     let found = if from_elsewhere { "from elsewhere (valueFrom)".to_owned() } else { format!("to {}", shown(value)) };
     let detail = format!("container {} sets {name} {found}; remove it or set it to {needed}", container.name);
-    Err(Refusal::new(Reason::ExistingStatsd, detail))
+    Err(Finding::new(Reason::ExistingStatsd, detail))
 }
 
 #[cfg(test)]

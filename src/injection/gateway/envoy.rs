@@ -9,7 +9,7 @@ use super::{Gateway, Telling};
 use crate::annotations::{ENVOY_VERSION, Settings, Version};
 use crate::injection::patch::{ContainerPatch, Template};
 use crate::injection::pod::Container;
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 pub(super) const GATEWAY: Gateway = Gateway { name: "envoy", recognise, tell };
 
@@ -38,12 +38,12 @@ fn is_envoy(program: &str) -> bool {
     program.rsplit('/').next() == Some("envoy")
 }
 
-fn tell(container: &Container, settings: &Settings) -> Result<Telling, Refusal> {
+fn tell(container: &Container, settings: &Settings) -> Result<Telling, Finding> {
     let version = settings.envoy_version.or_else(|| image_version(container));
     if let Some(version) = version.filter(|v| *v < V3_SINCE) {
         let detail =
             format!("Envoy {version} is older than {V3_SINCE}; if the image tag misleads, set {ENVOY_VERSION}");
-        return Err(Refusal::new(Reason::UnsupportedVersion, detail));
+        return Err(Finding::new(Reason::UnsupportedVersion, detail));
     }
     let mut args = configuration(container)?;
     let statsd_port = settings.statsd_port.unwrap_or(PORT);
@@ -59,8 +59,8 @@ fn image_version(container: &Container) -> Option<Version> {
 
 /// Which arguments have to be repeated so that Envoy keeps its own configuration: those of the image's `CMD`
 /// where the pod writes none, since the first argument that a pod writes drops them.
-fn configuration(container: &Container) -> Result<Vec<String>, Refusal> {
-    let refuse = |reason, what: &str| Err(Refusal::new(reason, format!("container {}: {what}", container.name)));
+fn configuration(container: &Container) -> Result<Vec<String>, Finding> {
+    let refuse = |reason, what: &str| Err(Finding::new(reason, format!("container {}: {what}", container.name)));
     let args = container.args.as_deref().unwrap_or_default();
     let given: Vec<&str> = container.command.iter().chain(args).map(String::as_str).collect();
     let flags = match (container.command.as_slice(), args) {

@@ -6,7 +6,7 @@ mod envoy;
 use super::patch::ContainerPatch;
 use super::pod::{Container, Pod};
 use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, Settings};
-use crate::reason::{Reason, Refusal};
+use crate::reason::{Finding, Reason};
 
 /// A kind of gateway: how to recognise it and how to tell it to send statsd.
 pub struct Gateway {
@@ -18,7 +18,7 @@ pub struct Gateway {
     ///
     /// # Errors
     /// The reason why it cannot be told.
-    pub tell: fn(&Container, &Settings) -> Result<Telling, Refusal>,
+    pub tell: fn(&Container, &Settings) -> Result<Telling, Finding>,
 }
 
 /// How one gateway container is made to send statsd.
@@ -38,7 +38,7 @@ pub const ALL: &[Gateway] = &[ambassador::GATEWAY, envoy::GATEWAY];
 /// # Errors
 /// [`Reason::NoGateway`], [`Reason::AmbiguousGateway`] or [`Reason::ContainerNotFound`], with the annotation
 /// that settles it.
-pub fn find(pod: &Pod, settings: &Settings) -> Result<(usize, &'static Gateway), Refusal> {
+pub fn find(pod: &Pod, settings: &Settings) -> Result<(usize, &'static Gateway), Finding> {
     let containers = pod.spec.containers.as_deref().unwrap_or_default();
     let named = |name: &str| containers.iter().position(|c| c.name == name);
     let kind_of = |container: &Container| match settings.gateway {
@@ -48,7 +48,7 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(usize, &'static Gateway),
     if let Some(name) = &settings.container {
         let index = named(name).ok_or_else(|| {
             let there: Vec<_> = containers.iter().map(|c| c.name.as_str()).collect();
-            Refusal::new(
+            Finding::new(
                 Reason::ContainerNotFound,
                 format!("{CONTAINER}: no container {name:?}; there are {}", there.join(", ")),
             )
@@ -73,17 +73,17 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(usize, &'static Gateway),
         (several, _) => {
             let names: Vec<_> = several.iter().map(|(i, _)| containers[*i].name.as_str()).collect();
             let detail = format!("containers {} could each be the gateway; choose with {CONTAINER}", names.join(", "));
-            Err(Refusal::new(Reason::AmbiguousGateway, detail))
+            Err(Finding::new(Reason::AmbiguousGateway, detail))
         }
     }
 }
 
-fn no_gateway(containers: &str) -> Refusal {
+fn no_gateway(containers: &str) -> Finding {
     let detail = format!(
         "no gateway known in containers {containers}; say which with {GATEWAY} ({}) and {CONTAINER}",
         GATEWAYS.join(", ")
     );
-    Refusal::new(Reason::NoGateway, detail)
+    Finding::new(Reason::NoGateway, detail)
 }
 
 #[cfg(test)]

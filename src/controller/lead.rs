@@ -1,0 +1,76 @@
+//! One controller at a time: the replica that holds the Lease. The webhook serves on every replica.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use futures::future::{Either, select};
+use kube::{Client, Config};
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
+
+use super::Site;
+
+/// How long a leader that is gone without a word keeps others from taking over, in seconds.
+const DURATION: u64 = 10;
+/// It renews after [`DURATION`] less this. A renewal that takes longer than [`PATIENCE`] is lost, and with it the lead,
+/// before anybody else may take it: 5 + 3 < 10.
+const GRACE: u64 = 5;
+const PATIENCE: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs `work` for as long as this replica leads, until `stop` is done. Losing the lead drops the work where it stands.
+pub async fn lead<W: Future<Output = ()>>(
+    site: &Site,
+    identity: &str,
+    work: impl Fn() -> W,
+    stop: impl Future<Output = ()>,
+) {
+    let mut stop = pin!(stop);
+    loop {
+        let turn = pin!(turn(site, identity, &work));
+        match select(&mut stop, turn).await {
+            Either::Left(_) => break,
+            Either::Right((Ok(()), _)) => {}
+            Either::Right((Err(error), _)) => tracing::warn!("cannot lead: {error:#}"),
+        }
+        if let Either::Left(_) = select(&mut stop, pin!(tokio::time::sleep(RETRY))).await {
+            break;
+        }
+    }
+    // So that another replica need not wait. It finds nothing to release where this one did not lead.
+    if let Ok(manager) = manager(site, identity).await
+        && let Err(error) = manager.release().await
+    {
+        tracing::debug!("cannot release the Lease: {error}");
+    }
+}
+
+/// Waits for the lead and works until it is lost; an error where it cannot be kept or sought.
+async fn turn<W: Future<Output = ()>>(site: &Site, identity: &str, work: &impl Fn() -> W) -> Result<()> {
+    let manager = manager(site, identity).await?;
+    while !manager.changed().await? {}
+    tracing::info!(identity, "leading: this replica's controller writes");
+    // What renews the lead comes first: it must never wait for the work.
+    let (lost, work) = (pin!(manager.changed()), pin!(work()));
+    let lost = select(lost, work).await;
+    tracing::warn!(identity, "no longer leading");
+    match lost {
+        Either::Left((changed, _)) => changed.map(drop).context("lost the Lease"),
+        Either::Right(_) => Ok(()),
+    }
+}
+
+async fn manager(site: &Site, identity: &str) -> Result<LeaseManager> {
+    let mut config = Config::infer().await?;
+    (config.connect_timeout, config.read_timeout, config.write_timeout) =
+        (Some(PATIENCE), Some(PATIENCE), Some(PATIENCE));
+    LeaseManagerBuilder::new(Client::try_from(config)?, site.name.clone())
+        .with_namespace(site.namespace.clone())
+        .with_identity(identity)
+        .with_duration(DURATION)
+        .with_grace(GRACE)
+        .build()
+        .await
+        .with_context(|| format!("Lease {}/{}", site.namespace, site.name))
+}

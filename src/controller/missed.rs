@@ -1,0 +1,178 @@
+//! Pods that ask for injection and run without: made while no gwmon answered (R2), or by a template that nobody copied
+//! the annotation to. Looked for from time to time and page by page, since a watch would have to see every pod of the
+//! cluster; nothing is kept between two looks but what has been told. gwmon restarts nothing on its own (R3).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, ListParams};
+use serde_json::json;
+
+use super::GatewayKey;
+use super::plain;
+use super::reconcile::{Context, workload};
+use super::report::Told;
+use super::world::{Meta, api_resource};
+use crate::annotations::{INJECT, MONITORED_BY};
+use crate::injection::{self, monitor_name};
+use crate::monitoring::Owner;
+use crate::reason::{Finding, Reason};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_mins(5);
+const PAGE: u32 = 500;
+/// Where the shipped webhook configuration asks for no pods, besides gwmon's own namespace.
+const SYSTEM: &str = "kube-system";
+
+type Found = HashMap<(String, Owner), (usize, Finding)>;
+
+/// Looks, tells and counts, for ever.
+pub(super) async fn look(context: &Context) {
+    let mut told: HashMap<(String, Owner), Told> = HashMap::new();
+    loop {
+        match find(context).await {
+            Ok(found) => {
+                let missed = found.values().filter(|(_, finding)| finding.reason == Reason::MissedInjection);
+                let count: usize = missed.map(|(pods, _)| pods).sum();
+                context.metrics.missed_pods.set(i64::try_from(count).unwrap_or(i64::MAX));
+                told.retain(|workload, _| found.contains_key(workload));
+                for ((namespace, owner), (_, finding)) in found {
+                    let told = told.entry((namespace.clone(), owner.clone())).or_default();
+                    context.report.findings(&namespace, &owner, vec![finding], told).await;
+                }
+            }
+            Err(error) => tracing::warn!("cannot look for pods without injection: {error:#}"),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn find(context: &Context) -> Result<Found> {
+    let mut found = Found::new();
+    let asks = |object: &Meta| object.annotations().get(INJECT).is_some_and(|inject| inject == "true");
+    let elsewhere = |object: &Meta| {
+        let namespace = object.namespace().unwrap_or_default();
+        namespace != SYSTEM && namespace != context.site.namespace
+    };
+    // By controller: its pods are alike, so one of them is looked at whole.
+    let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
+    pages(context, "v1", "Pod", &format!("!{MONITORED_BY}"), |pod| {
+        let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+        if let Some(owner) =
+            controller.filter(|_| asks(&pod) && elsewhere(&pod) && pod.metadata.deletion_timestamp.is_none())
+        {
+            let key = (pod.namespace().unwrap_or_default(), owner.uid.clone());
+            pods.entry(key).or_insert_with(|| (owner.clone(), pod.name_any(), 0)).2 += 1;
+        }
+    })
+    .await?;
+    for ((namespace, _), (owner, pod, count)) in pods {
+        let Some(owner) = workload(&context.client, &namespace, owner).await? else { continue };
+        if let Some(finding) = about_pod(context, &namespace, &pod, &owner, count).await? {
+            found.insert((namespace, owner), (count, finding));
+        }
+    }
+    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
+        let mut annotated = Vec::new();
+        pages(context, "apps/v1", kind, "", |workload| {
+            let controlled = workload.owner_references().iter().any(|owner| owner.controller == Some(true));
+            if asks(&workload) && elsewhere(&workload) && !controlled {
+                annotated.push((
+                    workload.namespace().unwrap_or_default(),
+                    workload.name_any(),
+                    workload.uid().unwrap_or_default(),
+                ));
+            }
+        })
+        .await?;
+        for (namespace, name, uid) in annotated {
+            let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
+            let key = GatewayKey { namespace, monitor: monitor_name(&owner.name) };
+            if context.world.newest(&key).is_some() {
+                continue;
+            }
+            if let Some((pods, finding)) = about_template(context, &key.namespace, &owner).await? {
+                found.entry((key.namespace, owner)).or_insert((pods, finding));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Passes every object of a kind, metadata only, and holds a page of them at a time.
+async fn pages(context: &Context, version: &str, kind: &str, labels: &str, mut each: impl FnMut(Meta)) -> Result<()> {
+    let api = Api::<DynamicObject>::all_with(context.client.clone(), &api_resource(version, kind));
+    let mut page = ListParams::default().labels(labels).limit(PAGE);
+    loop {
+        let list = api.list_metadata(&page).await.map_err(plain).with_context(|| format!("cannot list {kind}s"))?;
+        list.items.into_iter().for_each(&mut each);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// What the webhook would have said to this pod.
+async fn about_pod(
+    context: &Context,
+    namespace: &str,
+    pod: &str,
+    owner: &Owner,
+    count: usize,
+) -> Result<Option<Finding>> {
+    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
+    let Some(found) =
+        api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?
+    else {
+        return Ok(None);
+    };
+    let ended =
+        matches!(found.data.pointer("/status/phase").and_then(|phase| phase.as_str()), Some("Succeeded" | "Failed"));
+    if ended {
+        return Ok(None);
+    }
+    Ok(match injection::decide(&context.policy, &json!(found).to_string()) {
+        Ok(_) => {
+            let detail = format!(
+                "{count} pods such as {pod} ask for injection and run without, for no gwmon answered when they were made; {}",
+                repair(namespace, owner)
+            );
+            Some(Finding::new(Reason::MissedInjection, detail))
+        }
+        Err(finding) => Some(finding).filter(Finding::is_warning),
+    })
+}
+
+/// A workload that asks, whose template does not, and how many pods it has.
+async fn about_template(context: &Context, namespace: &str, owner: &Owner) -> Result<Option<(usize, Finding)>> {
+    let resource = api_resource(&owner.api_version, &owner.kind);
+    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &resource);
+    let what = || format!("cannot read {} {namespace}/{}", owner.kind, owner.name);
+    let Some(found) = api.get_opt(&owner.name).await.map_err(plain).with_context(what)? else { return Ok(None) };
+    let at = |pointer: &str| found.data.pointer(pointer);
+    let pods = at("/status/replicas").or_else(|| at("/status/currentNumberScheduled"));
+    let pods = pods.and_then(serde_json::Value::as_u64).and_then(|pods| usize::try_from(pods).ok()).unwrap_or_default();
+    let copied = at("/spec/template/metadata/annotations").is_some_and(|all| all.get(INJECT).is_some());
+    if copied || pods == 0 {
+        return Ok(None);
+    }
+    let detail = format!(
+        "annotated while no gwmon answered, so its pod template was not and its {pods} pods run without; {}",
+        repair(namespace, owner)
+    );
+    Ok(Some((pods, Finding::new(Reason::MissedInjection, detail))))
+}
+
+/// What repairs it: any change of the template makes new pods, and an update passes the webhook.
+fn repair(namespace: &str, owner: &Owner) -> String {
+    match owner.kind.as_str() {
+        "Deployment" | "StatefulSet" | "DaemonSet" => {
+            format!("kubectl -n {namespace} rollout restart {}/{}", owner.kind.to_lowercase(), owner.name)
+        }
+        _ => format!("restart the pods of {} {namespace}/{}", owner.kind, owner.name),
+    }
+}

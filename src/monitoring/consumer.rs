@@ -1,0 +1,381 @@
+//! Who reads ServiceMonitors: the objects that configure a Prometheus or its like, brought to one shape.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::operator::CONTROLLER_ID;
+use super::selector::Selector;
+use crate::annotations::duration;
+use crate::injection::pod::{or_null, parse};
+use crate::labels::Labels;
+use crate::reason::Finding;
+
+/// The kinds that are read. In the order in which one is preferred to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// prometheus-operator's.
+    Prometheus,
+    /// prometheus-operator's, without storage or queries.
+    PrometheusAgent,
+    /// VictoriaMetrics': its operator converts ServiceMonitors, labels and all.
+    VMAgent,
+    /// opentelemetry-operator's.
+    TargetAllocator,
+    /// opentelemetry-operator's, with a target allocator built in.
+    OpenTelemetryCollector,
+}
+
+impl Kind {
+    /// Every kind, each with its group and version.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Prometheus, "monitoring.coreos.com/v1"),
+        (Self::PrometheusAgent, "monitoring.coreos.com/v1alpha1"),
+        (Self::VMAgent, "operator.victoriametrics.com/v1beta1"),
+        (Self::TargetAllocator, "opentelemetry.io/v1alpha1"),
+        (Self::OpenTelemetryCollector, "opentelemetry.io/v1beta1"),
+    ];
+
+    /// The kind as its objects name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prometheus => "Prometheus",
+            Self::PrometheusAgent => "PrometheusAgent",
+            Self::VMAgent => "VMAgent",
+            Self::TargetAllocator => "TargetAllocator",
+            Self::OpenTelemetryCollector => "OpenTelemetryCollector",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().map(|(kind, _)| kind).find(|kind| kind.as_str() == name)
+    }
+
+    /// Whether a prometheus-operator runs it, by its flags.
+    pub(super) const fn is_operated(self) -> bool {
+        matches!(self, Self::Prometheus | Self::PrometheusAgent)
+    }
+}
+
+/// From which namespaces monitors are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Own,
+    Matching(Selector),
+}
+
+/// One reader of ServiceMonitors. What each kind leaves unsaid has been filled in by that kind's own rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) labels: Labels,
+    pub(super) controller_id: String,
+    /// Why it reads no ServiceMonitor, whatever that looks like.
+    pub(super) obstacle: Option<String>,
+    /// `spec.paused`: its configuration stays as it was.
+    pub(super) paused: bool,
+    /// Over the monitor's labels.
+    pub(super) selector: Selector,
+    /// The field that says so.
+    pub(super) selector_field: &'static str,
+    pub(super) reach: Reach,
+    /// The field that says so.
+    pub(super) reach_field: &'static str,
+    /// A target allocator's own allow list; `None` is all.
+    pub(super) allowed: Option<BTreeSet<String>>,
+    /// A target allocator's own deny list.
+    pub(super) denied: BTreeSet<String>,
+    /// A monitor reaches pods of its own namespace only.
+    pub(super) ignore_namespace_selectors: bool,
+    /// Set to the monitor's namespace on every series.
+    pub(super) enforced_namespace_label: Option<String>,
+    /// How often it scrapes where a monitor does not say.
+    pub(super) scrape_interval: Option<String>,
+    /// The scrape class that applies to monitors which name none and makes scrapes use TLS or credentials.
+    pub(super) default_class: Option<String>,
+    /// Its pods' service account, and the resource by which it discovers targets.
+    discovery: Option<(String, &'static str)>,
+}
+
+impl fmt::Display for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
+}
+
+#[derive(Deserialize)]
+struct Object<'a> {
+    kind: String,
+    metadata: Metadata,
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    #[serde(default, deserialize_with = "or_null")]
+    namespace: String,
+    #[serde(default, deserialize_with = "or_null")]
+    labels: Labels,
+    #[serde(default, deserialize_with = "or_null")]
+    annotations: Labels,
+    deletion_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "or_null")]
+    owner_references: Vec<OwnerReference>,
+}
+
+impl Consumer {
+    /// Reads an object of one of the kinds. `None` where it is of another, or reads no ServiceMonitors by design. What
+    /// should and cannot be read is a consumer all the same, with the obstacle to tell.
+    ///
+    /// # Errors
+    /// [`crate::reason::Reason::MalformedObject`], where not even its name can be read.
+    pub fn parse(json: &str) -> Result<Option<Self>, Finding> {
+        let object: Object = parse(json)?;
+        let Some(kind) = Kind::named(&object.kind) else { return Ok(None) };
+        let mut metadata = object.metadata;
+        let mut consumer = Self {
+            kind,
+            name: metadata.name,
+            namespace: metadata.namespace,
+            labels: metadata.labels,
+            controller_id: metadata.annotations.remove(CONTROLLER_ID).unwrap_or_default(),
+            obstacle: None,
+            paused: false,
+            selector: Selector::default(),
+            selector_field: "spec.serviceMonitorSelector",
+            reach: Reach::Own,
+            reach_field: "spec.serviceMonitorNamespaceSelector",
+            allowed: None,
+            denied: BTreeSet::new(),
+            ignore_namespace_selectors: false,
+            enforced_namespace_label: None,
+            scrape_interval: None,
+            default_class: None,
+            discovery: None,
+        };
+        let spec = object.spec.map_or("{}", RawValue::get);
+        let read = match kind {
+            Kind::Prometheus | Kind::PrometheusAgent => consumer.read_prometheus(spec),
+            Kind::VMAgent => consumer.read_vmagent(spec),
+            // The operator makes one for each collector; the collector speaks for it.
+            Kind::TargetAllocator if metadata.owner_references.iter().any(|owner| owner.controller == Some(true)) => {
+                return Ok(None);
+            }
+            Kind::TargetAllocator => consumer.read_target_allocator(spec),
+            Kind::OpenTelemetryCollector => consumer.read_collector(spec),
+        };
+        match read {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(why) => consumer.obstacle = Some(why),
+        }
+        if metadata.deletion_timestamp.is_some() {
+            consumer.obstacle = Some("is being deleted".to_owned());
+        }
+        Ok(Some(consumer))
+    }
+
+    /// `namespace/name`.
+    #[must_use]
+    pub fn key(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+
+    /// The user as which it discovers targets, with the API group and the resource that it lists besides `services` and
+    /// `pods`. `None` where that is not known.
+    #[must_use]
+    pub fn discovery(&self) -> Option<(String, &'static str, &'static str)> {
+        let (account, resource) = self.discovery.as_ref()?;
+        let group = if *resource == "endpointslices" { "discovery.k8s.io" } else { "" };
+        Some((format!("system:serviceaccount:{}:{account}", self.namespace), group, resource))
+    }
+
+    /// Why its operator would skip this monitor although it is selected (`checkServiceMonitor` there), as far as gwmon
+    /// writes the fields that can be wrong.
+    #[must_use]
+    pub fn rejects(&self, monitor: &Value) -> Option<String> {
+        let endpoints = monitor.pointer("/spec/endpoints").and_then(Value::as_array);
+        endpoints.into_iter().flatten().find_map(|endpoint| {
+            let given = |field: &str| endpoint[field].as_str();
+            let interval = given("interval").or(self.scrape_interval.as_deref()).unwrap_or("30s");
+            let timeout = given("scrapeTimeout")?;
+            (duration(timeout)? > duration(interval)?)
+                .then(|| format!("scrapeTimeout {timeout} is longer than the interval, {interval}"))
+        })
+    }
+
+    /// An absent selector takes no monitor, an empty one takes every one. For namespaces an absent one means the
+    /// object's own.
+    fn read_prometheus(&mut self, spec: &str) -> Result<bool, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec {
+            service_monitor_selector: Option<LabelSelector>,
+            service_monitor_namespace_selector: Option<LabelSelector>,
+            pod_monitor_selector: Option<serde::de::IgnoredAny>,
+            probe_selector: Option<serde::de::IgnoredAny>,
+            scrape_config_selector: Option<serde::de::IgnoredAny>,
+            paused: Option<bool>,
+            ignore_namespace_selectors: Option<bool>,
+            enforced_namespace_label: Option<String>,
+            mode: Option<String>,
+            service_account_name: Option<String>,
+            service_discovery_role: Option<String>,
+            scrape_interval: Option<String>,
+            #[serde(default, deserialize_with = "or_null")]
+            scrape_classes: Vec<ScrapeClass>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct ScrapeClass {
+            name: String,
+            default: Option<bool>,
+            tls_config: Option<serde::de::IgnoredAny>,
+        }
+        let spec: Spec = read_spec(spec)?;
+        self.paused = spec.paused.unwrap_or_default();
+        self.ignore_namespace_selectors = spec.ignore_namespace_selectors.unwrap_or_default();
+        self.enforced_namespace_label = spec.enforced_namespace_label.filter(|label| !label.is_empty());
+        self.scrape_interval = spec.scrape_interval;
+        let mut classes = spec.scrape_classes.into_iter();
+        self.default_class =
+            classes.find(|class| class.default == Some(true) && class.tls_config.is_some()).map(|class| class.name);
+        let account = spec.service_account_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
+        let slices = spec.service_discovery_role.as_deref() == Some("EndpointSlice");
+        self.discovery = Some((account, if slices { "endpointslices" } else { "endpoints" }));
+        if spec.mode.as_deref() == Some("DaemonSet") {
+            return Err("runs as a DaemonSet, which cannot use ServiceMonitors; it needs a PodMonitor".to_owned());
+        }
+        if let Some(selector) = &spec.service_monitor_namespace_selector {
+            self.reach = Reach::Matching(read_selector(self.reach_field, selector)?);
+        }
+        let others = [spec.pod_monitor_selector, spec.probe_selector, spec.scrape_config_selector];
+        match &spec.service_monitor_selector {
+            Some(selector) => self.selector = read_selector(self.selector_field, selector)?,
+            None if others.iter().all(Option::is_none) => {
+                return Err("has no selector at all, so the operator leaves its configuration unmanaged".to_owned());
+            }
+            None => return Err("selects no ServiceMonitor: it has no spec.serviceMonitorSelector".to_owned()),
+        }
+        Ok(true)
+    }
+
+    /// VictoriaMetrics' own table of what an absent selector means.
+    fn read_vmagent(&mut self, spec: &str) -> Result<bool, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec {
+            service_scrape_selector: Option<LabelSelector>,
+            service_scrape_namespace_selector: Option<LabelSelector>,
+            select_all_by_default: Option<bool>,
+            paused: Option<bool>,
+        }
+        (self.selector_field, self.reach_field) = ("spec.serviceScrapeSelector", "spec.serviceScrapeNamespaceSelector");
+        let spec: Spec = read_spec(spec)?;
+        self.paused = spec.paused.unwrap_or_default();
+        let (selector, namespaces) = (spec.service_scrape_selector, spec.service_scrape_namespace_selector);
+        if selector.is_none() && namespaces.is_none() {
+            if !spec.select_all_by_default.unwrap_or_default() {
+                return Err(
+                    "selects nothing: it has no spec.serviceScrapeSelector and no spec.selectAllByDefault".to_owned()
+                );
+            }
+            self.reach = Reach::Matching(Selector::default());
+        }
+        if let Some(selector) = &selector {
+            self.selector = read_selector(self.selector_field, selector)?;
+        }
+        if let Some(selector) = &namespaces {
+            self.reach = Reach::Matching(read_selector(self.reach_field, selector)?);
+        }
+        Ok(true)
+    }
+
+    fn read_target_allocator(&mut self, spec: &str) -> Result<bool, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec {
+            #[serde(rename = "prometheusCR", default, deserialize_with = "or_null")]
+            prometheus_cr: PrometheusCr,
+        }
+        self.selector_field = "spec.prometheusCR.serviceMonitorSelector";
+        self.reach_field = "spec.prometheusCR.serviceMonitorNamespaceSelector";
+        let spec: Spec = read_spec(spec)?;
+        self.read_prometheus_cr(spec.prometheus_cr)
+    }
+
+    fn read_collector(&mut self, spec: &str) -> Result<bool, String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Spec {
+            #[serde(default, deserialize_with = "or_null")]
+            target_allocator: TargetAllocator,
+        }
+        #[derive(Default, Deserialize)]
+        struct TargetAllocator {
+            enabled: Option<bool>,
+            #[serde(rename = "prometheusCR", default, deserialize_with = "or_null")]
+            prometheus_cr: PrometheusCr,
+        }
+        self.selector_field = "spec.targetAllocator.prometheusCR.serviceMonitorSelector";
+        self.reach_field = "spec.targetAllocator.prometheusCR.serviceMonitorNamespaceSelector";
+        let spec: Spec = read_spec(spec)?;
+        if !spec.target_allocator.enabled.unwrap_or_default() {
+            return Ok(false);
+        }
+        self.read_prometheus_cr(spec.target_allocator.prometheus_cr)
+    }
+
+    /// An absent label selector takes nothing; an absent namespace selector, unlike a Prometheus', reads everywhere.
+    fn read_prometheus_cr(&mut self, cr: PrometheusCr) -> Result<bool, String> {
+        if !cr.enabled.unwrap_or_default() {
+            return Ok(false);
+        }
+        self.scrape_interval = cr.scrape_interval;
+        self.allowed = Some(cr.allow_namespaces).filter(|names| !names.is_empty());
+        self.denied = cr.deny_namespaces;
+        self.reach = Reach::Matching(match &cr.service_monitor_namespace_selector {
+            Some(selector) => read_selector(self.reach_field, selector)?,
+            None => Selector::default(),
+        });
+        let selector = cr.service_monitor_selector.as_ref();
+        let selector =
+            selector.ok_or_else(|| format!("selects no ServiceMonitor: it has no {}", self.selector_field))?;
+        self.selector = read_selector(self.selector_field, selector)?;
+        Ok(true)
+    }
+}
+
+/// `prometheusCR` of a target allocator.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PrometheusCr {
+    enabled: Option<bool>,
+    service_monitor_selector: Option<LabelSelector>,
+    service_monitor_namespace_selector: Option<LabelSelector>,
+    #[serde(default, deserialize_with = "or_null")]
+    allow_namespaces: BTreeSet<String>,
+    #[serde(default, deserialize_with = "or_null")]
+    deny_namespaces: BTreeSet<String>,
+    scrape_interval: Option<String>,
+}
+
+fn read_selector(field: &str, selector: &LabelSelector) -> Result<Selector, String> {
+    Selector::parse(selector).map_err(|why| format!("{field}.{why}, so the operator cannot use it"))
+}
+
+fn read_spec<'de, T: Deserialize<'de>>(spec: &'de str) -> Result<T, String> {
+    parse(spec).map_err(|finding| format!("spec cannot be read: {}", finding.detail))
+}

@@ -1,0 +1,639 @@
+//! Which Prometheus selects what: every case by its name, and the solver against one that only counts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+use gwmon::annotations::Target;
+use gwmon::labels::{self, Labels};
+use gwmon::monitoring::consumer::Kind;
+use gwmon::monitoring::selection::{Condition, Selection, Wish};
+use gwmon::monitoring::selector::{Selector, solve};
+use gwmon::monitoring::{Cluster, Consumer, Operator};
+use gwmon::reason::{Finding, Reason};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn labels(text: &str) -> Labels {
+    labels::parse(text).unwrap()
+}
+
+fn parse(object: &Value) -> Consumer {
+    Consumer::parse(&object.to_string()).unwrap().unwrap()
+}
+
+/// A `Prometheus` of this spec in the namespace `monitoring`.
+fn prometheus(name: &str, spec: &Value) -> Consumer {
+    parse(&json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": name}, "spec": spec}))
+}
+
+/// The shape of kube-prometheus: it reads everywhere.
+fn everywhere(selector: &Value) -> Value {
+    json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}})
+}
+
+fn text(selector: &str) -> Value {
+    let expressions: Vec<_> = selector
+        .split(';')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let mut words = part.split_whitespace();
+            let (key, operator) = (words.next().unwrap(), words.next().unwrap());
+            let values: Vec<_> = words.collect();
+            if values.is_empty() {
+                json!({"key": key, "operator": operator})
+            } else {
+                json!({"key": key, "operator": operator, "values": values})
+            }
+        })
+        .collect();
+    json!({"matchExpressions": expressions})
+}
+
+fn operator(args: &[&str]) -> Operator {
+    let container =
+        json!({"name": "o", "image": "quay.io/prometheus-operator/prometheus-operator:v0.93.1", "args": args});
+    let deployment = json!({"metadata": {"name": "po", "namespace": "monitoring"}, "spec": {"template": {"spec": {"containers": [container]}}}});
+    Operator::parse(&deployment.to_string()).unwrap().unwrap()
+}
+
+fn cluster(consumers: Vec<Consumer>) -> Cluster {
+    let named = |name: &str| (name.to_owned(), labels(&format!("kubernetes.io/metadata.name={name}")));
+    Cluster { consumers, operators: vec![], namespaces: ["edge", "monitoring"].map(named).into() }
+}
+
+struct Asked {
+    target: Target,
+    hard: Labels,
+    soft: Labels,
+    neighbours: Vec<Labels>,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { target: Target::Best, hard: Labels::new(), soft: labels("managed-by=gwmon"), neighbours: vec![] }
+    }
+}
+
+fn select<'c>(cluster: &'c Cluster, asked: &Asked) -> Result<Selection<'c>, Finding> {
+    let Asked { target, hard, soft, neighbours } = asked;
+    cluster.select(&Wish { namespace: "edge", target, hard, soft, neighbours })
+}
+
+/// Namespace and labels of the one monitor, without the soft label.
+fn one(cluster: &Cluster) -> Result<(String, Labels), String> {
+    let selection = select(cluster, &Asked::default()).map_err(|finding| {
+        assert_eq!(finding.reason, Reason::NotSelected);
+        finding.detail
+    })?;
+    let [place] = &selection.placements[..] else { panic!("{:?}", selection.placements) };
+    let mut labels = place.labels.clone();
+    labels.remove("managed-by");
+    Ok((place.namespace.clone(), labels))
+}
+
+fn labels_for(selector: &Value) -> Result<Labels, String> {
+    one(&cluster(vec![prometheus("kps", &everywhere(selector))])).map(|(namespace, labels)| {
+        assert_eq!(namespace, "edge");
+        labels
+    })
+}
+
+fn reasons(selection: &Selection) -> Vec<Reason> {
+    selection.warnings.iter().map(|warning| warning.reason).collect()
+}
+
+#[test]
+fn l1_an_absent_selector_selects_nothing() {
+    for selector in [json!({"podMonitorSelector": {}}), json!({"serviceMonitorSelector": null, "probeSelector": {}})] {
+        let error = one(&cluster(vec![prometheus("kps", &selector)])).unwrap_err();
+        assert_eq!(error, "Prometheus monitoring/kps selects no ServiceMonitor: it has no spec.serviceMonitorSelector");
+    }
+}
+
+#[test]
+fn l2_an_empty_selector_needs_no_label() {
+    assert_eq!(labels_for(&json!({})).unwrap(), labels(""));
+}
+
+#[test]
+fn l3_l4_match_labels_are_what_the_monitor_gets() {
+    for label in ["release=prometheus", "ambassador=monitoring"] {
+        assert_eq!(labels_for(&json!({"matchLabels": labels(label)})).unwrap(), labels(label));
+    }
+}
+
+fn two(one: &str, two: &str) -> Cluster {
+    let by = |label: &str| everywhere(&json!({"matchLabels": labels(label)}));
+    cluster(vec![prometheus("a", &by(one)), prometheus("b", &by(two))])
+}
+
+#[test]
+fn l5_all_of_them_share_one_monitor_where_labels_allow() {
+    let cluster = two("release=prometheus", "ambassador=monitoring");
+    let selection = select(&cluster, &Asked { target: Target::All, ..Asked::default() }).unwrap();
+    let [place] = &selection.placements[..] else { panic!("{:?}", selection.placements) };
+    assert_eq!(place.labels, labels("release=prometheus,ambassador=monitoring,managed-by=gwmon"));
+    assert_eq!((selection.readers.len(), reasons(&selection)), (2, vec![]));
+}
+
+#[test]
+fn l6_where_they_cannot_agree_each_has_its_own() {
+    let cluster = two("release=a", "release=b");
+    let selection = select(&cluster, &Asked { target: Target::All, ..Asked::default() }).unwrap();
+    let [a, b] = &selection.placements[..] else { panic!("{:?}", selection.placements) };
+    assert_eq!((a.labels["release"].as_str(), a.suffix.as_str()), ("a", ""));
+    assert_eq!((b.labels["release"].as_str(), b.suffix.as_str()), ("b", "-2"));
+}
+
+#[test]
+fn l7_in_and_not_in() {
+    assert_eq!(labels_for(&text("k In a b;k NotIn a")).unwrap(), labels("k=b"));
+    assert!(labels_for(&text("k In a;k In b")).unwrap_err().contains("no value of label k meets k=a and k=b"));
+}
+
+#[test]
+fn l8_exists() {
+    assert_eq!(labels_for(&text("team Exists")).unwrap(), labels("team=true"));
+    assert_eq!(labels_for(&text("team Exists;team NotIn true")).unwrap(), labels("team=gwmon"));
+}
+
+#[test]
+fn l9_does_not_exist_takes_a_soft_label_and_not_a_hard_one() {
+    let by = |key: &str| cluster(vec![prometheus("kps", &everywhere(&text(&format!("{key} DoesNotExist"))))]);
+    let selected = by("managed-by");
+    assert_eq!(select(&selected, &Asked::default()).unwrap().placements[0].labels, labels(""));
+    let refused = by("team");
+    let error = select(&refused, &Asked { hard: labels("team=edge"), ..Asked::default() }).unwrap_err();
+    assert_eq!(
+        error.detail,
+        "Prometheus monitoring/kps spec.serviceMonitorSelector: label team=edge is set, but !team is asked for"
+    );
+}
+
+#[test]
+fn l10_exists_and_does_not() {
+    assert!(labels_for(&text("k Exists;k DoesNotExist")).unwrap_err().contains("no value of label k meets k and !k"));
+}
+
+#[test]
+fn l11_not_in_alone_needs_no_label() {
+    assert_eq!(labels_for(&text("user NotIn false")).unwrap(), labels(""));
+}
+
+#[test]
+fn l12_a_users_label_is_kept_where_it_will_do() {
+    let cluster = cluster(vec![prometheus("kps", &everywhere(&text("team In a b c")))]);
+    let selection = select(&cluster, &Asked { hard: labels("team=c"), ..Asked::default() }).unwrap();
+    assert_eq!(selection.placements[0].labels["team"], "c");
+}
+
+#[test]
+fn l13_what_can_be_no_label() {
+    for selector in [
+        json!({"matchLabels": {"release": "no label"}}),
+        text("a..b/c Exists"),
+        text(&format!("k In {}", "v".repeat(64))),
+    ] {
+        let error = labels_for(&selector).unwrap_err();
+        assert!(
+            error.contains("is not a valid label") && error.contains("spec.serviceMonitorSelector.match"),
+            "{error}"
+        );
+    }
+}
+
+/// A Prometheus that reads its own namespace only, and what else its spec holds.
+fn own_namespace(extra: &Value) -> Cluster {
+    let mut spec = json!({"serviceMonitorSelector": {}});
+    json_patch::merge(&mut spec, extra);
+    cluster(vec![prometheus("kps", &spec)])
+}
+
+#[test]
+fn n1_an_absent_namespace_selector_is_the_prometheus_own() {
+    assert_eq!(one(&own_namespace(&json!({}))).unwrap().0, "monitoring");
+}
+
+#[test]
+fn n2_which_does_not_help_where_monitors_stay_at_home() {
+    let error = one(&own_namespace(&json!({"ignoreNamespaceSelectors": true}))).unwrap_err();
+    assert!(error.contains("would not reach edge (spec.ignoreNamespaceSelectors)"), "{error}");
+}
+
+#[test]
+fn n3_an_enforced_namespace_label_is_told() {
+    let cluster = own_namespace(&json!({"enforcedNamespaceLabel": "namespace"}));
+    let selection = select(&cluster, &Asked::default()).unwrap();
+    assert_eq!(reasons(&selection), [Reason::NamespaceLabelEnforced]);
+    assert!(selection.warnings[0].detail.contains("namespace=monitoring"), "{}", selection.warnings[0]);
+}
+
+fn by_namespace(selector: &Value) -> Cluster {
+    let spec = json!({"serviceMonitorSelector": {}, "serviceMonitorNamespaceSelector": selector});
+    cluster(vec![prometheus("kps", &spec)])
+}
+
+#[test]
+fn n4_namespaces_by_name() {
+    let cluster = by_namespace(&text("kubernetes.io/metadata.name In edge"));
+    assert_eq!(one(&cluster).unwrap().0, "edge");
+}
+
+#[test]
+fn n5_a_label_that_only_the_prometheus_namespace_has() {
+    let mut cluster = by_namespace(&json!({"matchLabels": {"scraped": "yes"}}));
+    cluster.namespaces.get_mut("monitoring").unwrap().extend(labels("scraped=yes"));
+    let selection = select(&cluster, &Asked::default()).unwrap();
+    assert_eq!(selection.placements[0].namespace, "monitoring");
+    assert!(selection.why.contains("kubectl label namespace edge scraped=yes"), "{}", selection.why);
+}
+
+#[test]
+fn n6_a_label_that_neither_has() {
+    let error = one(&by_namespace(&json!({"matchLabels": {"scraped": "yes"}}))).unwrap_err();
+    assert!(error.contains("needs scraped=yes, has none on namespace edge"), "{error}");
+    assert!(error.contains("kubectl label namespace edge scraped=yes"), "{error}");
+}
+
+#[test]
+fn n7_a_namespace_that_the_operator_does_not_watch() {
+    for flag in ["--deny-namespaces=edge", "--namespaces=monitoring"] {
+        let mut cluster = cluster(vec![prometheus("kps", &everywhere(&json!({})))]);
+        cluster.operators.push(operator(&[flag]));
+        let error = one(&cluster).unwrap_err();
+        assert!(error.contains("operator monitoring/po does not watch edge"), "{error}");
+    }
+}
+
+#[test]
+fn n8_instance_namespaces_do_not_widen_where_monitors_are_watched() {
+    let mut cluster = own_namespace(&json!({}));
+    cluster.operators.push(operator(&["--namespaces=edge", "--prometheus-instance-namespaces=monitoring"]));
+    let error = one(&cluster).unwrap_err();
+    assert!(error.contains("spec.serviceMonitorNamespaceSelector is absent"), "{error}");
+}
+
+#[test]
+fn n9_a_label_that_is_taken_off_moves_the_monitor() {
+    let mut cluster = by_namespace(&json!({"matchLabels": {"scraped": "yes"}}));
+    for namespace in ["edge", "monitoring"] {
+        cluster.namespaces.get_mut(namespace).unwrap().extend(labels("scraped=yes"));
+    }
+    assert_eq!(one(&cluster).unwrap().0, "edge");
+    cluster.namespaces.get_mut("edge").unwrap().remove("scraped");
+    assert_eq!(one(&cluster).unwrap().0, "monitoring");
+    cluster.namespaces.get_mut("monitoring").unwrap().remove("scraped");
+    one(&cluster).unwrap_err();
+}
+
+#[test]
+fn p1_a_prometheus_that_the_operator_leaves_to_others() {
+    let with = |metadata: &Value, flags: &[&str]| {
+        let mut object = json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": "kps"}, "spec": everywhere(&json!({}))});
+        json_patch::merge(&mut object["metadata"], metadata);
+        let mut cluster = cluster(vec![parse(&object)]);
+        cluster.operators.push(operator(flags));
+        one(&cluster)
+    };
+    let id = json!({"annotations": {"operator.prometheus.io/controller-id": "blue"}});
+    assert!(with(&id, &[]).unwrap_err().contains("--controller-id is none, the annotation"));
+    assert!(
+        with(&json!({}), &["--controller-id=blue"])
+            .unwrap_err()
+            .contains("--controller-id is \"blue\", the annotation")
+    );
+    assert!(with(&id, &["--controller-id=blue"]).is_ok());
+    let error = with(&json!({}), &["--prometheus-instance-selector=tier in (gold)"]).unwrap_err();
+    assert!(error.contains("needs tier=gold, has none"), "{error}");
+    assert!(with(&json!({"labels": {"tier": "gold"}}), &["--prometheus-instance-selector=tier in (gold)"]).is_ok());
+    assert!(with(&json!({}), &["--prometheus-instance-namespaces=other"]).unwrap_err().contains("does not look into"));
+    assert!(with(&json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), &[]).unwrap_err().contains("is being deleted"));
+}
+
+#[test]
+fn p2_a_paused_one_is_told() {
+    let mut spec = everywhere(&json!({}));
+    spec["paused"] = json!(true);
+    let cluster = cluster(vec![prometheus("kps", &spec)]);
+    let selection = select(&cluster, &Asked::default()).unwrap();
+    assert_eq!(reasons(&selection), [Reason::PrometheusPaused]);
+    let unmet = cluster.selects(&cluster.consumers[0], "edge", &labels("")).unwrap_err();
+    assert_eq!(unmet.condition, Condition::Handled);
+}
+
+#[test]
+fn p3_an_agent_that_runs_as_a_daemon_set() {
+    let agent = json!({"kind": "PrometheusAgent", "metadata": {"namespace": "monitoring", "name": "a"}, "spec": {"mode": "DaemonSet"}});
+    assert!(one(&cluster(vec![parse(&agent)])).unwrap_err().contains("it needs a PodMonitor"));
+}
+
+#[test]
+fn p4_no_reader_at_all() {
+    let nobody = cluster(vec![]);
+    assert_eq!(select(&nobody, &Asked::default()).unwrap_err().reason, Reason::NoPrometheus);
+}
+
+#[test]
+fn p5_one_of_two_is_taken_and_the_other_is_told() {
+    let cluster = cluster(vec![prometheus("a", &everywhere(&json!({}))), prometheus("b", &everywhere(&json!({})))]);
+    let selection = select(&cluster, &Asked::default()).unwrap();
+    assert_eq!(selection.readers[0].key(), ("monitoring", "a"));
+    assert_eq!(reasons(&selection), [Reason::AmbiguousPrometheus, Reason::AlsoSelected]);
+    assert!(selection.warnings[1].detail.contains("monitoring/b"), "{}", selection.warnings[1]);
+}
+
+#[test]
+fn p6_other_readers_by_their_own_tables() {
+    let object = |kind: &str, spec: &Value| json!({"kind": kind, "metadata": {"namespace": "monitoring", "name": "x"}, "spec": spec});
+    let place = |kind: &str, spec: &Value| one(&cluster(vec![parse(&object(kind, spec))]));
+    let by = json!({"matchLabels": {"release": "vm"}});
+
+    // Both absent: nothing, or everything. One alone: everything there, or this label in its own namespace.
+    assert!(place("VMAgent", &json!({})).unwrap_err().contains("selectAllByDefault"));
+    assert_eq!(place("VMAgent", &json!({"selectAllByDefault": true})).unwrap().0, "edge");
+    assert_eq!(
+        place("VMAgent", &json!({"serviceScrapeNamespaceSelector": {}})).unwrap(),
+        ("edge".to_owned(), labels(""))
+    );
+    assert_eq!(
+        place("VMAgent", &json!({"serviceScrapeSelector": by})).unwrap(),
+        ("monitoring".to_owned(), labels("release=vm"))
+    );
+
+    // An absent namespace selector reads everywhere; an absent selector takes nothing.
+    let allocator = |extra: &Value| {
+        let mut cr = json!({"enabled": true, "serviceMonitorSelector": {}});
+        json_patch::merge(&mut cr, extra);
+        json!({"prometheusCR": cr})
+    };
+    assert_eq!(place("TargetAllocator", &allocator(&json!({}))).unwrap().0, "edge");
+    assert!(
+        place("TargetAllocator", &allocator(&json!({"serviceMonitorSelector": null})))
+            .unwrap_err()
+            .contains("selects no")
+    );
+    assert!(
+        place("TargetAllocator", &allocator(&json!({"denyNamespaces": ["edge"]})))
+            .unwrap_err()
+            .contains("denyNamespaces")
+    );
+    let mut collector = allocator(&json!({}));
+    collector["enabled"] = json!(true);
+    assert_eq!(place("OpenTelemetryCollector", &json!({"targetAllocator": collector})).unwrap().0, "edge");
+
+    // Those that read no monitors are no readers.
+    for (kind, spec) in [
+        ("TargetAllocator", allocator(&json!({"enabled": false}))),
+        ("OpenTelemetryCollector", json!({})),
+        ("Deployment", json!({})),
+    ] {
+        assert!(Consumer::parse(&object(kind, &spec).to_string()).unwrap().is_none(), "{kind}");
+    }
+    assert_eq!(Kind::named("VMAgent"), Some(Kind::VMAgent));
+}
+
+#[test]
+fn p7_no_selector_at_all_is_unmanaged() {
+    assert!(one(&cluster(vec![prometheus("kps", &json!({}))])).unwrap_err().contains("unmanaged"));
+}
+
+#[test]
+fn r1_the_rights_that_a_scrape_needs_are_known() {
+    let mut spec = everywhere(&json!({}));
+    assert_eq!(
+        prometheus("kps", &spec).discovery().unwrap(),
+        ("system:serviceaccount:monitoring:default".to_owned(), "", "endpoints")
+    );
+    spec["serviceAccountName"] = json!("prom");
+    spec["serviceDiscoveryRole"] = json!("EndpointSlice");
+    let needed = prometheus("kps", &spec).discovery().unwrap();
+    assert_eq!(needed, ("system:serviceaccount:monitoring:prom".to_owned(), "discovery.k8s.io", "endpointslices"));
+}
+
+#[test]
+fn r2_a_default_scrape_class_with_tls_is_told() {
+    let mut spec = everywhere(&json!({}));
+    spec["scrapeClasses"] =
+        json!([{"name": "plain"}, {"name": "mesh", "default": true, "tlsConfig": {"insecureSkipVerify": true}}]);
+    let cluster = cluster(vec![prometheus("kps", &spec)]);
+    assert_eq!(reasons(&select(&cluster, &Asked::default()).unwrap()), [Reason::ScrapeClassTls]);
+}
+
+#[test]
+fn r3_a_timeout_longer_than_the_interval_would_be_rejected() {
+    let mut spec = everywhere(&json!({}));
+    spec["scrapeInterval"] = json!("15s");
+    let kps = prometheus("kps", &spec);
+    let monitor = |endpoint: Value| json!({"spec": {"endpoints": [endpoint]}});
+    let why = kps.rejects(&monitor(json!({"scrapeTimeout": "30s"}))).unwrap();
+    assert_eq!(why, "scrapeTimeout 30s is longer than the interval, 15s");
+    assert_eq!(kps.rejects(&monitor(json!({"scrapeTimeout": "30s", "interval": "1m"}))), None);
+    assert_eq!(kps.rejects(&monitor(json!({}))), None);
+}
+
+#[test]
+fn openshift_user_workload_monitoring() {
+    let spec = json!({
+        "serviceMonitorSelector": text("openshift.io/user-monitoring NotIn false"),
+        "serviceMonitorNamespaceSelector": text("openshift.io/cluster-monitoring NotIn true;openshift.io/user-monitoring NotIn false"),
+        "ignoreNamespaceSelectors": true,
+        "enforcedNamespaceLabel": "namespace",
+        "overrideHonorLabels": true,
+        "arbitraryFSAccessThroughSMs": {"deny": true},
+        "serviceDiscoveryRole": "EndpointSlice",
+        "scrapeClasses": [{"name": "global-config", "default": true}],
+    });
+    let uwm = json!({
+        "kind": "Prometheus",
+        "metadata": {
+            "namespace": "openshift-user-workload-monitoring",
+            "name": "user-workload",
+            "annotations": {"operator.prometheus.io/controller-id": "openshift-user-workload-monitoring/prometheus-operator"},
+        },
+        "spec": spec,
+    });
+    let mut cluster = cluster(vec![parse(&uwm)]);
+    cluster.operators.push(operator(&[
+        "--prometheus-instance-namespaces=openshift-user-workload-monitoring",
+        "--deny-namespaces=openshift-monitoring",
+        "--controller-id=openshift-user-workload-monitoring/prometheus-operator",
+    ]));
+    let selection = select(&cluster, &Asked::default()).unwrap();
+    assert_eq!(selection.placements[0].namespace, "edge");
+    assert_eq!(selection.placements[0].labels, labels("managed-by=gwmon"));
+    assert_eq!(reasons(&selection), []);
+
+    cluster.namespaces.get_mut("edge").unwrap().extend(labels("openshift.io/user-monitoring=false"));
+    let error = one(&cluster).unwrap_err();
+    assert!(error.contains("kubectl label namespace edge openshift.io/user-monitoring-"), "{error}");
+}
+
+#[test]
+fn the_first_condition_that_fails_is_told_with_both_sides() {
+    let spec = json!({"serviceMonitorSelector": {"matchLabels": {"release": "kps"}}, "serviceMonitorNamespaceSelector": {"matchLabels": {"scraped": "yes"}}});
+    let mut cluster = cluster(vec![prometheus("kps", &spec)]);
+    let told = |cluster: &Cluster, set: &str| {
+        let unmet = cluster.selects(&cluster.consumers[0], "edge", &labels(set)).unwrap_err();
+        (unmet.condition, unmet.detail)
+    };
+    assert_eq!(
+        told(&cluster, ""),
+        (
+            Condition::Namespace,
+            "spec.serviceMonitorNamespaceSelector needs scraped=yes, has none on namespace edge".to_owned()
+        )
+    );
+    cluster.namespaces.get_mut("edge").unwrap().extend(labels("scraped=yes"));
+    assert_eq!(
+        told(&cluster, ""),
+        (Condition::Labels, "spec.serviceMonitorSelector needs release=kps, has none".to_owned())
+    );
+    assert_eq!(told(&cluster, "release=x").1, "spec.serviceMonitorSelector needs release=kps, has release=x");
+    cluster.operators.push(operator(&["--deny-namespaces=edge"]));
+    assert_eq!(told(&cluster, "").0, Condition::Watched);
+    assert!(cluster.selects(&cluster.consumers[0], "monitoring", &labels("release=kps")).is_err());
+    cluster.operators = vec![];
+    assert_eq!(cluster.selects(&cluster.consumers[0], "edge", &labels("release=kps")), Ok(()));
+}
+
+#[test]
+fn who_comes_first() {
+    let home = everywhere(&json!({"matchLabels": {"by": "home"}}));
+    let away = json!({"serviceMonitorSelector": {}});
+    let agent = parse(&json!({"kind": "PrometheusAgent", "metadata": {"namespace": "a", "name": "a"}, "spec": home}));
+    let first = |consumers: Vec<Consumer>, asked: &Asked| {
+        let cluster = cluster(consumers);
+        select(&cluster, asked).map(|selection| selection.readers[0].to_string()).map_err(|finding| finding.reason)
+    };
+    let (b, c) = (prometheus("b", &home), prometheus("c", &everywhere(&json!({"matchLabels": {"by": "c"}}))));
+    let best = Asked::default();
+    // Who reads the gateway's namespace, before who does not; a Prometheus before an agent; then by name.
+    assert_eq!(first(vec![prometheus("a", &away), c.clone()], &best).unwrap(), "Prometheus monitoring/c");
+    assert_eq!(first(vec![agent.clone(), c.clone()], &best).unwrap(), "Prometheus monitoring/c");
+    assert_eq!(first(vec![c.clone(), b.clone()], &best).unwrap(), "Prometheus monitoring/b");
+    // Who reads a monitor that is there already, before who does not.
+    let neighbours = Asked { neighbours: vec![labels("by=c")], ..Asked::default() };
+    assert_eq!(first(vec![b.clone(), c.clone()], &neighbours).unwrap(), "Prometheus monitoring/c");
+    // Who is named, before all.
+    let named = |name: &str| Asked {
+        target: Target::Named { namespace: "monitoring".to_owned(), name: name.to_owned() },
+        ..Asked::default()
+    };
+    assert_eq!(first(vec![b.clone(), prometheus("z", &away)], &named("z")).unwrap(), "Prometheus monitoring/z");
+    assert_eq!(first(vec![b], &named("nobody")).unwrap_err(), Reason::PrometheusNotFound);
+}
+
+#[test]
+fn a_label_of_a_gitops_tool_is_set_and_told() {
+    let cluster =
+        cluster(vec![prometheus("kps", &everywhere(&json!({"matchLabels": {"app.kubernetes.io/instance": "apps"}})))]);
+    let selection = select(&cluster, &Asked::default()).unwrap();
+    assert_eq!(selection.placements[0].labels["app.kubernetes.io/instance"], "apps");
+    assert_eq!(reasons(&selection), [Reason::OwnershipLabel]);
+}
+
+#[test]
+fn what_cannot_be_read_is_an_obstacle_and_not_lost() {
+    let broken = prometheus("kps", &json!({"serviceMonitorSelector": "all", "paused": 7}));
+    let error = one(&cluster(vec![broken])).unwrap_err();
+    assert!(error.contains("spec cannot be read: ") && error.contains("serviceMonitorSelector"), "{error}");
+    let good = prometheus("good", &everywhere(&json!({})));
+    let malformed = prometheus("a", &everywhere(&text("k Near x")));
+    assert_eq!(one(&cluster(vec![malformed, good])).unwrap().0, "edge");
+}
+
+const KEYS: [&str; 3] = ["a", "b", "c"];
+const VALUES: [&str; 5] = ["true", "gwmon", "gwmon-1", "x", "y"];
+
+/// A selector as data: what the counting solver understands without the code under test.
+type Conditions = Vec<(usize, u8, Vec<usize>)>;
+
+fn conditions() -> impl Strategy<Value = Conditions> {
+    // `gwmon-1` is never named, so that a value is left where any would do.
+    let values = proptest::sample::subsequence(vec![0, 1, 3, 4], 1..=3);
+    proptest::collection::vec((0..KEYS.len(), 0_u8..4, values), 0..4)
+}
+
+fn some_labels() -> impl Strategy<Value = Vec<Option<usize>>> {
+    proptest::collection::vec(proptest::option::weighted(0.3, 0..VALUES.len()), KEYS.len())
+}
+
+fn holds(conditions: &Conditions, assignment: &[Option<usize>]) -> bool {
+    conditions.iter().all(|(key, operator, values)| {
+        let value = assignment[*key];
+        match operator {
+            0 => value.is_some_and(|value| values.contains(&value)),
+            1 => !value.is_some_and(|value| values.contains(&value)),
+            2 => value.is_some(),
+            _ => value.is_none(),
+        }
+    })
+}
+
+fn selector_of(conditions: &Conditions) -> Selector {
+    let parts: Vec<_> = conditions
+        .iter()
+        .map(|(key, operator, values)| {
+            let (key, list) = (KEYS[*key], values.iter().map(|i| VALUES[*i]).collect::<Vec<_>>().join(","));
+            match operator {
+                0 => format!("{key} in ({list})"),
+                1 => format!("{key} notin ({list})"),
+                2 => key.to_owned(),
+                _ => format!("!{key}"),
+            }
+        })
+        .collect();
+    Selector::parse_text(&parts.join(",")).unwrap()
+}
+
+fn as_labels(assignment: &[Option<usize>]) -> Labels {
+    let pairs = assignment.iter().enumerate();
+    pairs.filter_map(|(key, value)| Some((KEYS[key].to_owned(), VALUES[(*value)?].to_owned()))).collect()
+}
+
+/// Every assignment of a value, or none, to every key.
+fn assignments() -> Vec<Vec<Option<usize>>> {
+    let values = || (0..=VALUES.len()).map(|i| i.checked_sub(1));
+    let mut all = vec![vec![]];
+    for _ in KEYS {
+        all = all
+            .into_iter()
+            .flat_map(|head: Vec<Option<usize>>| values().map(move |value| [head.clone(), vec![value]].concat()))
+            .collect();
+    }
+    all
+}
+
+/// The solver agrees with one that tries everything, on 100,000 sets of one or two selectors with hard and soft labels:
+/// it finds labels exactly where there are some, they satisfy every selector, hard ones stay, and nothing is added,
+/// changed or taken away that need not be.
+#[test]
+fn the_solver_agrees_with_one_that_tries_everything() {
+    let all: Vec<_> = assignments().into_iter().map(|assignment| (as_labels(&assignment), assignment)).collect();
+    let config = ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() };
+    let inputs = (conditions(), proptest::option::of(conditions()), some_labels(), some_labels());
+    let satisfiable = std::cell::Cell::new(0);
+    proptest::test_runner::TestRunner::new(config)
+        .run(&inputs, |(one, two, hard, soft)| {
+            let sets: Vec<_> = [Some(one), two].into_iter().flatten().collect();
+            let possible: Vec<_> = all
+                .iter()
+                .filter(|(_, values)| {
+                    sets.iter().all(|set| holds(set, values))
+                        && hard.iter().zip(values).all(|(hard, value)| hard.is_none() || hard == value)
+                })
+                .collect();
+            let selectors: Vec<_> = sets.iter().map(selector_of).collect();
+            let solved = solve(&selectors.iter().collect::<Vec<_>>(), &as_labels(&hard), &as_labels(&soft));
+            prop_assert_eq!(solved.is_ok(), !possible.is_empty(), "{:?}", solved);
+            let Ok(solved) = solved else { return Ok(()) };
+            satisfiable.set(satisfiable.get() + 1);
+            let start: Vec<_> = hard.iter().zip(&soft).map(|(hard, soft)| hard.or(*soft)).collect();
+            let changes = |values: &[Option<usize>]| start.iter().zip(values).filter(|(old, new)| old != new).count();
+            let found = possible.iter().find(|(labels, _)| *labels == solved).map(|(_, values)| changes(values));
+            let fewest = possible.iter().map(|(_, values)| changes(values)).min();
+            prop_assert_eq!(found, fewest, "{:?}", solved);
+            Ok(())
+        })
+        .unwrap();
+    let satisfiable = satisfiable.get();
+    assert!((20_000..99_000).contains(&satisfiable), "both answers must be common: {satisfiable}");
+}
