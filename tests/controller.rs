@@ -7,78 +7,26 @@ mod support;
 use std::time::Duration;
 
 use anyhow::Result;
-use gwmon_cluster::{ControlPlane, Kubectl, wait_for};
+use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::Gwmon;
+use support::{Installed, injected, settle};
 
-const MINUTE: Duration = Duration::from_mins(1);
-
-fn settle<T>(what: &str, attempt: impl FnMut() -> Result<Option<T>>) -> T {
-    wait_for(what, MINUTE, attempt).unwrap_or_else(|error| panic!("{error:#}"))
+/// A Prometheus that reads everywhere and asks for this.
+fn everywhere(selector: &Value) -> Value {
+    json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}})
 }
 
-/// `gwmon serve` with the rights of the shipped service account.
-fn serve(kubectl: &Kubectl) -> Gwmon {
-    let token = kubectl.run("-n gwmon create token gwmon").unwrap().out;
-    let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(kubectl.kubeconfig()).unwrap()).unwrap();
-    config["users"][0]["user"]["token"] = json!(token.trim());
-    let gwmon = Gwmon::start(|command, folder| {
-        let kubeconfig = folder.join("kubeconfig");
-        std::fs::write(&kubeconfig, config.to_string()).unwrap();
-        command.env("KUBECONFIG", kubeconfig)
-    });
-    gwmon.wait_ready();
-    gwmon
-}
-
-/// A Deployment whose pods look injected: no webhook is called in this test.
-fn injected(namespace: &str, name: &str, replicas: u32) -> Value {
-    let status = json!({
-        "version": "0.1.0", "gateway": "envoy", "container": "envoy", "mode": "statsd", "statsdPort": 9125,
-        "metricsPort": 9102, "added": [], "hash": "",
-    });
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {
-                    "labels": {"app": name, "gwmon.io/monitored-by": format!("{name}-gwmon")},
-                    "annotations": {"gwmon.io/inject": "true", "gwmon.io/interval": "15s", "gwmon.io/status": status.to_string()},
-                },
-                "spec": {"containers": [{"name": "envoy", "image": "envoy"}]},
-            },
-        },
-    })
-}
-
-fn prometheus(name: &str, spec: &Value) -> Value {
-    json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "Prometheus", "metadata": {"name": name, "namespace": "monitoring"}, "spec": spec})
+fn by_release(release: &str) -> Value {
+    everywhere(&json!({"matchLabels": {"release": release}}))
 }
 
 #[test]
 fn objects_follow_the_gateway_and_the_prometheus() {
-    let cluster = ControlPlane::start(false).unwrap();
-    let kubectl = cluster.kubectl();
-    let install = std::fs::read_to_string("deploy/install.yaml").unwrap();
-    kubectl.apply(&install).unwrap();
-    let crds = gwmon_cluster::cache().join("upstream/crd");
-    let crd = |kind: &str| crds.join(format!("monitoring.coreos.com_{kind}.yaml")).display().to_string();
-    for kind in ["prometheuses", "servicemonitors"] {
-        kubectl.run(&format!("apply --server-side -f {}", crd(kind))).unwrap();
-    }
-    kubectl.run("wait --for=condition=Established crd --all --timeout=60s").unwrap();
-    for namespace in ["monitoring", "edge", "west"] {
-        kubectl.run(&format!("create namespace {namespace}")).unwrap();
-    }
-    kubectl
-        .apply(&prometheus("k8s", &json!({"serviceMonitorSelector": {"matchLabels": {"release": "one"}}, "serviceMonitorNamespaceSelector": {}})).to_string())
-        .unwrap();
-    let gwmon = serve(&kubectl);
-    let monitor = |namespace: &str, name: &str| kubectl.get(&format!("-n {namespace} servicemonitor {name}"));
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    let monitor = |namespace: &str, name: &str| installed.monitor(namespace, name);
     let release = |value: &str| {
         settle("the label", || {
             Ok((monitor("edge", "edge-gwmon")?["metadata"]["labels"]["release"] == value).then_some(()))
@@ -94,87 +42,231 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     assert_eq!(service["metadata"]["ownerReferences"][0]["kind"], "Deployment");
     let made = monitor("edge", "edge-gwmon").unwrap();
     assert_eq!(made["spec"]["endpoints"], json!([{"port": "gwmon-metrics", "path": "/metrics", "interval": "15s"}]));
+    installed.event("edge", "edge", "Monitored", "Prometheus monitoring/k8s asks for release=one");
+    // This one has no account that may list anything; gwmon asks and tells, and grants nothing.
+    installed.event("edge", "edge", "ScrapeRBACMissing", "system:serviceaccount:monitoring:default");
+
+    // gwmon is monitored by the same means.
+    let own = settle("gwmon's own monitor", || monitor("gwmon", "gwmon").map(Some));
+    assert_eq!(own["metadata"]["labels"]["release"], "one");
+    assert_eq!(own["spec"]["selector"]["matchLabels"], json!({"app.kubernetes.io/name": "gwmon"}));
 
     // What a person adds survives; what the Prometheus asks for changes in place.
     kubectl.run("-n edge label servicemonitor edge-gwmon team=edge").unwrap();
-    kubectl
-        .run_with(
-            &[
-                "-n",
-                "monitoring",
-                "patch",
-                "prometheus",
-                "k8s",
-                "--type=merge",
-                "-p",
-                r#"{"spec":{"serviceMonitorSelector":{"matchLabels":{"release":"two"}}}}"#,
-            ],
-            "",
-        )
-        .unwrap();
+    installed.prometheus("k8s", &by_release("two"));
     release("two");
     assert_eq!(monitor("edge", "edge-gwmon").unwrap()["metadata"]["labels"]["team"], "edge");
 
-    // Taken away by hand: back again.
+    // Unless that is what keeps it from being selected.
+    installed
+        .prometheus("k8s", &everywhere(&json!({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]})));
+    installed.event("edge", "edge", "NotSelected", "needs !team, has team=edge");
+    installed.prometheus("k8s", &by_release("two"));
+    release("two");
+
+    // Tampered with: back within five seconds. Taken away: back again.
+    let soon = |what: &str, check: &dyn Fn() -> Result<bool>| {
+        wait_for(what, Duration::from_secs(5), || Ok(check()?.then_some(())))
+            .unwrap_or_else(|error| panic!("{error:#}"));
+    };
+    for patch in [
+        r#"[{"op": "replace", "path": "/spec/selector/gwmon.io~1monitored-by", "value": "other"}]"#,
+        r#"[{"op": "remove", "path": "/metadata/labels/gwmon.io~1metrics-for"}]"#,
+        r#"[{"op": "replace", "path": "/metadata/labels/gwmon.io~1metrics-for", "value": "other-gwmon"}]"#,
+        r#"[{"op": "remove", "path": "/metadata/ownerReferences"}]"#,
+    ] {
+        kubectl.run_with(&["-n", "edge", "patch", "service", "edge-gwmon", "--type=json", "-p", patch], "").unwrap();
+        soon(patch, &|| {
+            let now = kubectl.get("-n edge service edge-gwmon")?;
+            Ok(now["spec"]["selector"] == service["spec"]["selector"]
+                && now["metadata"]["labels"] == service["metadata"]["labels"]
+                && now["metadata"]["ownerReferences"] == service["metadata"]["ownerReferences"])
+        });
+    }
     kubectl.run("-n edge delete service edge-gwmon").unwrap();
-    settle("the Service", || kubectl.get("-n edge service edge-gwmon").map(Some));
+    soon("the Service", &|| kubectl.get("-n edge service edge-gwmon").map(|_| true));
+
+    // At rest nothing is written, and a pod that only changes its status is no reason to.
+    std::thread::sleep(Duration::from_secs(1));
+    let writes = |gwmon: &support::Gwmon| gwmon.metric("gwmon_writes_total");
+    let before = (writes(&gwmon), requests(&installed));
+    let pod = kubectl.run("-n edge get pods -o name").unwrap().out.lines().next().unwrap().to_owned();
+    kubectl.run(&format!("-n edge annotate {pod} unrelated=true")).unwrap();
+    kubectl.run("label namespace west unrelated=true").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((writes(&gwmon), requests(&installed)), before);
 
     // A name that is taken is left alone, and the other object is made all the same.
     kubectl.run("-n edge create service clusterip taken-gwmon --tcp=80").unwrap();
     kubectl.apply(&injected("edge", "taken", 1).to_string()).unwrap();
     settle("the other object", || monitor("edge", "taken-gwmon").map(Some));
-    settle("the reason", || Ok(gwmon.log().contains("NameTaken: Service edge/taken-gwmon").then_some(())));
+    installed.event("edge", "taken", "NameTaken", "Service edge/taken-gwmon is there and not gwmon's");
     assert!(kubectl.get("-n edge service taken-gwmon").unwrap()["metadata"]["ownerReferences"].is_null());
+    // Told once, though it is tried again and again.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(installed.events("edge", "taken", "NameTaken").unwrap().len(), 1);
 
     // A Prometheus that reads its own namespace only: the monitors move there, one for each workload of one name.
-    kubectl.apply(&prometheus("k8s", &json!({"serviceMonitorSelector": {}})).to_string()).unwrap();
-    kubectl
-        .run_with(
-            &[
-                "-n",
-                "monitoring",
-                "patch",
-                "prometheus",
-                "k8s",
-                "--type=merge",
-                "-p",
-                r#"{"spec":{"serviceMonitorSelector":{"matchLabels":null},"serviceMonitorNamespaceSelector":null}}"#,
-            ],
-            "",
-        )
-        .unwrap();
+    installed.prometheus("k8s", &json!({"serviceMonitorSelector": {}}));
     kubectl.apply(&injected("west", "edge", 1).to_string()).unwrap();
     for namespace in ["edge", "west"] {
         let moved = settle("the monitor", || monitor("monitoring", &format!("{namespace}.edge-gwmon")).map(Some));
         assert_eq!(moved["spec"]["namespaceSelector"]["matchNames"], json!([namespace]));
         assert!(moved["metadata"]["ownerReferences"].is_null());
     }
+    settle("the old one to go", || Ok(monitor("edge", "edge-gwmon").is_err().then_some(())));
 
     // Scaled to nothing it keeps its objects; gone, they go: by the real garbage collector, or swept.
     kubectl.run("-n edge scale deployment edge --replicas=0").unwrap();
     settle("no pods", || {
-        Ok(kubectl.get("-n edge pods -l app=edge")?["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
+        let pods = kubectl.get("-n edge pods -l gwmon.io/monitored-by=edge-gwmon")?;
+        Ok(pods["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
     });
     std::thread::sleep(Duration::from_secs(2));
     kubectl.get("-n edge service edge-gwmon").unwrap();
     kubectl.run("-n west delete deployment edge").unwrap();
-    settle("the sweep", || {
-        let left = kubectl.get("-A servicemonitors,services -l gwmon.io/workload-namespace=west")?;
-        Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
-    });
+    let left = |namespace: &str| -> Result<bool> {
+        let left = kubectl.get(&format!("-A servicemonitors,services -l gwmon.io/workload-namespace={namespace}"))?;
+        Ok(left["items"].as_array().is_some_and(|left| !left.is_empty()))
+    };
+    settle("the sweep", || Ok((!left("west")?).then_some(())));
     monitor("monitoring", "edge.edge-gwmon").unwrap();
 
     // Nothing that the shipped roles do not allow was tried.
+    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+
+    // What went while no gwmon ran is swept by the next.
+    drop(gwmon);
+    kubectl.run("-n edge delete deployment edge").unwrap();
+    settle("the garbage collector", || Ok(kubectl.get("-n edge service edge-gwmon").is_err().then_some(())));
+    monitor("monitoring", "edge.edge-gwmon").unwrap();
+    let _next = installed.serve();
+    settle("the sweep", || Ok(monitor("monitoring", "edge.edge-gwmon").is_err().then_some(())));
+}
+
+/// How often anybody has asked the API server to write a Service or a ServiceMonitor, by its own count.
+fn requests(installed: &Installed) -> u64 {
+    let metrics = installed.kubectl.run("get --raw /metrics").unwrap().out;
+    let writes = |line: &&str| {
+        let of =
+            |label: &str, values: &[&str]| values.iter().any(|value| line.contains(&format!("{label}=\"{value}\"")));
+        line.starts_with("apiserver_request_total{")
+            && of("verb", &["POST", "PUT", "PATCH", "APPLY", "DELETE"])
+            && of("resource", &["services", "servicemonitors"])
+    };
+    metrics.lines().filter(writes).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn whatever_kind_owns_the_pods_owns_the_objects() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    let owner = |name: &str| -> Result<Value> {
+        Ok(kubectl.get(&format!("-n edge service {name}"))?["metadata"]["ownerReferences"][0].clone())
+    };
+
+    // Argo's Rollouts stand above ReplicaSets as Deployments do; gwmon knows nothing of them.
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rollouts.argoproj.io"},
+        "spec": {
+            "group": "argoproj.io",
+            "names": {"kind": "Rollout", "plural": "rollouts"},
+            "scope": "Namespaced",
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    });
+    kubectl.apply(&crd.to_string()).unwrap();
+    kubectl.run("wait --for=condition=Established crd/rollouts.argoproj.io --timeout=60s").unwrap();
+    let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "canary", "namespace": "edge"}});
+    settle("the Rollout", || kubectl.apply(&rollout.to_string()).map(Some));
+    let uid = kubectl.get("-n edge rollouts.argoproj.io canary").unwrap()["metadata"]["uid"].clone();
+    let mut replica_set = injected("edge", "canary", 1);
+    replica_set["kind"] = json!("ReplicaSet");
+    replica_set["metadata"]["name"] = json!("canary-6d4b");
+    replica_set["metadata"]["ownerReferences"] = json!([{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "canary", "uid": uid, "controller": true}]);
+    kubectl.apply(&replica_set.to_string()).unwrap();
+    let found = settle("the Rollout's Service", || owner("canary-gwmon").map(Some));
+    assert_eq!((&found["kind"], &found["uid"]), (&json!("Rollout"), &uid));
+
+    let mut workload = injected("edge", "stateful", 1);
+    workload["kind"] = json!("StatefulSet");
+    workload["spec"]["serviceName"] = json!("stateful");
+    kubectl.apply(&workload.to_string()).unwrap();
+    assert_eq!(settle("the StatefulSet's", || owner("stateful-gwmon").map(Some))["kind"], "StatefulSet");
+
+    // Names of more than 63 characters that differ only past the cut.
+    let long = |end: &str| format!("{}-{end}", "gateway".repeat(9));
+    for end in ["a", "b"] {
+        kubectl.apply(&injected("edge", &long(end), 1).to_string()).unwrap();
+    }
+    for end in ["a", "b"] {
+        let name = gwmon::injection::monitor_name(&long(end));
+        assert_eq!(settle(&name, || owner(&name).map(Some))["name"], long(end));
+    }
+
+    // The workload goes, and the real garbage collector takes what it owns.
+    kubectl.run("-n edge delete rollouts.argoproj.io canary").unwrap();
+    settle("the collection", || {
+        let left = kubectl.get("-n edge services,servicemonitors -l gwmon.io/metrics-for=canary-gwmon")?;
+        Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
+    });
+    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+}
+
+#[test]
+fn pods_that_were_missed_are_found_and_told() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let gateway = |name: &str, template: &Value, spec: &Value| {
+        let mut deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": "edge", "annotations": {"gwmon.io/inject": "true"}},
+            "spec": {
+                "replicas": 2,
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": {"app": name}, "annotations": template},
+                    "spec": {"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0", "args": ["-c", "/e.yaml"]}]},
+                },
+            },
+        });
+        json_patch::merge(&mut deployment["spec"]["template"]["spec"], spec);
+        kubectl.apply(&deployment.to_string()).unwrap();
+    };
+    // No webhook is called: its Service has no endpoints, and the shipped policy is to ignore that.
+    let asks = json!({"gwmon.io/inject": "true"});
+    gateway("missed", &asks, &json!({}));
+    gateway("unseen", &json!({}), &json!({}));
+    gateway("refused", &asks, &json!({"hostNetwork": true}));
+    gateway("declined", &json!({"gwmon.io/inject": "false"}), &json!({}));
+    settle("the pods", || {
+        let deployments = kubectl.get("-n edge deployments")?;
+        let made = |deployment: &Value| deployment["status"]["replicas"] == 2;
+        Ok(deployments["items"].as_array().unwrap().iter().all(made).then_some(()))
+    });
+
+    let gwmon = installed.serve();
+    installed.event("edge", "missed", "MissedInjection", "kubectl -n edge rollout restart deployment/missed");
+    installed.event("edge", "unseen", "MissedInjection", "kubectl -n edge rollout restart deployment/unseen");
+    installed.event("edge", "refused", "HostNetwork", "spec.hostNetwork is true");
+    assert_eq!(gwmon.metric("gwmon_missed_pods"), 4.);
+    for reason in ["MissedInjection", "HostNetwork"] {
+        assert_eq!(installed.events("edge", "declined", reason).unwrap().len(), 0);
+    }
     assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
 }
 
 #[test]
 fn two_replicas_share_one_certificate_and_keep_it_announced() {
-    let cluster = ControlPlane::start(false).unwrap();
-    let kubectl = cluster.kubectl();
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
     let install = std::fs::read_to_string("deploy/install.yaml").unwrap();
-    kubectl.apply(&install).unwrap();
-    let replicas = [serve(&kubectl), serve(&kubectl)];
+    let replicas = [installed.serve(), installed.serve()];
 
     let secret = kubectl.get("-n gwmon secret gwmon-tls").unwrap();
     let bundles = || -> Result<Vec<Value>> {

@@ -8,9 +8,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gwmon_cluster::{local, wait_for};
+use anyhow::Result;
+use gwmon_cluster::{ControlPlane, Kubectl, local, wait_for};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -104,6 +106,119 @@ impl Drop for Gwmon {
     }
 }
 
+/// A control plane with gwmon's manifests and monitoring CRDs, and the namespaces `edge`, `west` and `monitoring`.
+pub(crate) struct Installed {
+    pub(crate) cluster: ControlPlane,
+    pub(crate) kubectl: Kubectl,
+}
+
+impl Installed {
+    pub(crate) fn new() -> Self {
+        let cluster = ControlPlane::start(false).unwrap();
+        let kubectl = cluster.kubectl();
+        let installed = Self { cluster, kubectl };
+        installed.install();
+        installed
+    }
+
+    /// Into a cluster that has nothing.
+    pub(crate) fn install(&self) {
+        self.kubectl.apply(&std::fs::read_to_string("deploy/install.yaml").unwrap()).unwrap();
+        for kind in ["prometheuses", "prometheusagents", "servicemonitors"] {
+            self.kubectl.run(&format!("apply --server-side -f {}", Self::crd(kind))).unwrap();
+        }
+        self.kubectl.run("wait --for=condition=Established crd --all --timeout=60s").unwrap();
+        for namespace in ["monitoring", "edge", "west"] {
+            self.kubectl.run(&format!("create namespace {namespace}")).unwrap();
+        }
+    }
+
+    /// The file of one of prometheus-operator's CRDs.
+    pub(crate) fn crd(kind: &str) -> String {
+        gwmon_cluster::cache().join(format!("upstream/crd/monitoring.coreos.com_{kind}.yaml")).display().to_string()
+    }
+
+    /// `gwmon serve` with the rights of the shipped service account.
+    pub(crate) fn serve(&self) -> Gwmon {
+        let token = self.kubectl.run("-n gwmon create token gwmon").unwrap().out;
+        let kubeconfig = std::fs::read_to_string(self.kubectl.kubeconfig()).unwrap();
+        let mut config: Value = serde_saphyr::from_str(&kubeconfig).unwrap();
+        config["users"][0]["user"]["token"] = json!(token.trim());
+        let gwmon = Gwmon::start(|command, folder| {
+            let kubeconfig = folder.join("kubeconfig");
+            std::fs::write(&kubeconfig, config.to_string()).unwrap();
+            command.env("KUBECONFIG", kubeconfig)
+        });
+        gwmon.wait_ready();
+        gwmon
+    }
+
+    /// `gwmon serve` with every right, and one that outlives the cluster's service accounts.
+    pub(crate) fn serve_as_admin(&self) -> Gwmon {
+        let gwmon = Gwmon::start(|command, _| command.env("KUBECONFIG", self.kubectl.kubeconfig()));
+        gwmon.wait_ready();
+        gwmon
+    }
+
+    /// A `Prometheus` in the namespace `monitoring`; fields that it had and has no more are gone.
+    pub(crate) fn prometheus(&self, name: &str, spec: &Value) {
+        let object = json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "Prometheus", "metadata": {"name": name, "namespace": "monitoring"}, "spec": spec});
+        self.kubectl
+            .run_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &object.to_string())
+            .unwrap();
+    }
+
+    pub(crate) fn monitor(&self, namespace: &str, name: &str) -> Result<Value> {
+        self.kubectl.get(&format!("-n {namespace} servicemonitor {name}"))
+    }
+
+    /// The messages of the Events of one reason about an object.
+    pub(crate) fn events(&self, namespace: &str, name: &str, reason: &str) -> Result<Vec<String>> {
+        let fields = format!("involvedObject.name={name},reason={reason}");
+        let events = self.kubectl.get(&format!("-n {namespace} events --field-selector {fields}"))?;
+        let text = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
+        Ok(events["items"].as_array().into_iter().flatten().map(text).collect())
+    }
+
+    /// Waits for an Event of that reason whose message has these words.
+    pub(crate) fn event(&self, namespace: &str, name: &str, reason: &str, words: &str) {
+        settle(&format!("an Event {reason} on {name}: {words}"), || {
+            let events = self.events(namespace, name, reason)?;
+            Ok(events.iter().any(|message| message.contains(words)).then_some(()))
+        });
+    }
+}
+
+/// A Deployment whose pods look injected: no webhook is called where this is used.
+pub(crate) fn injected(namespace: &str, name: &str, replicas: u32) -> Value {
+    let status = json!({
+        "version": "0.1.0", "gateway": "envoy", "container": "envoy", "mode": "statsd", "statsdPort": 9125,
+        "metricsPort": 9102, "added": [], "hash": "",
+    });
+    let label = gwmon::injection::monitor_name(name);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "gateway", "gwmon.io/monitored-by": label}},
+            "template": {
+                "metadata": {
+                    "labels": {"app": "gateway", "gwmon.io/monitored-by": label},
+                    "annotations": {"gwmon.io/inject": "true", "gwmon.io/interval": "15s", "gwmon.io/status": status.to_string()},
+                },
+                "spec": {"containers": [{"name": "envoy", "image": "envoy"}]},
+            },
+        },
+    })
+}
+
+/// Waits a minute at most.
+pub(crate) fn settle<T>(what: &str, attempt: impl FnMut() -> Result<Option<T>>) -> T {
+    wait_for(what, Duration::from_mins(1), attempt).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
 /// A keep-alive HTTPS/1.1 connection.
 pub(crate) struct Https(TlsStream<TcpStream>);
 
@@ -147,6 +262,6 @@ impl Https {
 }
 
 /// The review that the README sends.
-pub(crate) fn pod_review() -> serde_json::Value {
+pub(crate) fn pod_review() -> Value {
     serde_json::from_str(include_str!("../cases/review.json")).unwrap()
 }

@@ -144,6 +144,30 @@ impl ControlPlane {
     pub fn kubectl(&self) -> Kubectl {
         Kubectl::new(self.0.folder.join("kubeconfig"))
     }
+
+    /// Kills the API server and starts it again.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn restart_api_server(&self) -> Result<()> {
+        self.strike(&["restart", "apiserver"])
+    }
+
+    /// Deletes everything that the cluster has stored, and restarts what does not live with that.
+    ///
+    /// # Errors
+    /// Where etcd does not answer.
+    pub fn empty_etcd(&self) -> Result<()> {
+        self.strike(&["empty"])?;
+        self.strike(&["restart", "apiserver"])?;
+        self.strike(&["restart", "kcm"])
+    }
+
+    fn strike(&self, how: &[&str]) -> Result<()> {
+        let mut strike = Command::new(folder().join("control-plane/strike.sh"));
+        strike.arg(&self.0.folder).args(how);
+        run(strike)
+    }
 }
 
 /// A one-node Kubernetes with kubelet and containerd.
