@@ -254,7 +254,7 @@ fn pods_that_were_missed_are_found_and_told() {
     installed.event("edge", "missed", "MissedInjection", "kubectl -n edge rollout restart deployment/missed");
     installed.event("edge", "unseen", "MissedInjection", "kubectl -n edge rollout restart deployment/unseen");
     installed.event("edge", "refused", "HostNetwork", "spec.hostNetwork is true");
-    assert_eq!(gwmon.metric("gwmon_missed_pods"), 4.);
+    assert!((gwmon.metric("gwmon_missed_pods") - 4.).abs() < 0.1);
     for reason in ["MissedInjection", "HostNetwork"] {
         assert_eq!(installed.events("edge", "declined", reason).unwrap().len(), 0);
     }

@@ -1,31 +1,47 @@
 //! The main job on a whole node: real kubelet, real Envoy, real statsd_exporter, real Prometheus Operator.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gwmon_cluster::{Node, Prometheus, REQUIRE_ALL, scenario};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon_cluster::{Kubectl, Node, Prometheus, REQUIRE_ALL, scenario, wait_for};
 use libtest_mimic::{Arguments, Trial};
+use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    let mut trial = Trial::test("annotate_a_deployment_and_read_its_metrics_in_prometheus", || {
-        the_main_job().map_err(|error| format!("{error:#}").into())
-    });
+    let mut arguments = Arguments::from_args();
+    // A node is as much as a small machine can run.
+    arguments.test_threads = Some(1);
+    let trial = |name: &str, test: fn() -> Result<()>| {
+        Trial::test(name, move || test().map_err(|error| format!("{error:#}").into()))
+    };
+    let mut trials = vec![
+        trial("annotate_a_deployment_and_read_its_metrics_in_prometheus", the_main_job),
+        trial("every_shape_of_prometheus_scrapes_it", every_shape),
+    ];
     if let Some(why) = Node::obstacle()
         && std::env::var_os(REQUIRE_ALL).is_none()
     {
-        trial = trial.with_ignored_flag(true).with_kind(why);
+        trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true).with_kind(why)).collect();
     }
-    libtest_mimic::run(&arguments, vec![trial]).exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn the_main_job() -> Result<()> {
+/// A node with monitoring, gwmon and a gateway that nobody has annotated yet.
+fn scene() -> Result<(Node, Kubectl)> {
     let node = Node::start(false)?;
     let kubectl = node.kubectl();
     node.install_monitoring()?;
     scenario::install_gwmon(&node, Path::new(env!("CARGO_BIN_EXE_gwmon")))?;
     scenario::deploy_gateway(&kubectl)?;
+    Ok((node, kubectl))
+}
+
+fn the_main_job() -> Result<()> {
+    let (node, kubectl) = scene()?;
     let _traffic = scenario::Traffic::start(&node)?;
 
     let before = scenario::pod(&kubectl)?;
@@ -43,9 +59,12 @@ fn the_main_job() -> Result<()> {
         let owner = &object["metadata"]["ownerReferences"][0];
         ensure!(owner["kind"] == "Deployment" && owner["name"] == "edge", "{owner}");
     }
-    let prometheus = Prometheus::InCluster(kubectl.clone());
+    let prometheus = Prometheus::of(&kubectl);
     scenario::target_up(&prometheus, scenario::POOL)?;
     scenario::rate(&prometheus)?;
+    // gwmon itself, by the monitor that it made for itself.
+    scenario::target_up(&prometheus, "serviceMonitor/gwmon/gwmon/0")?;
+    wait_for("gwmon's own metrics", Duration::from_secs(30), || prometheus.query("sum(gwmon_gateways)"))?;
 
     // The exporter does not see the service account's token, though Envoy does.
     let look = |container: &str| {
@@ -61,8 +80,116 @@ fn the_main_job() -> Result<()> {
     ensure!(bare["spec"]["initContainers"].is_null(), "{}", bare["spec"]);
     let template = &kubectl.get("-n edge deployment edge")?["spec"]["template"]["metadata"]["annotations"];
     ensure!(template.is_null(), "the template is as it was: {template}");
-    gwmon_cluster::wait_for("the objects to go", std::time::Duration::from_secs(30), || {
-        let left = kubectl.get("-n edge services,servicemonitors -l app.kubernetes.io/managed-by=gwmon")?;
+    wait_for("the objects to go", Duration::from_secs(30), || {
+        let left = kubectl.get("-n edge services,servicemonitors -l gwmon.io/workload-namespace=edge")?;
         Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
     })
+}
+
+/// Prometheuses as people have them, all in one cluster and all asked to scrape one gateway.
+fn every_shape() -> Result<()> {
+    const ELSEWHERE: &str = "observability";
+    let (_node, kubectl) = scene()?;
+    let everywhere =
+        |selector: Value| json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}});
+    let named = json!({"matchLabels": {"kubernetes.io/metadata.name": "edge"}});
+    let in_list = json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["gold", "silver"]}]});
+    let mut enforced = everywhere(in_list);
+    enforced["enforcedNamespaceLabel"] = json!("namespace");
+    // Beside `k8s`, which has kube-prometheus-stack's shape: kind, namespace, name, selectors.
+    let shapes = [
+        ("Prometheus", "monitoring", "tutorial", everywhere(json!({"matchLabels": {"ambassador": "monitoring"}}))),
+        ("Prometheus", "monitoring", "takes-all", everywhere(json!({}))),
+        (
+            "Prometheus",
+            "monitoring",
+            "by-name",
+            json!({"serviceMonitorSelector": {}, "serviceMonitorNamespaceSelector": named}),
+        ),
+        ("Prometheus", "monitoring", "enforced", enforced),
+        ("PrometheusAgent", "monitoring", "agent", everywhere(json!({"matchLabels": {"agent": "yes"}}))),
+        ("Prometheus", ELSEWHERE, "own", json!({"serviceMonitorSelector": {}})),
+    ];
+    kubectl.run(&format!("create namespace {ELSEWHERE}"))?;
+    kubectl.run(&format!("-n {ELSEWHERE} create serviceaccount prometheus"))?;
+    kubectl.run(&format!(
+        "create clusterrolebinding {ELSEWHERE} --clusterrole=prometheus --serviceaccount={ELSEWHERE}:prometheus"
+    ))?;
+    let template = kubectl.get("-n monitoring prometheus k8s")?["spec"].clone();
+    for (kind, namespace, name, selectors) in &shapes {
+        let version = if *kind == "Prometheus" { "v1" } else { "v1alpha1" };
+        let mut spec = template.clone();
+        let fields = spec.as_object_mut().context("no spec")?;
+        fields.retain(|field, _| !field.starts_with("serviceMonitor"));
+        if *kind == "PrometheusAgent" {
+            fields.remove("evaluationInterval");
+        }
+        json_patch::merge(&mut spec, selectors);
+        let object = json!({
+            "apiVersion": format!("monitoring.coreos.com/{version}"),
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": spec,
+        });
+        // The agent's CRD knows fewer fields than the template has.
+        kubectl.run_with(&["apply", "--validate=warn", "-f", "-"], &object.to_string())?;
+    }
+
+    // A configuration that changes before the reloader watches is noticed minutes later only.
+    for (kind, namespace, name, _) in &shapes {
+        let pod = format!("{}-0", pod_of(kind, name));
+        wait_for(&format!("{pod} to watch its configuration"), Duration::from_mins(2), || {
+            let log = kubectl.run(&format!("-n {namespace} logs {pod} -c config-reloader"))?.out;
+            Ok(log.contains("started watching").then_some(()))
+        })?;
+    }
+
+    kubectl.run("-n edge annotate deployment edge gwmon.io/prometheus=all")?;
+    scenario::annotate(&kubectl)?;
+    let monitor = kubectl.get("-n edge servicemonitor edge-gwmon")?;
+    let labels = &monitor["metadata"]["labels"];
+    for (key, value) in [("release", "prometheus"), ("ambassador", "monitoring"), ("agent", "yes"), ("tier", "gold")] {
+        ensure!(labels[key] == value, "{key} in {labels}");
+    }
+    let stack = ("Prometheus", "monitoring", "k8s");
+    for (kind, namespace, name) in shapes.iter().map(|(kind, ns, name, _)| (*kind, *ns, *name)).chain([stack]) {
+        let job = if namespace == ELSEWHERE { "observability/edge.edge-gwmon" } else { "edge/edge-gwmon" };
+        let pool = format!("serviceMonitor/{job}/0");
+        let pod = pod_of(kind, name);
+        wait_for(&format!("{pool} in the configuration of {name}"), Duration::from_mins(1), || {
+            Ok(configuration(&kubectl, namespace, &pod)?.contains(&pool).then_some(()))
+        })?;
+        let prometheus = Prometheus::InCluster {
+            kubectl: kubectl.clone(),
+            namespace: namespace.to_owned(),
+            pod: format!("{pod}-0"),
+        };
+        let target = scenario::target_up(&prometheus, &pool).with_context(|| name.to_owned())?;
+        ensure!(target["labels"]["namespace"] == "edge", "{name}: {target}");
+    }
+
+    // One of them only: the monitor for the others goes, and its stays.
+    kubectl.run("-n edge annotate --overwrite deployment edge gwmon.io/prometheus=observability/own")?;
+    wait_for("the other monitor to go", Duration::from_mins(1), || {
+        Ok(kubectl.get("-n edge servicemonitor edge-gwmon").is_err().then_some(()))
+    })?;
+    kubectl.get("-n observability servicemonitor edge.edge-gwmon").map(drop)
+}
+
+/// What the operator names a Prometheus' Secret, and its pods less their number.
+fn pod_of(kind: &str, name: &str) -> String {
+    if kind == "Prometheus" { format!("prometheus-{name}") } else { format!("prom-agent-{name}") }
+}
+
+/// What the operator has written for a Prometheus.
+fn configuration(kubectl: &Kubectl, namespace: &str, secret: &str) -> Result<String> {
+    let secret = kubectl.get(&format!("-n {namespace} secret {secret}"))?;
+    let packed = BASE64_STANDARD.decode(secret["data"]["prometheus.yaml.gz"].as_str().context("no configuration")?)?;
+    let mut gzip = Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut input = gzip.stdin.take().context("no input")?;
+    // Written beside reading: either could fill its pipe.
+    let writer = std::thread::spawn(move || input.write_all(&packed));
+    let output = gzip.wait_with_output()?;
+    ensure!(writer.join().is_ok_and(|written| written.is_ok()) && output.status.success(), "gzip failed");
+    Ok(String::from_utf8(output.stdout)?)
 }

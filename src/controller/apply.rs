@@ -58,9 +58,12 @@ impl Writer<'_> {
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &place.0, &api_resource(version, kind));
         let existing = match &seen {
             Some(seen) => Some(Meta::clone(seen)),
-            None => {
-                api.get_metadata_opt(&place.1).await.map_err(plain).with_context(|| format!("cannot read {what}"))?
-            }
+            None => match api.get_metadata_opt(&place.1).await {
+                Ok(found) => found,
+                // The kind itself is not served; applying will tell.
+                Err(kube::Error::Api(status)) if status.code == 404 => None,
+                Err(error) => return Err(plain(error)).with_context(|| format!("cannot read {what}")),
+            },
         };
         let mut object = object.clone();
         let mut params = PatchParams::apply(FIELD_MANAGER);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures::{StreamExt, stream};
+use futures::future::{Either, select};
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -66,19 +67,18 @@ pub async fn keep(
     let mut serving = None;
     loop {
         let settled = settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics).await;
-        let done = match settled {
+        let wake = match settled {
             Ok(()) => {
                 readiness.certificate_served();
-                tokio::time::timeout(LOOK, futures::future::select(&mut stop, changes.next())).await
+                tokio::time::timeout(LOOK, changes.next()).map(drop).left_future()
             }
             Err(error) => {
                 tracing::warn!("certificate: {error:#}");
                 // Whatever changes meanwhile: a look at a time.
-                tokio::time::sleep(RETRY).await;
-                continue;
+                tokio::time::sleep(RETRY).right_future()
             }
         };
-        if let Ok(futures::future::Either::Left(_)) = done {
+        if let Either::Left(_) = select(&mut stop, pin!(wake)).await {
             return;
         }
     }

@@ -66,21 +66,14 @@ fn place(object: &Meta) -> Place {
 
 impl<V> Index<V> {
     /// Takes in what a watch tells. `keep` makes what is kept of an object, and may share it with another of the same
-    /// gateway's. Returns the gateways that this concerns.
+    /// gateway's. Returns the gateways that a single change concerns; a whole list concerns all.
     pub(crate) fn take(&mut self, event: &Event<Meta>, keep: impl FnOnce(&Meta, Option<&V>) -> V) -> Vec<GatewayKey> {
         match event {
             Event::Init => self.fresh = Some(Content::default()),
             Event::InitApply(object) => {
                 self.fresh.get_or_insert_default().insert(place(object), object, keep);
             }
-            Event::InitDone => {
-                let before = std::mem::replace(&mut self.live, self.fresh.take().unwrap_or_default());
-                // Those that have vanished unseen, too.
-                let mut keys: Vec<_> = before.gateways.into_keys().chain(self.live.gateways.keys().cloned()).collect();
-                keys.sort_unstable();
-                keys.dedup();
-                return keys;
-            }
+            Event::InitDone => self.live = self.fresh.take().unwrap_or_default(),
             Event::Apply(object) => {
                 let place = place(object);
                 let before = self.live.remove(&place);

@@ -40,7 +40,7 @@ pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 pub(crate) enum Change {
     /// To these gateways' pods or objects.
     Gateways(Vec<GatewayKey>),
-    /// To what is known of the cluster's monitoring, so that every gateway may be selected otherwise now.
+    /// To what is known of the cluster's monitoring, or to a whole list, so that every gateway may be concerned.
     Everything,
 }
 
@@ -262,7 +262,12 @@ impl Watches<'_> {
         mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
     ) -> BoxStream<'static, Change> {
         self.observe(resource, label, Need::Must, move |event| {
-            Some(take(event)).filter(|keys| !keys.is_empty()).map(Change::Gateways)
+            let keys = take(event);
+            match event {
+                // Objects may have come or gone unseen, or the kind itself.
+                Event::InitDone => Some(Change::Everything),
+                _ => Some(keys).filter(|keys| !keys.is_empty()).map(Change::Gateways),
+            }
         })
     }
 

@@ -86,7 +86,8 @@ impl Gwmon {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        let child = &mut self.child;
+        wait_for("gwmon to end", Duration::from_secs(40), || Ok(child.try_wait()?)).unwrap()
     }
 
     /// A TLS connection to the webhook, by a client that trusts only what `--ca-out` wrote.

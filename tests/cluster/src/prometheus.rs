@@ -8,22 +8,36 @@ use crate::{Kubectl, local};
 /// Where a Prometheus answers.
 #[derive(Clone, Debug)]
 pub enum Prometheus {
-    /// The pod `monitoring/prometheus-k8s-0` of this cluster.
-    InCluster(Kubectl),
+    /// A pod of this cluster.
+    InCluster {
+        /// The cluster.
+        kubectl: Kubectl,
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        pod: String,
+    },
     /// A process on this port of loopback.
     Local(u16),
 }
 
 impl Prometheus {
+    /// The one that [`crate::Node::install_monitoring`] brings.
+    #[must_use]
+    pub fn of(kubectl: &Kubectl) -> Self {
+        let pod = "prometheus-k8s-0".to_owned();
+        Self::InCluster { kubectl: kubectl.clone(), namespace: "monitoring".to_owned(), pod }
+    }
+
     /// The `data` of an answer of its HTTP API.
     ///
     /// # Errors
     /// Where it cannot be asked or does not understand.
     pub fn ask(&self, path: &str) -> Result<Value> {
         let text = match self {
-            Self::InCluster(kubectl) => {
-                let pod = "/api/v1/namespaces/monitoring/pods/prometheus-k8s-0:9090/proxy";
-                kubectl.run_with(&["get", "--raw", &format!("{pod}/api/v1/{path}")], "")?.out
+            Self::InCluster { kubectl, namespace, pod } => {
+                let proxy = format!("/api/v1/namespaces/{namespace}/pods/{pod}:9090/proxy");
+                kubectl.run_with(&["get", "--raw", &format!("{proxy}/api/v1/{path}")], "")?.out
             }
             Self::Local(port) => {
                 let answer = local::get(*port, &format!("/api/v1/{path}"))?;

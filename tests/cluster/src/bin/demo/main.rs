@@ -96,7 +96,7 @@ fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
     let after = scenario::pod(&kubectl)?;
     show_outcome(tell, gwmon, &kubectl, &before, &after)?;
 
-    let prometheus = Prometheus::InCluster(kubectl.clone());
+    let prometheus = Prometheus::of(&kubectl);
     tell.step("The target in Prometheus:");
     show::target(&scenario::target_up(&prometheus, scenario::POOL)?);
     tell.step(&format!("{} =", scenario::QUERY));
