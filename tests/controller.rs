@@ -89,12 +89,12 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     // At rest nothing is written, and a pod that only changes its status is no reason to.
     std::thread::sleep(Duration::from_secs(1));
     let writes = |gwmon: &support::Gwmon| gwmon.metric("gwmon_writes_total");
-    let before = (writes(&gwmon), requests(&installed));
+    let before = (writes(&gwmon), installed.object_writes());
     let pod = kubectl.run("-n edge get pods -o name").unwrap().out.lines().next().unwrap().to_owned();
     kubectl.run(&format!("-n edge annotate {pod} unrelated=true")).unwrap();
     kubectl.run("label namespace west unrelated=true").unwrap();
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!((writes(&gwmon), requests(&installed)), before);
+    assert_eq!((writes(&gwmon), installed.object_writes()), before);
 
     // A name that is taken is left alone, and the other object is made all the same.
     kubectl.run("-n edge create service clusterip taken-gwmon --tcp=80").unwrap();
@@ -142,19 +142,6 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     monitor("monitoring", "edge.edge-gwmon").unwrap();
     let _next = installed.serve();
     settle("the sweep", || Ok(monitor("monitoring", "edge.edge-gwmon").is_err().then_some(())));
-}
-
-/// How often anybody has asked the API server to write a Service or a ServiceMonitor, by its own count.
-fn requests(installed: &Installed) -> u64 {
-    let metrics = installed.kubectl.run("get --raw /metrics").unwrap().out;
-    let writes = |line: &&str| {
-        let of =
-            |label: &str, values: &[&str]| values.iter().any(|value| line.contains(&format!("{label}=\"{value}\"")));
-        line.starts_with("apiserver_request_total{")
-            && of("verb", &["POST", "PUT", "PATCH", "APPLY", "DELETE"])
-            && of("resource", &["services", "servicemonitors"])
-    };
-    metrics.lines().filter(writes).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 #[test]

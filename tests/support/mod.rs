@@ -173,6 +173,20 @@ impl Installed {
         self.kubectl.get(&format!("-n {namespace} servicemonitor {name}"))
     }
 
+    /// How often anybody has asked the API server to write a Service or a ServiceMonitor, by its own count.
+    pub(crate) fn object_writes(&self) -> u64 {
+        let metrics = self.kubectl.run("get --raw /metrics").unwrap().out;
+        let writes = |line: &&str| {
+            let of = |label: &str, values: &[&str]| {
+                values.iter().any(|value| line.contains(&format!("{label}=\"{value}\"")))
+            };
+            line.starts_with("apiserver_request_total{")
+                && of("verb", &["POST", "PUT", "PATCH", "APPLY", "DELETE"])
+                && of("resource", &["services", "servicemonitors"])
+        };
+        metrics.lines().filter(writes).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     /// The messages of the Events of one reason about an object.
     pub(crate) fn events(&self, namespace: &str, name: &str, reason: &str) -> Result<Vec<String>> {
         let fields = format!("involvedObject.name={name},reason={reason}");
