@@ -107,8 +107,8 @@ pub struct Preview {
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// The cluster's Prometheus, PrometheusAgent, Namespace and operator Deployment objects, as
-    /// `kubectl get prometheuses,prometheusagents,namespaces -A -o yaml` prints them.
+    /// The cluster's Prometheus, PrometheusAgent, ServiceMonitor, Namespace and operator Deployment objects, as
+    /// `kubectl get prometheuses,prometheusagents,servicemonitors,namespaces,deployments -A -o yaml` prints them.
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub prometheus: Option<PathBuf>,
 

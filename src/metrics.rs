@@ -78,7 +78,7 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// Pods that ask for injection and run without, at the last look.
     pub missed_pods: Gauge,
-    /// Gateways that the controller looks after.
+    /// Gateways with injected pods.
     pub gateways: Gauge,
     /// When the served certificate ends, in seconds since 1970.
     pub certificate_expiry: Gauge<f64, AtomicU64>,

@@ -82,7 +82,7 @@ reasons! {
     NamespaceLabelEnforced,
     /// The Prometheus scrapes with TLS by default.
     ScrapeClassTls,
-    /// A flag of the Prometheus Operator's cannot be read.
+    /// The Prometheus Operator was not found, or a flag of its cannot be read.
     OperatorUnknown,
     /// The Prometheus asks for a label by which a GitOps tool knows its own objects.
     OwnershipLabel,

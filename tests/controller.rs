@@ -205,6 +205,47 @@ fn whatever_kind_owns_the_pods_owns_the_objects() {
 }
 
 #[test]
+fn objects_do_not_outlive_their_workload_nor_come_back() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    let service = |name: &str| kubectl.get(&format!("-n edge service {name}-gwmon"));
+    let still = |what: &str, writes: f64| {
+        std::thread::sleep(Duration::from_secs(3));
+        let more = gwmon.metric("gwmon_writes_total") - writes;
+        assert!(more.abs() < 0.1, "{more} writes while {what}");
+    };
+
+    // Its pods take their time to go, as those of a gateway with open connections do.
+    let mut slow = injected("edge", "slow", 2);
+    slow["spec"]["template"]["metadata"]["finalizers"] = json!(["example.com/drain"]);
+    kubectl.apply(&slow.to_string()).unwrap();
+    settle("the Service", || service("slow").map(Some));
+    kubectl.run("-n edge delete deployment slow").unwrap();
+    settle("the garbage collector", || Ok(service("slow").is_err().then_some(())));
+    let pods = || kubectl.run("-n edge get pods -l gwmon.io/monitored-by=slow-gwmon -o name").unwrap().out;
+    assert_eq!(pods().lines().count(), 2);
+    still("its pods drain", gwmon.metric("gwmon_writes_total"));
+    service("slow").unwrap_err();
+    for pod in pods().lines() {
+        kubectl
+            .run_with(&["-n", "edge", "patch", pod, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#], "")
+            .unwrap();
+    }
+
+    // Deleted from above its pods, and made again over them: the objects follow what owns the pods.
+    kubectl.apply(&injected("edge", "orphan", 1).to_string()).unwrap();
+    settle("the Service", || service("orphan").map(Some));
+    kubectl.run("-n edge delete deployment orphan --cascade=orphan").unwrap();
+    settle("another owner", || {
+        Ok((service("orphan")?["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet").then_some(()))
+    });
+    still("nothing changes", gwmon.metric("gwmon_writes_total"));
+    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+}
+
+#[test]
 fn pods_that_were_missed_are_found_and_told() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;

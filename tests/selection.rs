@@ -56,7 +56,7 @@ fn operator(args: &[&str]) -> Operator {
 
 fn cluster(consumers: Vec<Consumer>) -> Cluster {
     let named = |name: &str| (name.to_owned(), labels(&format!("kubernetes.io/metadata.name={name}")));
-    Cluster { consumers, operators: vec![], namespaces: ["edge", "monitoring"].map(named).into() }
+    Cluster { consumers, operators: vec![operator(&[])], namespaces: ["edge", "monitoring"].map(named).into() }
 }
 
 struct Asked {
@@ -257,7 +257,7 @@ fn n6_a_label_that_neither_has() {
 fn n7_a_namespace_that_the_operator_does_not_watch() {
     for flag in ["--deny-namespaces=edge", "--namespaces=monitoring"] {
         let mut cluster = cluster(vec![prometheus("kps", &everywhere(&json!({})))]);
-        cluster.operators.push(operator(&[flag]));
+        cluster.operators = vec![operator(&[flag])];
         let error = one(&cluster).unwrap_err();
         assert!(error.contains("operator monitoring/po does not watch edge"), "{error}");
     }
@@ -266,7 +266,7 @@ fn n7_a_namespace_that_the_operator_does_not_watch() {
 #[test]
 fn n8_instance_namespaces_do_not_widen_where_monitors_are_watched() {
     let mut cluster = own_namespace(&json!({}));
-    cluster.operators.push(operator(&["--namespaces=edge", "--prometheus-instance-namespaces=monitoring"]));
+    cluster.operators = vec![operator(&["--namespaces=edge", "--prometheus-instance-namespaces=monitoring"])];
     let error = one(&cluster).unwrap_err();
     assert!(error.contains("spec.serviceMonitorNamespaceSelector is absent"), "{error}");
 }
@@ -290,7 +290,7 @@ fn p1_a_prometheus_that_the_operator_leaves_to_others() {
         let mut object = json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": "kps"}, "spec": everywhere(&json!({}))});
         json_patch::merge(&mut object["metadata"], metadata);
         let mut cluster = cluster(vec![parse(&object)]);
-        cluster.operators.push(operator(flags));
+        cluster.operators = vec![operator(flags)];
         one(&cluster)
     };
     let id = json!({"annotations": {"operator.prometheus.io/controller-id": "blue"}});
@@ -451,11 +451,11 @@ fn openshift_user_workload_monitoring() {
         "spec": spec,
     });
     let mut cluster = cluster(vec![parse(&uwm)]);
-    cluster.operators.push(operator(&[
+    cluster.operators = vec![operator(&[
         "--prometheus-instance-namespaces=openshift-user-workload-monitoring",
         "--deny-namespaces=openshift-monitoring",
         "--controller-id=openshift-user-workload-monitoring/prometheus-operator",
-    ]));
+    ])];
     let selection = select(&cluster, &Asked::default()).unwrap();
     assert_eq!(selection.placements[0].namespace, "edge");
     assert_eq!(selection.placements[0].labels, labels("managed-by=gwmon"));
@@ -487,10 +487,11 @@ fn the_first_condition_that_fails_is_told_with_both_sides() {
         (Condition::Labels, "spec.serviceMonitorSelector needs release=kps, has none".to_owned())
     );
     assert_eq!(told(&cluster, "release=x").1, "spec.serviceMonitorSelector needs release=kps, has release=x");
-    cluster.operators.push(operator(&["--deny-namespaces=edge"]));
+    cluster.operators = vec![operator(&["--deny-namespaces=edge"])];
     assert_eq!(told(&cluster, "").0, Condition::Watched);
     assert!(cluster.selects(&cluster.consumers[0], "monitoring", &labels("release=kps")).is_err());
     cluster.operators = vec![];
+    assert_eq!(reasons(&select(&cluster, &Asked::default()).unwrap()), [Reason::OperatorUnknown]);
     assert_eq!(cluster.selects(&cluster.consumers[0], "edge", &labels("release=kps")), Ok(()));
 }
 

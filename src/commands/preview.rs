@@ -14,10 +14,13 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
+use crate::annotations::WORKLOAD_NAMESPACE;
 use crate::cli::{Output, Preview};
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, monitor_name, workload, workload_of};
+use crate::labels::Labels;
 use crate::monitoring::consumer::Kind;
+use crate::monitoring::objects::MONITOR;
 use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::monitoring::{Cluster, Consumer, Gateway, Operator, Plan, plan};
 use crate::policy::Policy;
@@ -35,10 +38,10 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     for file in &args.filename {
         objects.extend(read(file)?);
     }
-    let (cluster, context_namespace) = match (&args.prometheus, args.cluster) {
+    let (known, context_namespace) = match (&args.prometheus, args.cluster) {
         (Some(file), _) => (monitoring_of(&read(file)?)?, None),
         (None, true) => ask(args.context.as_deref())?,
-        (None, false) => (Cluster::default(), None),
+        (None, false) => (Known::default(), None),
     };
     let namespace = args.namespace.or(context_namespace).unwrap_or_else(|| "default".to_owned());
     let policy = args.policy.policy();
@@ -47,7 +50,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         Report { output: args.output, known: args.cluster || args.prometheus.is_some(), ..Report::default() };
     for object in objects.iter().filter(|object| template_of(object).is_some()) {
         let name = display_name(object);
-        match preview(&policy, &cluster, object, &namespace) {
+        match preview(&policy, &known, object, &namespace) {
             Ok(previewed) => report.add(&name, object, previewed),
             Err(refusal) if refusal.is_warning() => report.refuse(&name, &refusal),
             Err(refusal) => report.note(&name, &refusal.to_string()),
@@ -62,6 +65,14 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     report.finish()
 }
 
+/// What is known of the cluster.
+#[derive(Default)]
+struct Known {
+    cluster: Cluster,
+    /// The labels of other people's ServiceMonitors, by namespace.
+    neighbours: BTreeMap<String, Vec<Labels>>,
+}
+
 /// One workload as it would run, and what would be made for it.
 struct Previewed<'c> {
     after: Value,
@@ -69,12 +80,7 @@ struct Previewed<'c> {
     plan: Plan<'c>,
 }
 
-fn preview<'c>(
-    policy: &Policy,
-    cluster: &'c Cluster,
-    object: &Value,
-    namespace: &str,
-) -> Result<Previewed<'c>, Finding> {
+fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &str) -> Result<Previewed<'c>, Finding> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let mut after = object.clone();
     if object["kind"] != "Pod" && text("/apiVersion") == "apps/v1" && text("/kind") != "ReplicaSet" {
@@ -101,7 +107,11 @@ fn preview<'c>(
         map.remove("ownerReferences");
         *template = pod;
     }
-    Ok(Previewed { after, injection, plan: plan(&gateway, cluster, &[]) })
+    Ok(Previewed {
+        after,
+        injection,
+        plan: plan(&gateway, &known.cluster, known.neighbours.get(namespace).map_or(&[], Vec::as_slice)),
+    })
 }
 
 fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
@@ -258,13 +268,21 @@ fn read(file: &Path) -> Result<Vec<Value>> {
 }
 
 /// The cluster's monitoring, out of objects in a file.
-fn monitoring_of(objects: &[Value]) -> Result<Cluster> {
-    let mut cluster = Cluster::default();
+fn monitoring_of(objects: &[Value]) -> Result<Known> {
+    let Known { mut cluster, mut neighbours } = Known::default();
     for object in objects {
         match object["kind"].as_str() {
             Some("Namespace") => {
                 let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
                 cluster.namespaces.insert(object["metadata"]["name"].as_str().unwrap_or_default().to_owned(), labels);
+            }
+            Some("ServiceMonitor") => {
+                let metadata = &object["metadata"];
+                let labels: Labels = serde_json::from_value(metadata["labels"].clone()).unwrap_or_default();
+                if !labels.contains_key(WORKLOAD_NAMESPACE) {
+                    let namespace = metadata["namespace"].as_str().unwrap_or_default();
+                    neighbours.entry(namespace.to_owned()).or_default().push(labels);
+                }
             }
             Some("Deployment") => {
                 let operator = Operator::parse(&object.to_string()).with_context(|| display_name(object))?;
@@ -276,11 +294,11 @@ fn monitoring_of(objects: &[Value]) -> Result<Cluster> {
             }
         }
     }
-    Ok(cluster)
+    Ok(Known { cluster, neighbours })
 }
 
 /// The cluster's monitoring, out of the cluster of a kube context, and that context's namespace.
-fn ask(context: Option<&str>) -> Result<(Cluster, Option<String>)> {
+fn ask(context: Option<&str>) -> Result<(Known, Option<String>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
@@ -289,8 +307,9 @@ fn ask(context: Option<&str>) -> Result<(Cluster, Option<String>)> {
         let client = Client::try_from(config)?;
         let mut objects = Vec::new();
         let kinds = Kind::ALL.map(|(kind, version)| (version, kind.as_str(), None));
+        let rest = [("v1", "Namespace", None), (MONITOR.0, MONITOR.1, None)];
         let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", Some(label)));
-        for (version, kind, label) in kinds.into_iter().chain(operators).chain([("v1", "Namespace", None)]) {
+        for (version, kind, label) in kinds.into_iter().chain(operators).chain(rest) {
             let api = Api::<DynamicObject>::all_with(client.clone(), &crate::controller::api_resource(version, kind));
             let params = label.map_or_else(ListParams::default, |label| ListParams::default().labels(label));
             match api.list(&params).await {

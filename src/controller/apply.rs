@@ -14,7 +14,7 @@ use super::{FIELD_MANAGER, GatewayKey, plain};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};
 use crate::monitoring::Owner;
-use crate::monitoring::objects::MONITOR;
+use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::reason::{Finding, Reason};
 
 /// What was last applied under each name: a hash of the content, and the version of the object that this gave.
@@ -39,22 +39,25 @@ pub(super) struct Applied {
 }
 
 impl Writer<'_> {
-    /// Applies one object, unless it stands as it was last applied, or its name is taken.
-    pub(super) async fn apply(&self, object: &Value, owner: Option<&Owner>, written: &mut Written) -> Result<Applied> {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (version, kind) = (text("/apiVersion"), text("/kind"));
-        let place = (text("/metadata/namespace").to_owned(), text("/metadata/name").to_owned());
-        let what = format!("{kind} {}/{}", place.0, place.1);
-        let slot = (if kind == MONITOR.1 { MONITOR.1 } else { "Service" }, place.clone());
-        let hash = self.hasher.hash_one(object.to_string());
-        let seen = self.world.object(kind, self.key, &place);
-        if let (Some(seen), Some((before, at))) = (&seen, written.get(&slot))
-            && *before == hash
-            && !is_newer(seen.resource_version().as_deref(), at)
-        {
-            return Ok(Applied { changed: false, labels: seen.labels().clone() });
-        }
+    /// The object as it is, where it stands as it was last applied.
+    pub(super) fn settled(&self, object: &Value, written: &Written) -> Option<Applied> {
+        let (slot, hash) = (slot_of(object), self.hasher.hash_one(object.to_string()));
+        let seen = self.world.object(slot.0, self.key, &slot.1)?;
+        let (before, at) = written.get(&slot)?;
+        let settled = *before == hash && !is_newer(seen.resource_version().as_deref(), at);
+        settled.then(|| Applied { changed: false, labels: seen.labels().clone() })
+    }
 
+    /// Applies one object, unless it is settled, or its name is taken.
+    pub(super) async fn apply(&self, object: &Value, owner: &Owner, written: &mut Written) -> Result<Applied> {
+        if let Some(settled) = self.settled(object, written) {
+            return Ok(settled);
+        }
+        let (slot, hash) = (slot_of(object), self.hasher.hash_one(object.to_string()));
+        let (kind, place) = &slot;
+        let version = if *kind == MONITOR.1 { MONITOR.0 } else { SERVICE.0 };
+        let what = format!("{kind} {}/{}", place.0, place.1);
+        let seen = self.world.object(kind, self.key, place);
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &place.0, &api_resource(version, kind));
         let existing = match &seen {
             Some(seen) => Some(Meta::clone(seen)),
@@ -69,6 +72,17 @@ impl Writer<'_> {
         let mut params = PatchParams::apply(FIELD_MANAGER);
         if let Some(existing) = &existing {
             if !is_ours(existing, self.key, owner) {
+                if let Some(other) = former_owner(existing, self.key) {
+                    let Owner { kind, name, .. } = &other;
+                    anyhow::ensure!(
+                        is_alive(self.client, &place.0, &other).await?,
+                        "{what} is about to go with {kind} {name}"
+                    );
+                    let detail = format!(
+                        "{what} is gwmon's for {kind} {name}, which has the same name; delete that, or rename it"
+                    );
+                    return Err(Finding::new(Reason::NameTaken, detail).into());
+                }
                 let detail = format!("{what} is there and not gwmon's; rename or delete it");
                 return Err(Finding::new(Reason::NameTaken, detail).into());
             }
@@ -87,7 +101,7 @@ impl Writer<'_> {
                 written.insert(slot, (hash, now));
                 Ok(Applied { changed, labels: applied.metadata.labels.unwrap_or_default() })
             }
-            Err(kube::Error::Api(status)) if status.code == 404 && kind == MONITOR.1 => {
+            Err(kube::Error::Api(status)) if status.code == 404 && *kind == MONITOR.1 => {
                 let detail = format!("cannot apply {what}: the cluster does not serve {version} {kind}");
                 Err(Finding::new(Reason::NoServiceMonitorKind, detail).into())
             }
@@ -127,13 +141,44 @@ fn is_newer(seen: Option<&str>, than: &str) -> bool {
     }
 }
 
+/// What [`Written`] and [`World`] know an object by.
+fn slot_of(object: &Value) -> (&'static str, Place) {
+    let kind = if object["kind"] == MONITOR.1 { MONITOR.1 } else { SERVICE.1 };
+    (kind, place_of(object))
+}
+
+/// An object's namespace and name.
+pub(super) fn place_of(object: &Value) -> Place {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
+}
+
+/// Whether a workload is there and to stay. One that gwmon may not see is taken to be.
+pub(super) async fn is_alive(client: &Client, namespace: &str, owner: &Owner) -> Result<bool> {
+    let resource = api_resource(&owner.api_version, &owner.kind);
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    match api.get_metadata_opt(&owner.name).await {
+        Ok(found) => Ok(found.is_some_and(|found| {
+            found.uid().as_ref() == Some(&owner.uid) && found.metadata.deletion_timestamp.is_none()
+        })),
+        Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => Ok(status.code == 403),
+        Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
+    }
+}
+
+/// Another workload of this name, for which gwmon has made the object.
+fn former_owner(object: &Meta, key: &GatewayKey) -> Option<Owner> {
+    let reference = object.owner_references().first().cloned();
+    reference.filter(|_| is_managed(object) && is_labelled(object, key)).map(Owner::from)
+}
+
 /// Whether gwmon applied this object for this gateway (R27). One of its two marks may have been taken off by hand: then
 /// it is put back.
-fn is_ours(object: &Meta, key: &GatewayKey, owner: Option<&Owner>) -> bool {
-    let owned = owner.is_some_and(|owner| object.owner_references().iter().any(|reference| reference.uid == owner.uid));
-    // An object that a former workload of this name owns is about to be collected.
-    let foreign =
-        object.owner_references().iter().any(|reference| owner.is_some_and(|owner| reference.uid != owner.uid));
+fn is_ours(object: &Meta, key: &GatewayKey, owner: &Owner) -> bool {
+    let owners = object.owner_references();
+    let owned = owners.iter().any(|reference| reference.uid == owner.uid);
+    // What another workload owns goes with that.
+    let foreign = owners.iter().any(|reference| reference.uid != owner.uid);
     is_managed(object) && (owned || (is_labelled(object, key) && !foreign))
 }
 

@@ -20,7 +20,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Site, plain};
+use super::{PATIENCE, Site, plain};
 use crate::admin::Readiness;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::MANAGED_BY;
@@ -66,7 +66,13 @@ pub async fn keep(
     let mut stop = pin!(stop);
     let mut serving = None;
     loop {
-        let settled = settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics).await;
+        let settling = settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics);
+        let settled = match select(&mut stop, pin!(tokio::time::timeout(PATIENCE, settling))).await {
+            Either::Left(_) => return,
+            Either::Right((settled, _)) => {
+                settled.unwrap_or_else(|_| bail!("no answer from the API server in {PATIENCE:?}"))
+            }
+        };
         let wake = match settled {
             Ok(()) => {
                 readiness.certificate_served();

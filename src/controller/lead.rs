@@ -12,11 +12,11 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use super::Site;
 
 /// How long a leader that is gone without a word keeps others from taking over, in seconds.
-const DURATION: u64 = 10;
-/// It renews after [`DURATION`] less this. A renewal that takes longer than [`PATIENCE`] is lost, and with it the lead,
-/// before anybody else may take it: 5 + 3 < 10.
-const GRACE: u64 = 5;
-const PATIENCE: Duration = Duration::from_secs(3);
+const DURATION: u64 = 12;
+/// It renews when this much is left, by three requests. One that takes longer than twice [`PATIENCE`] (to connect, and to
+/// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12.
+const GRACE: u64 = 8;
+const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs `work` for as long as this replica leads, until `stop` is done. Losing the lead drops the work where it stands.
@@ -63,6 +63,8 @@ async fn turn<W: Future<Output = ()>>(site: &Site, identity: &str, work: &impl F
 
 async fn manager(site: &Site, identity: &str) -> Result<LeaseManager> {
     let mut config = Config::infer().await?;
+    // A retry within would stretch the bound above; an idle connection is not late.
+    (config.default_retry, config.reset_reader_on_write) = (false, true);
     (config.connect_timeout, config.read_timeout, config.write_timeout) =
         (Some(PATIENCE), Some(PATIENCE), Some(PATIENCE));
     LeaseManagerBuilder::new(Client::try_from(config)?, site.name.clone())

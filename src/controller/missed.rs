@@ -59,7 +59,10 @@ async fn find(context: &Context) -> Result<Found> {
     };
     // By controller: its pods are alike, so one of them is looked at whole.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
-    pages(context, "v1", "Pod", &format!("!{MONITORED_BY}"), |pod| {
+    let bare = ListParams::default()
+        .labels(&format!("!{MONITORED_BY}"))
+        .fields("status.phase!=Succeeded,status.phase!=Failed");
+    pages(context, "v1", "Pod", bare, |pod| {
         let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
         if let Some(owner) =
             controller.filter(|_| asks(&pod) && elsewhere(&pod) && pod.metadata.deletion_timestamp.is_none())
@@ -71,13 +74,14 @@ async fn find(context: &Context) -> Result<Found> {
     .await?;
     for ((namespace, _), (owner, pod, count)) in pods {
         let Some(owner) = workload(&context.client, &namespace, owner).await? else { continue };
-        if let Some(finding) = about_pod(context, &namespace, &pod, &owner, count).await? {
-            found.insert((namespace, owner), (count, finding));
+        if let Some(finding) = about_pod(context, &namespace, &pod, &owner).await? {
+            // A roll-out has two controllers for one workload.
+            found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
     }
     for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
         let mut annotated = Vec::new();
-        pages(context, "apps/v1", kind, "", |workload| {
+        pages(context, "apps/v1", kind, ListParams::default(), |workload| {
             let controlled = workload.owner_references().iter().any(|owner| owner.controller == Some(true));
             if asks(&workload) && elsewhere(&workload) && !controlled {
                 annotated.push((
@@ -103,9 +107,15 @@ async fn find(context: &Context) -> Result<Found> {
 }
 
 /// Passes every object of a kind, metadata only, and holds a page of them at a time.
-async fn pages(context: &Context, version: &str, kind: &str, labels: &str, mut each: impl FnMut(Meta)) -> Result<()> {
+async fn pages(
+    context: &Context,
+    version: &str,
+    kind: &str,
+    page: ListParams,
+    mut each: impl FnMut(Meta),
+) -> Result<()> {
     let api = Api::<DynamicObject>::all_with(context.client.clone(), &api_resource(version, kind));
-    let mut page = ListParams::default().labels(labels).limit(PAGE);
+    let mut page = page.limit(PAGE);
     loop {
         let list = api.list_metadata(&page).await.map_err(plain).with_context(|| format!("cannot list {kind}s"))?;
         list.items.into_iter().for_each(&mut each);
@@ -117,28 +127,14 @@ async fn pages(context: &Context, version: &str, kind: &str, labels: &str, mut e
 }
 
 /// What the webhook would have said to this pod.
-async fn about_pod(
-    context: &Context,
-    namespace: &str,
-    pod: &str,
-    owner: &Owner,
-    count: usize,
-) -> Result<Option<Finding>> {
+async fn about_pod(context: &Context, namespace: &str, pod: &str, owner: &Owner) -> Result<Option<Finding>> {
     let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
-    let Some(found) =
-        api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?
-    else {
-        return Ok(None);
-    };
-    let ended =
-        matches!(found.data.pointer("/status/phase").and_then(|phase| phase.as_str()), Some("Succeeded" | "Failed"));
-    if ended {
-        return Ok(None);
-    }
+    let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?;
+    let Some(found) = found else { return Ok(None) };
     Ok(match injection::decide(&context.policy, &json!(found).to_string()) {
         Ok(_) => {
             let detail = format!(
-                "{count} pods such as {pod} ask for injection and run without, for no gwmon answered when they were made; {}",
+                "pods ask for injection and run without, for no gwmon answered when they were made; {}",
                 repair(namespace, owner)
             );
             Some(Finding::new(Reason::MissedInjection, detail))
@@ -161,7 +157,7 @@ async fn about_template(context: &Context, namespace: &str, owner: &Owner) -> Re
         return Ok(None);
     }
     let detail = format!(
-        "annotated while no gwmon answered, so its pod template was not and its {pods} pods run without; {}",
+        "annotated while no gwmon answered, so its pod template was not and its pods run without; {}",
         repair(namespace, owner)
     );
     Ok(Some((pods, Finding::new(Reason::MissedInjection, detail))))

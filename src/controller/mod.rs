@@ -4,11 +4,13 @@
 
 mod apply;
 pub mod certificates;
+mod held;
 mod index;
 pub mod lead;
 mod missed;
 mod reconcile;
 mod report;
+mod rights;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -56,8 +58,8 @@ pub(crate) struct GatewayKey {
 /// a finding, with the fix.
 pub(crate) fn plain(error: kube::Error) -> anyhow::Error {
     match error {
-        // A namespace on its way out takes nothing new, which needs no fix.
-        kube::Error::Api(status) if status.code == 403 && !status.message.contains("being terminated") => {
+        // Quotas, admission policies and namespaces on their way out answer 403 as well.
+        kube::Error::Api(status) if status.code == 403 && status.message.contains(" cannot ") => {
             let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
             Finding::new(Reason::Forbidden, detail).into()
         }
@@ -67,11 +69,18 @@ pub(crate) fn plain(error: kube::Error) -> anyhow::Error {
 }
 
 impl GatewayKey {
-    /// The gateway that a pod or a generated object belongs to.
+    /// The gateway that a pod or a generated object belongs to. Only a monitor may live elsewhere than its gateway: who can
+    /// make pods or Services in one namespace must not speak for another.
     pub(crate) fn of(object: &Meta) -> Option<Self> {
         let label = |key| object.labels().get(key).cloned();
-        let monitor = label(MONITORED_BY).or_else(|| label(METRICS_FOR))?;
-        Some(Self { namespace: label(WORKLOAD_NAMESPACE).or_else(|| object.namespace())?, monitor })
+        let own = object.namespace();
+        if let Some(monitor) = label(MONITORED_BY) {
+            return Some(Self { namespace: own?, monitor });
+        }
+        let key = Self { namespace: label(WORKLOAD_NAMESPACE)?, monitor: label(METRICS_FOR)? };
+        // Elsewhere a monitor's name begins with its gateway's namespace; a Service's cannot, for it has no dot.
+        let away = || object.name_any().starts_with(&format!("{}.{}", key.namespace, key.monitor));
+        (own.as_ref() == Some(&key.namespace) || away()).then_some(key)
     }
 }
 
@@ -83,6 +92,11 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const CONCURRENT: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
+/// kube's client waits for ever. A connection that swallows everything must not keep a gateway from being tried again.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Everything is looked at again, for what no watch tells: a workload that is scaled to nothing and then no longer asks,
+/// rights that were given. Where nothing is to change nothing is written.
+const LOOK_AGAIN: Duration = Duration::from_mins(5);
 
 /// The gauges of a controller that has ended are nobody's.
 struct Gauges<'a>(&'a Metrics);
@@ -108,6 +122,7 @@ pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, i
     let (mut waiting, mut busy) = (HashSet::new(), HashSet::new());
     let mut failures: HashMap<GatewayKey, u32> = HashMap::new();
     let mut listed = false;
+    let mut again = tokio::time::interval(LOOK_AGAIN);
     let request = |key: GatewayKey, after: Duration| {
         // Fails only when the queue is gone, and then this function has returned.
         let _ = requests.unbounded_send(ScheduleRequest { message: key, run_at: Instant::now() + after });
@@ -116,7 +131,12 @@ pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, i
         let (world, metrics) = (&context.world, &context.metrics);
         metrics.queue_depth.set(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
         tokio::select! {
-            Some(change) = changes.next() => {
+            Some(change) = async {
+                tokio::select! {
+                    change = changes.next() => change,
+                    _ = again.tick() => Some(Change::Everything),
+                }
+            } => {
                 let keys = match change {
                     Change::Gateways(keys) => keys,
                     Change::Everything => world.gateways().into_iter().chain([context.site.key()]).collect(),
@@ -133,14 +153,15 @@ pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, i
                 busy.insert(key.clone());
                 let context = &context;
                 running.push(async move {
-                    let result = context.reconcile(&key).await;
-                    (key, result)
+                    let result = tokio::time::timeout(PATIENCE, context.reconcile(&key)).await;
+                    let late = || anyhow::anyhow!("no answer from the API server in {PATIENCE:?}");
+                    (key, result.unwrap_or_else(|_| Err(late())))
                 });
             }
             Some((key, result)) = running.next() => {
                 busy.remove(&key);
                 metrics.reconciled(result.is_ok());
-                metrics.gateways.set(i64::try_from(world.gateways().len()).unwrap_or(i64::MAX));
+                metrics.gateways.set(i64::try_from(world.count()).unwrap_or(i64::MAX));
                 match result {
                     Ok(()) => { failures.remove(&key); }
                     Err(error) => {
@@ -156,5 +177,27 @@ pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, i
             () = world.listed(), if !listed => listed = true,
             () = &mut missed, if listed => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_and_services_speak_for_their_own_namespace_only() {
+        let key = |name: &str, labels: serde_json::Value| {
+            let metadata = json!({"name": name, "namespace": "west", "labels": labels});
+            let object: Meta = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+            GatewayKey::of(&object).map(|key| format!("{}/{}", key.namespace, key.monitor))
+        };
+        let pod = json!({"gwmon.io/monitored-by": "edge-gwmon", "gwmon.io/workload-namespace": "edge"});
+        assert_eq!(key("pod", pod).as_deref(), Some("west/edge-gwmon"));
+        let made =
+            |namespace: &str| json!({"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": namespace});
+        assert_eq!(key("edge-gwmon", made("west")).as_deref(), Some("west/edge-gwmon"));
+        assert_eq!(key("edge-gwmon", made("edge")), None);
+        assert_eq!(key("edge.edge-gwmon", made("edge")).as_deref(), Some("edge/edge-gwmon"));
     }
 }

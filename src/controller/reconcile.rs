@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, DynamicObject, ListParams, PostParams};
+use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
+use serde_json::Value;
 
-use super::apply::{Writer, Written};
+use super::apply::{Writer, Written, is_alive, place_of};
+use super::held::Held;
 use super::index::Place;
 use super::report::{Report, Told};
+use super::rights::Rights;
 use super::world::{Revision, World, api_resource};
 use super::{GatewayKey, Site, plain};
 use crate::annotations::{INJECT, Target, WORKLOAD_NAMESPACE};
@@ -21,7 +23,7 @@ use crate::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::selection::Condition;
-use crate::monitoring::{Consumer, Gateway, Owner, Plan, Source, plan};
+use crate::monitoring::{Cluster, Consumer, Gateway, Owner, Plan, Source, plan};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 
@@ -35,11 +37,10 @@ pub(super) struct Context {
     pub(super) report: Report,
     pub(super) hasher: RandomState,
     memories: Mutex<HashMap<GatewayKey, Memory>>,
-    rights: Mutex<Rights>,
+    rights: Rights,
+    /// The labels of other people's monitors, by namespace.
+    neighbours: Held<String, Vec<Labels>>,
 }
-
-/// By user and namespace: when it was asked, and what is lacking.
-type Rights = HashMap<(String, String), (Instant, Option<Finding>)>;
 
 /// What is remembered of one gateway.
 #[derive(Default)]
@@ -50,8 +51,8 @@ struct Memory {
     told: Told,
 }
 
-/// How long an answer about a Prometheus' rights holds.
-const RIGHTS_HOLD: Duration = Duration::from_mins(10);
+/// How long a list of other people's monitors holds: they only tip the balance between Prometheuses that would both do.
+const NEIGHBOURS_HOLD: Duration = Duration::from_mins(1);
 
 impl Context {
     pub(super) fn new(
@@ -63,8 +64,9 @@ impl Context {
         instance: String,
     ) -> Self {
         let report = Report::new(client.clone(), instance);
-        let (memories, rights) = (Mutex::default(), Mutex::default());
-        Self { client, site, policy, world, metrics, report, hasher: RandomState::new(), memories, rights }
+        let rights = Rights::new(client.clone());
+        let (memories, neighbours) = (Mutex::default(), Held::new(NEIGHBOURS_HOLD));
+        Self { client, site, policy, world, metrics, report, hasher: RandomState::new(), memories, rights, neighbours }
     }
 
     /// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for. One call at a time
@@ -83,48 +85,68 @@ impl Context {
     }
 
     async fn reconcile_with(&self, key: &GatewayKey, memory: &mut Memory) -> Result<()> {
-        let (owner, gateway) = if *key == self.site.key() {
+        if *key == self.site.key() {
             let Some(gateway) = self.myself().await? else { return Ok(()) };
-            (gateway.owner.clone(), Ok(gateway))
-        } else {
-            let Some(revision) = self.world.newest(key) else {
-                *memory = Memory::default();
-                return self.sweep(key).await;
-            };
-            // Where it is gone, its pods follow in a moment, and so do its objects.
-            let Some(owner) = self.owner(key, &revision, memory).await? else { return Ok(()) };
-            let gateway =
-                Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, &revision.annotations, Some(owner.clone()));
-            (Some(owner), gateway)
+            return self.bring_about(key, &gateway, memory, true).await.map(drop);
+        }
+        let Some(revision) = self.world.newest(key) else {
+            *memory = Memory::default();
+            return self.sweep(key).await;
         };
-        let Some(owner) = owner else { return Ok(()) };
-        let mut findings = Vec::new();
-        let outcome = match gateway {
-            Ok(gateway) => self.apply(key, &gateway, &owner, memory, &mut findings).await,
-            Err(finding) => {
-                findings.push(finding);
-                Ok(())
+        // At rest the owner that is known will do. Before anything is written it is looked at: the objects of a workload
+        // that goes, go before its last pods do, and must not come back.
+        for look in [false, true] {
+            if look {
+                memory.owner = None;
             }
-        };
-        self.report.findings(&key.namespace, &owner, findings, &mut memory.told).await;
-        outcome
+            let Some(owner) = self.owner(key, &revision, memory).await? else { return Ok(()) };
+            if look && !is_alive(&self.client, &key.namespace, &owner).await? {
+                return Ok(());
+            }
+            let (Revision { annotations, .. }, tell) = (&*revision, Some(owner.clone()));
+            match Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, annotations, tell) {
+                Ok(gateway) if self.bring_about(key, &gateway, memory, look).await? => return Ok(()),
+                Ok(_) => {}
+                Err(finding) => {
+                    self.report.findings(&key.namespace, &owner, vec![finding], &mut memory.told).await;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Applies each object for itself: a name that is taken for one is no reason not to make the other.
-    async fn apply(
-        &self,
-        key: &GatewayKey,
-        gateway: &Gateway,
-        owner: &Owner,
-        memory: &mut Memory,
-        findings: &mut Vec<Finding>,
-    ) -> Result<()> {
+    /// Applies what is planned and tells what stands against it. Without leave to write it only looks whether there is
+    /// anything to do: false, if so.
+    async fn bring_about(&self, key: &GatewayKey, gateway: &Gateway, memory: &mut Memory, write: bool) -> Result<bool> {
+        let Some(owner) = &gateway.owner else { return Ok(true) };
         let cluster = self.world.cluster();
         let mut plan = plan(gateway, &cluster, &[]);
         if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
             let neighbours = self.neighbours(&key.namespace).await?;
             plan = crate::monitoring::plan(gateway, &cluster, &neighbours);
         }
+        let wanted = plan.service.iter().chain(plan.monitors.iter().flatten());
+        let is_done = |object: &Value| self.writer(key).settled(object, &memory.written).is_some();
+        if !write && !wanted.clone().all(is_done) {
+            return Ok(false);
+        }
+        let mut findings = Vec::new();
+        let outcome = self.apply(key, owner, &cluster, plan, memory, &mut findings).await;
+        self.report.findings(&key.namespace, owner, findings, &mut memory.told).await;
+        outcome.map(|()| true)
+    }
+
+    /// Applies each object for itself: a name that is taken for one is no reason not to make the other.
+    async fn apply(
+        &self,
+        key: &GatewayKey,
+        owner: &Owner,
+        cluster: &Cluster,
+        plan: Plan<'_>,
+        memory: &mut Memory,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
         let Plan { service, monitors, warnings, why, readers } = plan;
         findings.extend(warnings);
         let writer = self.writer(key);
@@ -134,7 +156,7 @@ impl Context {
             first_error.get_or_insert(error);
         };
         if let Some(service) = &service {
-            match writer.apply(service, Some(owner), &mut memory.written).await {
+            match writer.apply(service, owner, &mut memory.written).await {
                 Ok(applied) => changed |= applied.changed,
                 Err(error) => failed(error, findings),
             }
@@ -147,10 +169,10 @@ impl Context {
                 let mut complete = true;
                 for monitor in &monitors {
                     let place = place_of(monitor);
-                    match writer.apply(monitor, Some(owner), &mut memory.written).await {
+                    match writer.apply(monitor, owner, &mut memory.written).await {
                         Ok(applied) => {
                             changed |= applied.changed;
-                            findings.extend(unselected(&cluster, &readers, &place, &applied.labels, monitors.len()));
+                            findings.extend(unselected(cluster, &readers, &place, &applied.labels, monitors.len()));
                         }
                         Err(error) => {
                             complete = false;
@@ -171,13 +193,13 @@ impl Context {
                 }
             }
         }
+        for reader in &readers {
+            findings.extend(self.rights.lacking(reader, &key.namespace).await);
+        }
         if let Some(error) = first_error {
             return Err(error);
         }
-        for reader in readers {
-            findings.extend(self.lacking_rights(reader, &key.namespace).await);
-        }
-        if changed {
+        if changed && !readers.is_empty() && findings.iter().all(|finding| finding.reason != Reason::NotSelected) {
             self.report.monitored(&key.namespace, owner, &why).await;
         }
         Ok(())
@@ -232,7 +254,11 @@ impl Context {
             Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource(MONITOR.0, MONITOR.1));
         let others = ListParams::default().labels(&format!("!{WORKLOAD_NAMESPACE}"));
         match api.list_metadata(&others).await {
-            Ok(list) => Ok(list.items.into_iter().filter_map(|monitor| monitor.metadata.labels).collect()),
+            Ok(list) => {
+                let found: Vec<_> = list.items.into_iter().filter_map(|monitor| monitor.metadata.labels).collect();
+                self.neighbours.put(namespace.to_owned(), found.clone());
+                Ok(found)
+            }
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(vec![]),
             Err(error) => Err(plain(error)).with_context(|| format!("cannot list ServiceMonitors in {namespace}")),
         }
@@ -271,61 +297,13 @@ impl Context {
             Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
         }
     }
-
-    /// Whether a Prometheus may discover targets in a namespace.
-    async fn lacking_rights(&self, reader: &Consumer, namespace: &str) -> Option<Finding> {
-        let (user, group, resource) = reader.discovery()?;
-        let slot = (user.clone(), namespace.to_owned());
-        let rights = || self.rights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((asked, answer)) = rights().get(&slot)
-            && asked.elapsed() < RIGHTS_HOLD
-        {
-            return answer.clone();
-        }
-        let mut lacking = Vec::new();
-        for (group, resource) in [("", "services"), ("", "pods"), (group, resource)] {
-            let attributes = ResourceAttributes {
-                namespace: Some(namespace.to_owned()),
-                group: Some(group.to_owned()),
-                resource: Some(resource.to_owned()),
-                verb: Some("list".to_owned()),
-                ..ResourceAttributes::default()
-            };
-            let review = SubjectAccessReview {
-                spec: SubjectAccessReviewSpec {
-                    user: Some(user.clone()),
-                    resource_attributes: Some(attributes),
-                    ..SubjectAccessReviewSpec::default()
-                },
-                ..SubjectAccessReview::default()
-            };
-            match Api::<SubjectAccessReview>::all(self.client.clone()).create(&PostParams::default(), &review).await {
-                Ok(review) if review.status.as_ref().is_some_and(|status| !status.allowed) => lacking.push(resource),
-                Ok(_) => {}
-                // Not knowing is no finding.
-                Err(error) => {
-                    tracing::debug!("cannot ask about the rights of {user}: {:#}", plain(error));
-                    return None;
-                }
-            }
-        }
-        let answer = (!lacking.is_empty()).then(|| {
-            let detail = format!(
-                "{reader} runs as {user}, which may not list {} in {namespace}: bind it to a Role there with get, list and watch",
-                lacking.join(", ")
-            );
-            Finding::new(Reason::ScrapeRBACMissing, detail)
-        });
-        rights().insert(slot, (Instant::now(), answer.clone()));
-        answer
-    }
 }
 
 /// Follows a pod's controller up to the workload: through a ReplicaSet to what controls that, of whatever kind. `None`
 /// where it is gone.
 pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerReference) -> Result<Option<Owner>> {
     if owner.kind != "ReplicaSet" {
-        return Ok(Some(owner_of(owner)));
+        return Ok(Some(owner.into()));
     }
     let resource = api_resource(&owner.api_version, &owner.kind);
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
@@ -336,21 +314,18 @@ pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerRefer
     let above =
         replica_set.metadata.owner_references.into_iter().flatten().find(|above| above.controller == Some(true));
     // A ReplicaSet made by hand is a workload of its own.
-    Ok(Some(owner_of(above.unwrap_or(owner))))
+    Ok(Some(above.unwrap_or(owner).into()))
 }
 
-fn owner_of(reference: OwnerReference) -> Owner {
-    Owner { api_version: reference.api_version, kind: reference.kind, name: reference.name, uid: reference.uid }
-}
-
-fn place_of(object: &serde_json::Value) -> Place {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-    (text("namespace"), text("name"))
+impl From<OwnerReference> for Owner {
+    fn from(reference: OwnerReference) -> Self {
+        Self { api_version: reference.api_version, kind: reference.kind, name: reference.name, uid: reference.uid }
+    }
 }
 
 /// Labels that other people have set on a monitor can keep a Prometheus from selecting it.
 fn unselected(
-    cluster: &Arc<crate::monitoring::Cluster>,
+    cluster: &Cluster,
     readers: &[&Consumer],
     (namespace, name): &Place,
     labels: &Labels,

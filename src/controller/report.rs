@@ -6,29 +6,36 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-use super::plain;
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 
 /// Publishes findings about workloads.
-pub(super) struct Report(Recorder);
+pub(super) struct Report {
+    client: Client,
+    reporter: Reporter,
+}
 
 /// What has been told about one workload and still holds.
 pub(super) type Told = HashSet<(Reason, String)>;
 
 impl Report {
     pub(super) fn new(client: Client, instance: String) -> Self {
-        Self(Recorder::new(client, Reporter { controller: "gwmon".to_owned(), instance: Some(instance) }))
+        Self { client, reporter: Reporter { controller: "gwmon".to_owned(), instance: Some(instance) } }
     }
 
     /// Tells what has not been told, and forgets what no longer holds, so that it is told should it come back.
     pub(super) async fn findings(&self, namespace: &str, owner: &Owner, findings: Vec<Finding>, told: &mut Told) {
         let now: Told = findings.into_iter().map(|finding| (finding.reason, finding.detail)).collect();
-        for (reason, detail) in now.difference(told) {
+        told.retain(|finding| now.contains(finding));
+        for (reason, detail) in now {
+            if told.contains(&(reason, detail.clone())) {
+                continue;
+            }
             tracing::warn!(namespace, kind = owner.kind, name = owner.name, reason = reason.as_str(), "{detail}");
-            self.publish(namespace, owner, EventType::Warning, *reason, detail).await;
+            if self.publish(namespace, owner, EventType::Warning, reason, &detail).await {
+                told.insert((reason, detail));
+            }
         }
-        *told = now;
     }
 
     /// Tells that a workload's objects are as they should be.
@@ -37,7 +44,8 @@ impl Report {
         self.publish(namespace, owner, EventType::Normal, Reason::Monitored, why).await;
     }
 
-    async fn publish(&self, namespace: &str, owner: &Owner, type_: EventType, reason: Reason, note: &str) {
+    /// Whether the Event is published.
+    async fn publish(&self, namespace: &str, owner: &Owner, type_: EventType, reason: Reason, note: &str) -> bool {
         // The API server refuses a longer one.
         let note = note.char_indices().nth(1000).map_or(note, |(cut, _)| &note[..cut]);
         let event = Event {
@@ -55,8 +63,11 @@ impl Report {
             uid: Some(owner.uid.clone()),
             ..ObjectReference::default()
         };
-        if let Err(error) = self.0.publish(&event, &regarding).await {
-            tracing::warn!(namespace, name = owner.name, "cannot publish an Event: {:#}", plain(error));
-        }
+        // A recorder remembers all that it has published, to count repetitions. There are none.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        let published = recorder.publish(&event, &regarding).await;
+        published
+            .inspect_err(|error| tracing::warn!(namespace, name = owner.name, "cannot publish an Event: {error}"))
+            .is_ok()
     }
 }

@@ -63,6 +63,8 @@ pub(crate) struct Revision {
 #[derive(Debug)]
 struct Pod {
     created: Option<Time>,
+    /// It is on its way out, perhaps for minutes, perhaps with its workload.
+    terminating: bool,
     revision: Arc<Revision>,
 }
 
@@ -96,14 +98,18 @@ impl World {
         let (services, service_events) = watches.own(SERVICE);
         let (monitors, monitor_events) = watches.own(MONITOR);
 
-        let (namespaces, namespace_events) = watches.all::<Meta>(api_resource("v1", "Namespace"), "");
+        let (namespaces, namespace_events) = watches.all::<Meta>(api_resource("v1", "Namespace"), "", Need::Must);
         let (consumers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
             .into_iter()
-            .map(|(kind, version)| watches.all::<DynamicObject>(api_resource(version, kind.as_str()), ""))
+            .map(|(kind, version)| {
+                // Not being allowed to see a Prometheus is not the same as there being none.
+                let need = if kind == Kind::Prometheus { Need::Must } else { Need::Can };
+                watches.all::<DynamicObject>(api_resource(version, kind.as_str()), "", need)
+            })
             .unzip();
         let (operators, operator_events): (Vec<_>, Vec<_>) = OPERATOR_LABELS
             .into_iter()
-            .map(|label| watches.all::<DynamicObject>(api_resource("apps/v1", "Deployment"), label))
+            .map(|label| watches.all::<DynamicObject>(api_resource("apps/v1", "Deployment"), label, Need::Can))
             .unzip();
         events.extend(operator_events);
         events.push(namespace_events);
@@ -136,10 +142,16 @@ impl World {
         keys
     }
 
+    /// How many gateways have injected pods.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.pods).keys().count()
+    }
+
     /// The newest roll-out of a gateway that has injected pods: it tells what is to come.
     pub(crate) fn newest(&self, key: &GatewayKey) -> Option<Arc<Revision>> {
         let pods = lock(&self.pods);
-        pods.of(key).map(|(_, pod)| pod).max_by_key(|pod| &pod.created).map(|pod| Arc::clone(&pod.revision))
+        let pods = pods.of(key).map(|(_, pod)| pod).filter(|pod| !pod.terminating);
+        pods.max_by_key(|pod| &pod.created).map(|pod| Arc::clone(&pod.revision))
     }
 
     /// An object of gwmon's, where it carries gwmon's labels.
@@ -169,7 +181,12 @@ fn pod(pod: &Meta, other: Option<&Pod>) -> Pod {
     let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
     let revision = Revision { annotations: ours(pod.annotations()).filter_map(kept).collect(), owner: owner.cloned() };
     let same = other.map(|other| &other.revision).filter(|known| ***known == revision);
-    Pod { created: pod.creation_timestamp(), revision: same.map_or_else(|| Arc::new(revision), Arc::clone) }
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    Pod {
+        created: pod.creation_timestamp(),
+        terminating,
+        revision: same.map_or_else(|| Arc::new(revision), Arc::clone),
+    }
 }
 
 /// An object of gwmon's own, without what is not read. Of the managers of its fields only that gwmon is one.
@@ -281,7 +298,7 @@ impl Watches<'_> {
     }
 
     /// Watches all of a kind and keeps it whole.
-    fn all<K>(&self, resource: ApiResource, label: &str) -> (Store<K>, BoxStream<'static, ()>)
+    fn all<K>(&self, resource: ApiResource, label: &str, need: Need) -> (Store<K>, BoxStream<'static, ()>)
     where
         K: Resource<DynamicType = ApiResource>
             + Lookup<DynamicType = ApiResource>
@@ -295,7 +312,7 @@ impl Watches<'_> {
     {
         let mut writer = Writer::<K>::new(resource.clone());
         let store = writer.as_reader();
-        let events = self.observe(resource, label, Need::Can, move |event: &Event<K>| {
+        let events = self.observe(resource, label, need, move |event: &Event<K>| {
             let mut event = event.clone();
             if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
                 // The largest part of most objects, and nothing that is read.
@@ -365,8 +382,9 @@ impl Watches<'_> {
         watcher(api, watcher::Config::default().labels(label))
             .flat_map(move |event| {
                 let (change, pause) = seen(event);
-                let pause = stream::once(tokio::time::sleep(pause)).filter_map(|()| std::future::ready(None));
-                stream::iter(change).chain(pause)
+                // Not even of no length where there is none: a timer takes a millisecond.
+                let pause = stream::iter((!pause.is_zero()).then_some(pause)).then(tokio::time::sleep);
+                stream::iter(change).chain(pause.filter_map(|()| std::future::ready(None)))
             })
             .boxed()
     }

@@ -100,7 +100,7 @@ pub struct Consumer {
     pub(super) enforced_namespace_label: Option<String>,
     /// How often it scrapes where a monitor does not say.
     pub(super) scrape_interval: Option<String>,
-    /// The scrape class that applies to monitors which name none and makes scrapes use TLS or credentials.
+    /// The scrape class that applies to monitors which name none and makes scrapes use TLS.
     pub(super) default_class: Option<String>,
     /// Its pods' service account, and the resource by which it discovers targets.
     discovery: Option<(String, &'static str)>,

@@ -57,13 +57,15 @@ struct Template<'a> {
 }
 
 impl Operator {
-    /// Reads a Deployment. `None` where no container of it is a Prometheus Operator, by the name of its image.
+    /// Reads a Deployment. `None` where no container of it is a Prometheus Operator, by its name or that of its image.
     ///
     /// # Errors
     /// [`crate::reason::Reason::MalformedObject`], naming the field.
     pub fn parse(json: &str) -> Result<Option<Self>, Finding> {
         let deployment: Deployment = parse(json)?;
-        let is_operator = |container: &&Container| container.image_parts().0.last() == Some(&"prometheus-operator");
+        let is_operator = |container: &&Container| {
+            container.name == "prometheus-operator" || container.image_parts().0.last() == Some(&"prometheus-operator")
+        };
         let Some(container) = deployment.spec.template.spec.containers.iter().flatten().find(is_operator) else {
             return Ok(None);
         };

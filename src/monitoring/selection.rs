@@ -372,7 +372,12 @@ impl Cluster {
         if !consumer.kind.is_operated() {
             return;
         }
-        for flag in self.operators.iter().flat_map(|operator| &operator.unread) {
+        let watchers = self.watchers(consumer).unwrap_or_default();
+        if watchers.is_empty() {
+            let detail = format!("the operator of {consumer} was not found; it is taken to watch every namespace");
+            warn(Reason::OperatorUnknown, detail);
+        }
+        for flag in watchers.iter().flat_map(|operator| &operator.unread) {
             warn(
                 Reason::OperatorUnknown,
                 format!("a flag of the operator cannot be read and is taken as absent: {flag}"),

@@ -128,7 +128,8 @@ impl Installed {
         for kind in ["prometheuses", "prometheusagents", "servicemonitors"] {
             self.kubectl.run(&format!("apply --server-side -f {}", Self::crd(kind))).unwrap();
         }
-        self.kubectl.run("wait --for=condition=Established crd --all --timeout=60s").unwrap();
+        // kubectl fails where it comes before the first condition does.
+        settle("the kinds", || self.kubectl.run("wait --for=condition=Established crd --all --timeout=60s").map(Some));
         for namespace in ["monitoring", "edge", "west"] {
             self.kubectl.run(&format!("create namespace {namespace}")).unwrap();
         }

@@ -1,0 +1,33 @@
+//! Answers that hold for a while.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What was found out, by what was asked. Nothing is kept longer than it holds, once something else is asked.
+#[derive(Debug)]
+pub(super) struct Held<K, V> {
+    span: Duration,
+    answers: Mutex<HashMap<K, (Instant, V)>>,
+}
+
+impl<K: Eq + Hash, V: Clone> Held<K, V> {
+    pub(super) fn new(span: Duration) -> Self {
+        Self { span, answers: Mutex::default() }
+    }
+
+    fn answers(&self) -> std::sync::MutexGuard<'_, HashMap<K, (Instant, V)>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, question: &K) -> Option<V> {
+        self.answers().get(question).filter(|(asked, _)| asked.elapsed() < self.span).map(|(_, answer)| answer.clone())
+    }
+
+    pub(super) fn put(&self, question: K, answer: V) {
+        let mut answers = self.answers();
+        answers.retain(|_, (asked, _)| asked.elapsed() < self.span);
+        answers.insert(question, (Instant::now(), answer));
+    }
+}
