@@ -8,8 +8,8 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditi
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::index::Place;
-use super::world::{Meta, World, api_resource};
+use super::index::{Meta, Place};
+use super::world::{World, api_resource};
 use super::{FIELD_MANAGER, GatewayKey, plain};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use kube::ResourceExt;
+use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 
 use super::GatewayKey;
-use super::world::Meta;
+
+/// Metadata of an object of any kind.
+pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 
 /// An object's namespace and name.
 pub(crate) type Place = (String, String);

@@ -12,10 +12,11 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::json;
 
 use super::GatewayKey;
+use super::index::Meta;
 use super::plain;
 use super::reconcile::{Context, workload};
 use super::report::Told;
-use super::world::{Meta, api_resource};
+use super::world::api_resource;
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::{self, monitor_name};
 use crate::monitoring::Owner;

@@ -27,9 +27,10 @@ use crate::annotations::{METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
+use index::Meta;
 use reconcile::Context;
 pub(crate) use world::api_resource;
-use world::{Change, Meta, World};
+use world::{Change, World};
 
 /// Where gwmon itself is installed. Its Deployment, Service and webhook configuration have one name.
 #[derive(Clone, Debug)]

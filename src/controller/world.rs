@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
+use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Lookup, Store};
@@ -24,16 +24,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Index, Place};
+use super::index::{Index, Meta, Place};
 use super::{FIELD_MANAGER, GatewayKey};
 use crate::annotations::{Annotations, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::monitoring::{Cluster, Consumer, Operator};
-
-/// Metadata of an object of any kind.
-pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 
 /// Something happened.
 #[derive(Clone, Debug)]
