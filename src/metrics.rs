@@ -80,8 +80,7 @@ pub struct Metrics {
     pub missed_pods: Gauge,
     /// Gateways with injected pods.
     pub gateways: Gauge,
-    /// When the served certificate ends, in seconds since 1970.
-    pub certificate_expiry: Gauge<f64, AtomicU64>,
+    certificate_expiry: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -123,6 +122,12 @@ impl Metrics {
     /// Counts one object written.
     pub(crate) fn wrote(&self, verb: Verb) {
         self.writes.get_or_create(&WriteLabels { verb }).inc();
+    }
+
+    /// Notes when the served certificate ends, in seconds since 1970.
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double for ever")]
+    pub fn certificate_ends(&self, timestamp: i64) {
+        self.certificate_expiry.set(timestamp as f64);
     }
 
     /// Counts one reconciliation.

@@ -205,6 +205,62 @@ fn whatever_kind_owns_the_pods_owns_the_objects() {
 }
 
 #[test]
+fn every_prometheus_that_is_asked_for_has_its_monitor() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("a", &by_release("one"));
+    installed.prometheus("b", &by_release("two"));
+    let gwmon = installed.serve();
+    let asking = |target: &str| {
+        let mut gateway = injected("edge", "edge", 1);
+        gateway["spec"]["template"]["metadata"]["annotations"]["gwmon.io/prometheus"] = json!(target);
+        gateway["spec"]["template"]["metadata"]["annotations"]["gwmon.io/monitor-labels"] = json!("team=edge");
+        kubectl.apply(&gateway.to_string()).unwrap();
+    };
+    let label = |name: &str, key: &str| -> Result<Value> {
+        Ok(installed.monitor("edge", name)?["metadata"]["labels"][key].clone())
+    };
+
+    // They cannot agree on a label, so each has its own.
+    asking("all");
+    settle("two monitors", || {
+        Ok((label("edge-gwmon", "release")? == "one" && label("edge-gwmon-2", "release")? == "two").then_some(()))
+    });
+    assert_eq!(
+        (label("edge-gwmon", "team").unwrap(), label("edge-gwmon-2", "team").unwrap()),
+        (json!("edge"), json!("edge"))
+    );
+
+    // One that is named; the other's monitor goes.
+    asking("monitoring/b");
+    settle("one monitor", || {
+        Ok((label("edge-gwmon", "release")? == "two" && label("edge-gwmon-2", "release").is_err()).then_some(()))
+    });
+
+    // One that is not there is told with those that are, and what was made stays.
+    asking("monitoring/nobody");
+    installed.event("edge", "edge", "PrometheusNotFound", "Prometheus monitoring/a, Prometheus monitoring/b");
+    assert_eq!(label("edge-gwmon", "release").unwrap(), "two");
+
+    // Nobody asked for: it is a toss-up, decided by the name, until another monitor here tips the balance.
+    kubectl.apply(&injected("edge", "tie", 1).to_string()).unwrap();
+    settle("the first by name", || Ok((label("tie-gwmon", "release")? == "one").then_some(())));
+    installed.event("edge", "tie", "AmbiguousPrometheus", "choose with gwmon.io/prometheus");
+    let theirs = json!({
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "metadata": {"name": "theirs", "namespace": "west", "labels": {"release": "two"}},
+        "spec": {"selector": {}, "endpoints": []},
+    });
+    kubectl.apply(&theirs.to_string()).unwrap();
+    kubectl.apply(&injected("west", "tie", 1).to_string()).unwrap();
+    settle("the one that reads this namespace already", || {
+        Ok((installed.monitor("west", "tie-gwmon")?["metadata"]["labels"]["release"] == "two").then_some(()))
+    });
+    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+}
+
+#[test]
 fn objects_do_not_outlive_their_workload_nor_come_back() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;

@@ -71,6 +71,7 @@ async fn serve(args: Serve) -> Result<()> {
             std::fs::write(file, &material.bundle).with_context(|| format!("--ca-out {}", file.display()))?;
         }
         let ends = Validity::of(&material.leaf)?.not_after;
+        metrics.certificate_ends(ends.unix_timestamp());
         tracing::info!(%ends, "serving a certificate of my own for localhost and 127.0.0.1");
         readiness.certificate_served();
         Duration::ZERO

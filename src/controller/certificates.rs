@@ -105,8 +105,7 @@ async fn settle(
     if serving.as_ref() != Some(&material) {
         leaf.put(&material.leaf, &material.leaf_key)?;
         let ends = Validity::of(&material.leaf)?.not_after;
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double for ever")]
-        metrics.certificate_expiry.set(ends.unix_timestamp() as f64);
+        metrics.certificate_ends(ends.unix_timestamp());
         tracing::info!(%ends, "serving a new certificate");
         *serving = Some(material);
     }

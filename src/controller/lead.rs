@@ -17,7 +17,8 @@ const DURATION: u64 = 12;
 /// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12.
 const GRACE: u64 = 8;
 const PATIENCE: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs `work` for as long as this replica leads, until `stop` is done. Losing the lead drops the work where it stands.
 pub async fn lead<W: Future<Output = ()>>(
@@ -27,14 +28,18 @@ pub async fn lead<W: Future<Output = ()>>(
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = pin!(stop);
+    let mut pause = FIRST_RETRY;
     loop {
         let turn = pin!(turn(site, identity, &work));
         match select(&mut stop, turn).await {
             Either::Left(_) => break,
-            Either::Right((Ok(()), _)) => {}
-            Either::Right((Err(error), _)) => tracing::warn!("cannot lead: {error:#}"),
+            Either::Right((Ok(()), _)) => pause = FIRST_RETRY,
+            Either::Right((Err(error), _)) => {
+                tracing::warn!("cannot lead: {error:#}");
+                pause = (pause * 2).min(LAST_RETRY);
+            }
         }
-        if let Either::Left(_) = select(&mut stop, pin!(tokio::time::sleep(RETRY))).await {
+        if let Either::Left(_) = select(&mut stop, pin!(tokio::time::sleep(pause))).await {
             break;
         }
     }
