@@ -124,7 +124,9 @@ pub(crate) fn demo(gwmon: &Path, tell: &Narrator) -> Result<()> {
 fn monitoring(kubectl: &Kubectl) -> Result<()> {
     let definitions = gwmon_cluster::cache().join("upstream/crd");
     kubectl.run(&format!("apply --server-side -f {}", definitions.display()))?;
-    kubectl.run("wait --for=condition=Established crd --all --timeout=60s")?;
+    wait_for("the definitions", Duration::from_mins(1), || {
+        kubectl.run("wait --for=condition=Established crd --all --timeout=60s").map(Some)
+    })?;
     kubectl.run("create namespace monitoring")?;
     let manifests: Vec<Value> =
         serde_saphyr::from_multiple(&fs::read_to_string(folder().join("monitoring/prometheus.yaml"))?)?;
@@ -136,7 +138,10 @@ fn monitoring(kubectl: &Kubectl) -> Result<()> {
 /// The shipped configuration, but for where the webhook is. Under another name: the one that the controller's
 /// process looks after is there too, and empty.
 fn configure_webhook(kubectl: &Kubectl, port: u16, authority: &str) -> Result<()> {
-    let shipped = fs::read_to_string(scenario::repository().join("deploy/base/webhook.yaml"))?;
+    let base = scenario::repository().join("deploy/base");
+    // Where the controller keeps its Lease and its certificate.
+    kubectl.apply(&fs::read_to_string(base.join("namespace.yaml"))?)?;
+    let shipped = fs::read_to_string(base.join("webhook.yaml"))?;
     let mut configuration: Value = serde_saphyr::from_str(&shipped)?;
     let webhooks = configuration["webhooks"].take();
     kubectl.apply(&configuration.to_string())?;

@@ -16,15 +16,18 @@ use serde_json::Value;
 const USAGE: &str = "\
 Shows what gwmon does, on a real cluster made for the occasion.
 
-Usage: cargo demo [-- --keep]
+Usage: cargo demo [-- --keep | --loopback]
 
-  --keep   leave the cluster running and say how to look around in it";
+  --keep       leave the cluster running and say how to look around in it
+  --loopback   without a node, as for users other than root";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let keep = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => false,
-        ["--keep"] => true,
+    let mut mode = Mode::Node { keep: false };
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {}
+        ["--keep"] => mode = Mode::Node { keep: true },
+        ["--loopback"] => mode = Mode::Loopback,
         ["--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -33,14 +36,20 @@ fn main() -> ExitCode {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
-    };
-    match demo(keep) {
+    }
+    match demo(mode) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{red}error:{red:#} {error:#}", red = AnsiColor::Red.on_default().bold());
             ExitCode::FAILURE
         }
     }
+}
+
+/// How much of a cluster there is to be.
+enum Mode {
+    Node { keep: bool },
+    Loopback,
 }
 
 /// What is said between the outputs: the time since the start and a sentence.
@@ -58,22 +67,18 @@ fn command(text: &str) {
     println!("         {bold}$ {text}{bold:#}");
 }
 
-fn demo(keep: bool) -> Result<()> {
+fn demo(mode: Mode) -> Result<()> {
     let gwmon = scenario::build_gwmon()?;
     gwmon_cluster::build()?;
     let tell = Narrator(Instant::now());
-    match Node::obstacle() {
-        None => on_a_node(&gwmon, keep, &tell),
-        Some(why) => {
-            println!(
-                "\nA node that runs pods {why}, which this user is not. So kwok plays the pods, and what would run in"
-            );
-            println!(
-                "them, the real Envoy and the real statsd_exporter, runs on loopback. Nothing is kept afterwards."
-            );
-            loopback::demo(&gwmon, &tell)
-        }
+    match (mode, Node::obstacle()) {
+        (Mode::Node { keep }, None) => return on_a_node(&gwmon, keep, &tell),
+        (Mode::Node { .. }, Some(why)) => println!("\nA node that runs pods {why}, which this user is not."),
+        (Mode::Loopback, _) => {}
     }
+    println!("\nkwok plays the pods, and what would run in them, the real Envoy and the real statsd_exporter,");
+    println!("runs on loopback. Nothing is kept afterwards.");
+    loopback::demo(&gwmon, &tell)
 }
 
 fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
