@@ -339,6 +339,9 @@ fn pods_that_were_missed_are_found_and_told() {
     installed.event("edge", "unseen", "MissedInjection", "kubectl -n edge rollout restart deployment/unseen");
     installed.event("edge", "refused", "HostNetwork", "spec.hostNetwork is true");
     assert!((gwmon.metric("gwmon_missed_pods") - 4.).abs() < 0.1);
+    // One that asks later is looked at within moments, not at the next round.
+    gateway("later", &asks, &json!({"hostNetwork": true}));
+    installed.event("edge", "later", "HostNetwork", "spec.hostNetwork is true");
     for reason in ["MissedInjection", "HostNetwork"] {
         assert_eq!(installed.events("edge", "declined", reason).unwrap().len(), 0);
     }

@@ -3,6 +3,7 @@
 //! cluster; nothing is kept between two looks but what has been told. gwmon restarts nothing on its own (R3).
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,7 +17,7 @@ use super::index::Meta;
 use super::plain;
 use super::reconcile::{Context, workload};
 use super::report::Told;
-use super::world::api_resource;
+use super::world::{api_resource, asks_for_injection};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::{self, monitor_name};
 use crate::monitoring::Owner;
@@ -24,6 +25,8 @@ use crate::reason::{Finding, Reason};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_mins(5);
+/// After a workload has begun to ask: its pods take a moment to be made.
+const SETTLE: Duration = Duration::from_secs(10);
 const PAGE: u32 = 500;
 /// Where the shipped webhook configuration asks for no pods, besides gwmon's own namespace.
 const SYSTEM: &str = "kube-system";
@@ -47,28 +50,28 @@ pub(super) async fn look(context: &Context) {
             }
             Err(error) => tracing::warn!("cannot look for pods without injection: {error:#}"),
         }
-        tokio::time::sleep(EVERY).await;
+        let soon = async {
+            context.workloads_changed.notified().await;
+            tokio::time::sleep(SETTLE).await;
+        };
+        futures::future::select(pin!(tokio::time::sleep(EVERY)), pin!(soon)).await;
     }
 }
 
 async fn find(context: &Context) -> Result<Found> {
     let mut found = Found::new();
-    let asks = |object: &Meta| object.annotations().get(INJECT).is_some_and(|inject| inject == "true");
-    let elsewhere = |object: &Meta| {
-        let namespace = object.namespace().unwrap_or_default();
-        namespace != SYSTEM && namespace != context.site.namespace
-    };
+    let is_served = |namespace: &str| namespace != SYSTEM && namespace != context.site.namespace;
     // By controller: its pods are alike, so one of them is looked at whole.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
     let bare = ListParams::default()
         .labels(&format!("!{MONITORED_BY}"))
         .fields("status.phase!=Succeeded,status.phase!=Failed");
-    pages(context, "v1", "Pod", bare, |pod| {
+    each_page(context, bare, |pod| {
+        let namespace = pod.namespace().unwrap_or_default();
+        let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none() && is_served(&namespace);
         let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-        if let Some(owner) =
-            controller.filter(|_| asks(&pod) && elsewhere(&pod) && pod.metadata.deletion_timestamp.is_none())
-        {
-            let key = (pod.namespace().unwrap_or_default(), owner.uid.clone());
+        if let Some(owner) = controller.filter(|_| missed) {
+            let key = (namespace, owner.uid.clone());
             pods.entry(key).or_insert_with(|| (owner.clone(), pod.name_any(), 0)).2 += 1;
         }
     })
@@ -80,45 +83,25 @@ async fn find(context: &Context) -> Result<Found> {
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
     }
-    for kind in ["Deployment", "StatefulSet", "DaemonSet"] {
-        let mut annotated = Vec::new();
-        pages(context, "apps/v1", kind, ListParams::default(), |workload| {
-            let controlled = workload.owner_references().iter().any(|owner| owner.controller == Some(true));
-            if asks(&workload) && elsewhere(&workload) && !controlled {
-                annotated.push((
-                    workload.namespace().unwrap_or_default(),
-                    workload.name_any(),
-                    workload.uid().unwrap_or_default(),
-                ));
-            }
-        })
-        .await?;
-        for (namespace, name, uid) in annotated {
-            let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
-            let key = GatewayKey { namespace, monitor: monitor_name(&owner.name) };
-            if context.world.newest(&key).is_some() {
-                continue;
-            }
-            if let Some((pods, finding)) = about_template(context, &key.namespace, &owner).await? {
-                found.entry((key.namespace, owner)).or_insert((pods, finding));
-            }
+    for (kind, (namespace, name), uid) in context.world.asking() {
+        let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
+        let key = GatewayKey { namespace, monitor: monitor_name(&owner.name) };
+        if context.world.newest(&key).is_some() || !is_served(&key.namespace) {
+            continue;
+        }
+        if let Some((pods, finding)) = about_template(context, &key.namespace, &owner).await? {
+            found.entry((key.namespace, owner)).or_insert((pods, finding));
         }
     }
     Ok(found)
 }
 
-/// Passes every object of a kind, metadata only, and holds a page of them at a time.
-async fn pages(
-    context: &Context,
-    version: &str,
-    kind: &str,
-    page: ListParams,
-    mut each: impl FnMut(Meta),
-) -> Result<()> {
-    let api = Api::<DynamicObject>::all_with(context.client.clone(), &api_resource(version, kind));
-    let mut page = page.limit(PAGE);
+/// Passes every such pod, metadata only, and holds a page of them at a time.
+async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Meta)) -> Result<()> {
+    let api = Api::<DynamicObject>::all_with(context.client.clone(), &api_resource("v1", "Pod"));
+    let mut page = pods.limit(PAGE);
     loop {
-        let list = api.list_metadata(&page).await.map_err(plain).with_context(|| format!("cannot list {kind}s"))?;
+        let list = api.list_metadata(&page).await.map_err(plain).context("cannot list pods")?;
         list.items.into_iter().for_each(&mut each);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),

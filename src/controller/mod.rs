@@ -11,6 +11,7 @@ mod missed;
 mod reconcile;
 mod report;
 mod rights;
+mod watch;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -140,6 +141,10 @@ pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, i
             } => {
                 let keys = match change {
                     Change::Gateways(keys) => keys,
+                    Change::Workloads => {
+                        context.workloads_changed.notify_one();
+                        vec![]
+                    }
                     Change::Everything => world.gateways().into_iter().chain([context.site.key()]).collect(),
                 };
                 for key in keys {

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::apply::{Writer, Written, is_alive, place_of};
 use super::held::Held;
@@ -36,6 +37,8 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     pub(super) report: Report,
     pub(super) hasher: RandomState,
+    /// Other workloads ask for injection than before.
+    pub(super) workloads_changed: Notify,
     memories: Mutex<HashMap<GatewayKey, Memory>>,
     rights: Rights,
     /// The labels of other people's monitors, by namespace.
@@ -66,7 +69,8 @@ impl Context {
         let report = Report::new(client.clone(), instance);
         let rights = Rights::new(client.clone());
         let (memories, neighbours) = (Mutex::default(), Held::new(NEIGHBOURS_HOLD));
-        Self { client, site, policy, world, metrics, report, hasher: RandomState::new(), memories, rights, neighbours }
+        let (hasher, workloads_changed) = (RandomState::new(), Notify::new());
+        Self { client, site, policy, world, metrics, report, hasher, workloads_changed, memories, rights, neighbours }
     }
 
     /// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for. One call at a time

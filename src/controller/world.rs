@@ -2,31 +2,27 @@
 //! configure a Prometheus. Memory follows gateways, not the cluster's pods (R23): of pods and objects only what is read
 //! is kept, and what the pods of one roll-out have in common is kept once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::Hash;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{Lookup, Store};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher::Event;
+use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::index::{Index, Meta, Place};
+use super::watch::{Need, Watches};
 use super::{FIELD_MANAGER, GatewayKey};
-use crate::annotations::{Annotations, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
+use crate::annotations::{Annotations, INJECT, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
@@ -37,6 +33,8 @@ use crate::monitoring::{Cluster, Consumer, Operator};
 pub(crate) enum Change {
     /// To these gateways' pods or objects.
     Gateways(Vec<GatewayKey>),
+    /// To the workloads that ask for injection.
+    Workloads,
     /// To what is known of the cluster's monitoring, or to a whole list, so that every gateway may be concerned.
     Everything,
 }
@@ -65,6 +63,50 @@ struct Pod {
     revision: Arc<Revision>,
 }
 
+/// The workloads of one kind that ask for injection, by place: their UIDs. All others are looked at and forgotten.
+#[derive(Debug, Default)]
+struct Asking {
+    live: BTreeMap<Place, String>,
+    /// A list that has begun and is not complete.
+    fresh: BTreeMap<Place, String>,
+}
+
+impl Asking {
+    /// Takes in what a watch tells. True where others ask than before.
+    fn take(&mut self, event: &Event<Meta>) -> bool {
+        let place = |object: &Meta| (ResourceExt::namespace(object).unwrap_or_default(), object.name_any());
+        let asks = |object: &Meta| {
+            // What another controller makes is that one's to annotate.
+            let controlled = object.owner_references().iter().any(|owner| owner.controller == Some(true));
+            (asks_for_injection(object) && !controlled).then(|| object.metadata.uid.clone().unwrap_or_default())
+        };
+        match event {
+            Event::Init => self.fresh.clear(),
+            Event::InitApply(object) => self.fresh.extend(asks(object).map(|uid| (place(object), uid))),
+            Event::InitDone => {
+                let before = std::mem::replace(&mut self.live, std::mem::take(&mut self.fresh));
+                return before != self.live;
+            }
+            Event::Apply(object) => {
+                let (place, uid) = (place(object), asks(object));
+                let before = self.live.remove(&place);
+                self.live.extend(uid.clone().map(|uid| (place, uid)));
+                return before != uid;
+            }
+            Event::Delete(object) => return self.live.remove(&place(object)).is_some(),
+        }
+        false
+    }
+}
+
+/// Whether an object carries `gwmon.io/inject: "true"`.
+pub(crate) fn asks_for_injection(object: &Meta) -> bool {
+    object.annotations().get(INJECT).is_some_and(|inject| inject == "true")
+}
+
+/// The kinds that gwmon's webhook copies annotations on.
+const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
+
 /// Objects of gwmon's own.
 type Objects = Arc<Mutex<Index<Arc<Meta>>>>;
 
@@ -73,6 +115,7 @@ pub(crate) struct World {
     pods: Arc<Mutex<Index<Pod>>>,
     services: Objects,
     monitors: Objects,
+    asking: [Arc<Mutex<Asking>>; 3],
     cluster: Arc<ArcSwap<Cluster>>,
     /// Cancelled when every watch has delivered its first list.
     listed: CancellationToken,
@@ -86,14 +129,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// Starts to watch; the stream must be polled for anything to be known.
     pub(crate) fn watch(client: &Client) -> (Self, impl Stream<Item = Change> + use<>) {
-        let listed = CancellationToken::new();
-        let watches = Watches { client, pending: Arc::default(), listed: listed.clone() };
+        let watches = Watches::new(client);
+        let listed = watches.listed();
         let pods = Arc::new(Mutex::new(Index::default()));
         let known = Arc::clone(&pods);
         let pod_events =
-            watches.gateways(api_resource("v1", "Pod"), MONITORED_BY, move |event| lock(&known).take(event, pod));
-        let (services, service_events) = watches.own(SERVICE);
-        let (monitors, monitor_events) = watches.own(MONITOR);
+            of_gateways(&watches, api_resource("v1", "Pod"), MONITORED_BY, move |event| lock(&known).take(event, pod));
+        let (services, service_events) = own_objects(&watches, SERVICE);
+        let (monitors, monitor_events) = own_objects(&watches, MONITOR);
 
         let (namespaces, namespace_events) = watches.all::<Meta>(api_resource("v1", "Namespace"), "", Need::Must);
         let (consumers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
@@ -111,6 +154,15 @@ impl World {
         events.extend(operator_events);
         events.push(namespace_events);
 
+        let asking = WORKLOADS.map(|_| Arc::<Mutex<Asking>>::default());
+        let workload_events = WORKLOADS.iter().zip(&asking).map(|(kind, asking)| {
+            let known = Arc::clone(asking);
+            watches.observe(api_resource("apps/v1", kind), "", Need::Can, move |event| {
+                lock(&known).take(event).then_some(Change::Workloads)
+            })
+        });
+        let workload_events = stream::select_all(workload_events.collect::<Vec<_>>()).boxed();
+
         let cluster = Arc::new(ArcSwap::from_pointee(Cluster::default()));
         let known = Arc::clone(&cluster);
         let monitoring = stream::select_all(events).filter_map(move |()| {
@@ -122,8 +174,8 @@ impl World {
             }
             std::future::ready(changed.then_some(Change::Everything))
         });
-        let changes = [pod_events, service_events, monitor_events, monitoring.boxed()];
-        (Self { pods, services, monitors, cluster, listed }, stream::select_all(changes))
+        let changes = [pod_events, service_events, monitor_events, workload_events, monitoring.boxed()];
+        (Self { pods, services, monitors, asking, cluster, listed }, stream::select_all(changes))
     }
 
     /// Done when every watch has delivered its first list: from then on what is not known is not there.
@@ -165,6 +217,15 @@ impl World {
     /// A gateway's ServiceMonitors, in whatever namespace.
     pub(crate) fn monitors(&self, key: &GatewayKey) -> Vec<Arc<Meta>> {
         lock(&self.monitors).of(key).map(|(_, monitor)| Arc::clone(monitor)).collect()
+    }
+
+    /// The workloads that ask for injection: kind, place and UID.
+    pub(crate) fn asking(&self) -> Vec<(&'static str, Place, String)> {
+        let all = WORKLOADS.into_iter().zip(&self.asking);
+        all.flat_map(|(kind, asking)| {
+            lock(asking).live.iter().map(|(place, uid)| (kind, place.clone(), uid.clone())).collect::<Vec<_>>()
+        })
+        .collect()
     }
 
     /// What is known of the cluster's monitoring.
@@ -236,153 +297,29 @@ fn monitoring_of(
     found
 }
 
-/// After a watch has failed. Also how late an operator that is installed later is noticed.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// Whether the cluster does not serve the kind, as opposed to serving none of it. The API server's answer to an
-/// unknown path is no `Status`, so only its code tells.
-fn is_absent(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
-    }
+/// Watches objects that belong to gateways.
+fn of_gateways(
+    watches: &Watches,
+    resource: ApiResource,
+    label: &str,
+    mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
+) -> BoxStream<'static, Change> {
+    watches.observe(resource, label, Need::Must, move |event| {
+        let keys = take(event);
+        match event {
+            // Objects may have come or gone unseen, or the kind itself.
+            Event::InitDone => Some(Change::Everything),
+            _ => Some(keys).filter(|keys| !keys.is_empty()).map(Change::Gateways),
+        }
+    })
 }
 
-fn is_forbidden(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
-}
-
-/// Whether the controller can do without a kind that it has no right to see.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Must,
-    Can,
-}
-
-struct Watches<'a> {
-    client: &'a Client,
-    /// How many watches have not delivered their first list yet.
-    pending: Arc<AtomicUsize>,
-    listed: CancellationToken,
-}
-
-impl Watches<'_> {
-    /// Watches objects that belong to gateways.
-    fn gateways(
-        &self,
-        resource: ApiResource,
-        label: &str,
-        mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
-    ) -> BoxStream<'static, Change> {
-        self.observe(resource, label, Need::Must, move |event| {
-            let keys = take(event);
-            match event {
-                // Objects may have come or gone unseen, or the kind itself.
-                Event::InitDone => Some(Change::Everything),
-                _ => Some(keys).filter(|keys| !keys.is_empty()).map(Change::Gateways),
-            }
-        })
-    }
-
-    /// Watches objects of gwmon's own.
-    fn own(&self, (version, kind): (&str, &str)) -> (Objects, BoxStream<'static, Change>) {
-        let index = Objects::default();
-        let known = Arc::clone(&index);
-        let events =
-            self.gateways(api_resource(version, kind), WORKLOAD_NAMESPACE, move |event| lock(&known).take(event, own));
-        (index, events)
-    }
-
-    /// Watches all of a kind and keeps it whole.
-    fn all<K>(&self, resource: ApiResource, label: &str, need: Need) -> (Store<K>, BoxStream<'static, ()>)
-    where
-        K: Resource<DynamicType = ApiResource>
-            + Lookup<DynamicType = ApiResource>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-        ApiResource: Eq + Hash,
-    {
-        let mut writer = Writer::<K>::new(resource.clone());
-        let store = writer.as_reader();
-        let events = self.observe(resource, label, need, move |event: &Event<K>| {
-            let mut event = event.clone();
-            if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
-                // The largest part of most objects, and nothing that is read.
-                object.meta_mut().managed_fields = None;
-            }
-            writer.apply_watcher_event(&event);
-            // A list counts when it is complete.
-            (!matches!(event, Event::Init | Event::InitApply(_))).then_some(())
-        });
-        (store, events)
-    }
-
-    /// Watches a kind for as long as the stream is polled. One that the cluster does not serve is an empty list,
-    /// looked for again.
-    fn observe<K, C: Send + 'static>(
-        &self,
-        resource: ApiResource,
-        label: &str,
-        need: Need,
-        mut take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
-    ) -> BoxStream<'static, C>
-    where
-        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
-        self.pending.fetch_add(1, Ordering::AcqRel);
-        let api = Api::<K>::all_with(self.client.clone(), &resource);
-        let (mut first, mut absent) = (Some((Arc::clone(&self.pending), self.listed.clone())), false);
-        let mut listed = move || {
-            if let Some((pending, all)) = first.take()
-                && pending.fetch_sub(1, Ordering::AcqRel) == 1
-            {
-                all.cancel();
-            }
-        };
-        let mut seen = move |event: watcher::Result<Event<K>>| match event {
-            Ok(event) => {
-                let change = take(&event);
-                if matches!(event, Event::InitDone) {
-                    absent = false;
-                    listed();
-                }
-                (change, Duration::ZERO)
-            }
-            Err(error) if is_absent(&error) => {
-                listed();
-                if std::mem::replace(&mut absent, true) {
-                    return (None, LOOK_AGAIN);
-                }
-                tracing::info!(
-                    kind = resource.kind,
-                    "the cluster does not serve this kind; looking for it from time to time"
-                );
-                take(&Event::Init);
-                (take(&Event::InitDone), LOOK_AGAIN)
-            }
-            Err(error) => {
-                if need == Need::Can && is_forbidden(&error) {
-                    listed();
-                }
-                let kind = &resource.kind;
-                tracing::warn!(kind, %error, "cannot watch; if this is forbidden, apply deploy/install.yaml again");
-                (None, LOOK_AGAIN)
-            }
-        };
-        // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
-        // is tried.)
-        watcher(api, watcher::Config::default().labels(label))
-            .flat_map(move |event| {
-                let (change, pause) = seen(event);
-                // Not even of no length where there is none: a timer takes a millisecond.
-                let pause = stream::iter((!pause.is_zero()).then_some(pause)).then(tokio::time::sleep);
-                stream::iter(change).chain(pause.filter_map(|()| std::future::ready(None)))
-            })
-            .boxed()
-    }
+/// Watches objects of gwmon's own.
+fn own_objects(watches: &Watches, (version, kind): (&str, &str)) -> (Objects, BoxStream<'static, Change>) {
+    let index = Objects::default();
+    let known = Arc::clone(&index);
+    let events = of_gateways(watches, api_resource(version, kind), WORKLOAD_NAMESPACE, move |event| {
+        lock(&known).take(event, own)
+    });
+    (index, events)
 }
