@@ -254,6 +254,9 @@ impl Context {
 
     /// The labels of other people's monitors in a namespace.
     async fn neighbours(&self, namespace: &str) -> Result<Vec<Labels>> {
+        if let Some(known) = self.neighbours.get(&namespace.to_owned()) {
+            return Ok(known);
+        }
         let api =
             Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource(MONITOR.0, MONITOR.1));
         let others = ListParams::default().labels(&format!("!{WORKLOAD_NAMESPACE}"));
