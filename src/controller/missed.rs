@@ -12,12 +12,11 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::json;
 
-use super::GatewayKey;
 use super::index::Meta;
-use super::plain;
 use super::reconcile::{Context, workload};
 use super::report::Told;
 use super::world::{api_resource, asks_for_injection};
+use super::{GatewayKey, plain};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::{self, monitor_name};
 use crate::monitoring::Owner;
@@ -37,7 +36,8 @@ type Found = HashMap<(String, Owner), (usize, Finding)>;
 pub(super) async fn look(context: &Context) {
     let mut told: HashMap<(String, Owner), Told> = HashMap::new();
     loop {
-        match find(context).await {
+        let late = |_| Err(anyhow::anyhow!("no answer from the API server in {EVERY:?}"));
+        match tokio::time::timeout(EVERY, find(context)).await.unwrap_or_else(late) {
             Ok(found) => {
                 let missed = found.values().filter(|(_, finding)| finding.reason == Reason::MissedInjection);
                 let count: usize = missed.map(|(pods, _)| pods).sum();
