@@ -18,7 +18,7 @@ use kube::core::GroupVersionKind;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::json;
-use support::{Gwmon, Installed, injected};
+use support::{Gwmon, Installed, by_release, injected};
 
 const GATEWAYS: u32 = 1_000;
 const REPLICAS: u32 = 10;
@@ -60,8 +60,7 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 #[tokio::main]
 async fn main() {
     let installed = Installed::new();
-    let selector = json!({"matchLabels": {"release": "one"}});
-    installed.prometheus("k8s", &json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}}));
+    installed.prometheus("k8s", &by_release("one"));
     let gwmon = installed.serve();
     let kubeconfig = Kubeconfig::read_from(installed.kubectl.kubeconfig()).unwrap();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();

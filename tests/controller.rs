@@ -9,16 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::{Installed, injected, settle};
-
-/// A Prometheus that reads everywhere and asks for this.
-fn everywhere(selector: &Value) -> Value {
-    json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}})
-}
-
-fn by_release(release: &str) -> Value {
-    everywhere(&json!({"matchLabels": {"release": release}}))
-}
+use support::{Installed, by_release, everywhere, injected, settle};
 
 #[test]
 fn objects_follow_the_gateway_and_the_prometheus() {
@@ -132,8 +123,7 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     settle("the sweep", || Ok((!left("west")?).then_some(())));
     monitor("monitoring", "edge.edge-gwmon").unwrap();
 
-    // Nothing that the shipped roles do not allow was tried.
-    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+    gwmon.assert_never_forbidden();
 
     // What went while no gwmon ran is swept by the next.
     drop(gwmon);
@@ -201,7 +191,7 @@ fn whatever_kind_owns_the_pods_owns_the_objects() {
         let left = kubectl.get("-n edge services,servicemonitors -l gwmon.io/metrics-for=canary-gwmon")?;
         Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
     });
-    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+    gwmon.assert_never_forbidden();
 }
 
 #[test]
@@ -257,7 +247,7 @@ fn every_prometheus_that_is_asked_for_has_its_monitor() {
     settle("the one that reads this namespace already", || {
         Ok((installed.monitor("west", "tie-gwmon")?["metadata"]["labels"]["release"] == "two").then_some(()))
     });
-    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+    gwmon.assert_never_forbidden();
 }
 
 #[test]
@@ -298,7 +288,7 @@ fn objects_do_not_outlive_their_workload_nor_come_back() {
         Ok((service("orphan")?["metadata"]["ownerReferences"][0]["kind"] == "ReplicaSet").then_some(()))
     });
     still("nothing changes", gwmon.metric("gwmon_writes_total"));
-    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+    gwmon.assert_never_forbidden();
 }
 
 #[test]
@@ -345,7 +335,7 @@ fn pods_that_were_missed_are_found_and_told() {
     for reason in ["MissedInjection", "HostNetwork"] {
         assert_eq!(installed.events("edge", "declined", reason).unwrap().len(), 0);
     }
-    assert!(!gwmon.log().contains("forbidden"), "{}", gwmon.log());
+    gwmon.assert_never_forbidden();
 }
 
 #[test]
@@ -388,7 +378,7 @@ fn two_replicas_share_one_certificate_and_keep_it_announced() {
         settle("both serving it", || {
             Ok((replica.log().matches("serving a new certificate").count() == 2).then_some(()))
         });
-        assert!(!replica.log().contains("forbidden"), "{}", replica.log());
+        replica.assert_never_forbidden();
     }
 }
 

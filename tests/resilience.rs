@@ -8,11 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::{Gwmon, Installed, injected, settle};
-
-fn by_release(release: &str) -> Value {
-    json!({"serviceMonitorSelector": {"matchLabels": {"release": release}}, "serviceMonitorNamespaceSelector": {}})
-}
+use support::{Gwmon, Installed, by_release, injected, settle};
 
 /// Waits until the gateway's monitor has this label.
 fn released(installed: &Installed, name: &str, release: &str) {

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use anyhow::{Context, Result};
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::index::{Meta, Place};
-use super::world::{World, api_resource};
+use super::index::{Meta, Place, place};
+use super::world::{World, objects};
 use super::{FIELD_MANAGER, GatewayKey, plain};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};
@@ -17,8 +17,11 @@ use crate::monitoring::Owner;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::reason::{Finding, Reason};
 
+/// An object's kind and place.
+type Slot = (&'static str, Place);
+
 /// What was last applied under each name: a hash of the content, and the version of the object that this gave.
-pub(super) type Written = HashMap<(&'static str, Place), (u64, String)>;
+pub(super) type Written = HashMap<Slot, (u64, String)>;
 
 /// Applies and deletes objects of one gateway.
 pub(super) struct Writer<'a> {
@@ -41,24 +44,34 @@ pub(super) struct Applied {
 impl Writer<'_> {
     /// The object as it is, where it stands as it was last applied.
     pub(super) fn settled(&self, object: &Value, written: &Written) -> Option<Applied> {
-        let (slot, hash) = (slot_of(object), self.hasher.hash_one(object.to_string()));
+        let (slot, hash) = self.mark(object);
+        self.as_written(&slot, hash, written)
+    }
+
+    /// What [`Written`] knows an object by, and a hash of its content.
+    fn mark(&self, object: &Value) -> (Slot, u64) {
+        let kind = if object["kind"] == MONITOR.1 { MONITOR.1 } else { SERVICE.1 };
+        ((kind, place_of(object)), self.hasher.hash_one(object.to_string()))
+    }
+
+    fn as_written(&self, slot: &Slot, hash: u64, written: &Written) -> Option<Applied> {
         let seen = self.world.object(slot.0, self.key, &slot.1)?;
-        let (before, at) = written.get(&slot)?;
+        let (before, at) = written.get(slot)?;
         let settled = *before == hash && !is_newer(seen.resource_version().as_deref(), at);
         settled.then(|| Applied { changed: false, labels: seen.labels().clone() })
     }
 
     /// Applies one object, unless it is settled, or its name is taken.
     pub(super) async fn apply(&self, object: &Value, owner: &Owner, written: &mut Written) -> Result<Applied> {
-        if let Some(settled) = self.settled(object, written) {
+        let (slot, hash) = self.mark(object);
+        if let Some(settled) = self.as_written(&slot, hash, written) {
             return Ok(settled);
         }
-        let (slot, hash) = (slot_of(object), self.hasher.hash_one(object.to_string()));
         let (kind, place) = &slot;
         let version = if *kind == MONITOR.1 { MONITOR.0 } else { SERVICE.0 };
         let what = format!("{kind} {}/{}", place.0, place.1);
         let seen = self.world.object(kind, self.key, place);
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &place.0, &api_resource(version, kind));
+        let api = objects(self.client, &place.0, (version, kind));
         let existing = match &seen {
             Some(seen) => Some(Meta::clone(seen)),
             None => match api.get_metadata_opt(&place.1).await {
@@ -111,11 +124,11 @@ impl Writer<'_> {
 
     /// Deletes an object, if it is this gateway's beyond doubt.
     pub(super) async fn delete(&self, (version, kind): (&str, &str), object: &Meta) -> Result<()> {
-        let place = (object.namespace().unwrap_or_default(), object.name_any());
-        if !is_labelled(object, self.key) || !is_managed(object) || !is_named(object, self.key) {
+        let place = place(object);
+        if !is_labelled(object, self.key) || !is_managed(object) {
             return Ok(());
         }
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &place.0, &api_resource(version, kind));
+        let api = objects(self.client, &place.0, (version, kind));
         let preconditions = Preconditions { uid: object.uid(), resource_version: None };
         match api
             .delete(&place.1, &DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() })
@@ -141,13 +154,7 @@ fn is_newer(seen: Option<&str>, than: &str) -> bool {
     }
 }
 
-/// What [`Written`] and [`World`] know an object by.
-fn slot_of(object: &Value) -> (&'static str, Place) {
-    let kind = if object["kind"] == MONITOR.1 { MONITOR.1 } else { SERVICE.1 };
-    (kind, place_of(object))
-}
-
-/// An object's namespace and name.
+/// The place of an object that is to be applied.
 pub(super) fn place_of(object: &Value) -> Place {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     (text("namespace"), text("name"))
@@ -155,8 +162,7 @@ pub(super) fn place_of(object: &Value) -> Place {
 
 /// Whether a workload is there and to stay. One that gwmon may not see is taken to be.
 pub(super) async fn is_alive(client: &Client, namespace: &str, owner: &Owner) -> Result<bool> {
-    let resource = api_resource(&owner.api_version, &owner.kind);
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let api = objects(client, namespace, (&owner.api_version, &owner.kind));
     match api.get_metadata_opt(&owner.name).await {
         Ok(found) => Ok(found.is_some_and(|found| {
             found.uid().as_ref() == Some(&owner.uid) && found.metadata.deletion_timestamp.is_none()
@@ -188,11 +194,4 @@ fn is_labelled(object: &Meta, key: &GatewayKey) -> bool {
 
 fn is_managed(object: &Meta) -> bool {
     object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
-}
-
-/// Whether the object's name is one that this gateway's objects have: a label alone is easily changed.
-fn is_named(object: &Meta, key: &GatewayKey) -> bool {
-    let home = object.namespace().as_ref() == Some(&key.namespace);
-    let expected = if home { key.monitor.clone() } else { format!("{}.{}", key.namespace, key.monitor) };
-    object.name_any().starts_with(&expected)
 }

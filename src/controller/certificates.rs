@@ -180,7 +180,7 @@ async fn announce(configurations: &Api<MutatingWebhookConfiguration>, name: &str
     let Some(live) =
         configurations.get_opt(name).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?
     else {
-        bail!("{} does not exist; apply deploy/webhook.yaml", what());
+        bail!("{} does not exist; apply deploy/install.yaml", what());
     };
     let webhooks = live.webhooks.unwrap_or_default();
     let told = |bundle_of: &Option<ByteString>| bundle_of.as_ref().is_some_and(|told| told.0 == bundle.as_bytes());

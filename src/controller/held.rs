@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use super::lock;
 
 /// What was found out, by what was asked. Nothing is kept longer than it holds, once something else is asked.
 #[derive(Debug)]
@@ -17,16 +19,15 @@ impl<K: Eq + Hash, V: Clone> Held<K, V> {
         Self { span, answers: Mutex::default() }
     }
 
-    fn answers(&self) -> std::sync::MutexGuard<'_, HashMap<K, (Instant, V)>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn get(&self, question: &K) -> Option<V> {
-        self.answers().get(question).filter(|(asked, _)| asked.elapsed() < self.span).map(|(_, answer)| answer.clone())
+        lock(&self.answers)
+            .get(question)
+            .filter(|(asked, _)| asked.elapsed() < self.span)
+            .map(|(_, answer)| answer.clone())
     }
 
     pub(super) fn put(&self, question: K, answer: V) {
-        let mut answers = self.answers();
+        let mut answers = lock(&self.answers);
         answers.retain(|_, (asked, _)| asked.elapsed() < self.span);
         answers.insert(question, (Instant::now(), answer));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
@@ -13,6 +14,11 @@ pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 
 /// An object's namespace and name.
 pub(crate) type Place = (String, String);
+
+/// The owner that manages an object.
+pub(crate) fn controller_of(object: &Meta) -> Option<&OwnerReference> {
+    object.owner_references().iter().find(|owner| owner.controller == Some(true))
+}
 
 /// What is kept of each object, by gateway.
 #[derive(Debug)]
@@ -63,7 +69,8 @@ impl<V> Content<V> {
     }
 }
 
-fn place(object: &Meta) -> Place {
+/// Where an object is.
+pub(crate) fn place(object: &Meta) -> Place {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 

@@ -12,10 +12,10 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::json;
 
-use super::index::Meta;
+use super::index::{Meta, controller_of};
 use super::reconcile::{Context, workload};
 use super::report::Told;
-use super::world::{api_resource, asks_for_injection};
+use super::world::{api_resource, asks_for_injection, objects};
 use super::{GatewayKey, plain};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::{self, monitor_name};
@@ -69,8 +69,7 @@ async fn find(context: &Context) -> Result<Found> {
     each_page(context, bare, |pod| {
         let namespace = pod.namespace().unwrap_or_default();
         let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none() && is_served(&namespace);
-        let controller = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-        if let Some(owner) = controller.filter(|_| missed) {
+        if let Some(owner) = controller_of(&pod).filter(|_| missed) {
             let key = (namespace, owner.uid.clone());
             pods.entry(key).or_insert_with(|| (owner.clone(), pod.name_any(), 0)).2 += 1;
         }
@@ -112,7 +111,7 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
 
 /// What the webhook would have said to this pod.
 async fn about_pod(context: &Context, namespace: &str, pod: &str, owner: &Owner) -> Result<Option<Finding>> {
-    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
+    let api = objects(&context.client, namespace, ("v1", "Pod"));
     let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?;
     let Some(found) = found else { return Ok(None) };
     Ok(match injection::decide(&context.policy, &json!(found).to_string()) {
@@ -129,8 +128,7 @@ async fn about_pod(context: &Context, namespace: &str, pod: &str, owner: &Owner)
 
 /// A workload that asks, whose template does not, and how many pods it has.
 async fn about_template(context: &Context, namespace: &str, owner: &Owner) -> Result<Option<(usize, Finding)>> {
-    let resource = api_resource(&owner.api_version, &owner.kind);
-    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &resource);
+    let api = objects(&context.client, namespace, (&owner.api_version, &owner.kind));
     let what = || format!("cannot read {} {namespace}/{}", owner.kind, owner.name);
     let Some(found) = api.get_opt(&owner.name).await.map_err(plain).with_context(what)? else { return Ok(None) };
     let at = |pointer: &str| found.data.pointer(pointer);

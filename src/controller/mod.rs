@@ -16,6 +16,7 @@ mod world;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::annotations::{METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::metrics::Metrics;
+use crate::monitoring::objects::name_in;
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 use index::Meta;
@@ -80,10 +82,14 @@ impl GatewayKey {
             return Some(Self { namespace: own?, monitor });
         }
         let key = Self { namespace: label(WORKLOAD_NAMESPACE)?, monitor: label(METRICS_FOR)? };
-        // Elsewhere a monitor's name begins with its gateway's namespace; a Service's cannot, for it has no dot.
-        let away = || object.name_any().starts_with(&format!("{}.{}", key.namespace, key.monitor));
-        (own.as_ref() == Some(&key.namespace) || away()).then_some(key)
+        // The name must agree: a label alone is easily changed.
+        object.name_any().starts_with(&name_in(&own?, &key.namespace, &key.monitor)).then_some(key)
     }
+}
+
+/// No code that holds one of the controller's locks can panic half-way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name under which gwmon's fields are applied.

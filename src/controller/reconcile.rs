@@ -2,23 +2,23 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::ListParams;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::apply::{Writer, Written, is_alive, place_of};
 use super::held::Held;
-use super::index::Place;
+use super::index::{Place, controller_of, place};
 use super::report::{Report, Told};
 use super::rights::Rights;
-use super::world::{Revision, World, api_resource};
-use super::{GatewayKey, Site, plain};
+use super::world::{Revision, World, objects};
+use super::{GatewayKey, Site, lock, plain};
 use crate::annotations::{INJECT, Target, WORKLOAD_NAMESPACE};
 use crate::labels::Labels;
 use crate::metrics::Metrics;
@@ -76,16 +76,12 @@ impl Context {
     /// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for. One call at a time
     /// for each gateway.
     pub(super) async fn reconcile(&self, key: &GatewayKey) -> Result<()> {
-        let mut memory = self.memories().remove(key).unwrap_or_default();
+        let mut memory = lock(&self.memories).remove(key).unwrap_or_default();
         let result = self.reconcile_with(key, &mut memory).await;
         if !memory.written.is_empty() || !memory.told.is_empty() {
-            self.memories().insert(key.clone(), memory);
+            lock(&self.memories).insert(key.clone(), memory);
         }
         result
-    }
-
-    fn memories(&self) -> std::sync::MutexGuard<'_, HashMap<GatewayKey, Memory>> {
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn reconcile_with(&self, key: &GatewayKey, memory: &mut Memory) -> Result<()> {
@@ -188,7 +184,7 @@ impl Context {
                 // The new ones are there before the old ones go.
                 if complete {
                     for old in self.world.monitors(key) {
-                        let place = (old.namespace().unwrap_or_default(), old.name_any());
+                        let place = place(&old);
                         if !planned.contains(&place) {
                             writer.delete(MONITOR, &old).await?;
                             memory.written.remove(&(MONITOR.1, place));
@@ -229,8 +225,8 @@ impl Context {
     /// gwmon's own metrics, where it runs from its Deployment.
     async fn myself(&self) -> Result<Option<Gateway>> {
         let Site { namespace, name } = &self.site;
-        let resource = api_resource("apps/v1", "Deployment");
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
+        let (api_version, kind) = ("apps/v1", "Deployment");
+        let api = objects(&self.client, namespace, (api_version, kind));
         let deployment =
             api.get_metadata_opt(name).await.map_err(plain).context("cannot read gwmon's own Deployment")?;
         Ok(deployment.map(|deployment| Gateway {
@@ -244,8 +240,8 @@ impl Context {
             target: Target::Best,
             labels: self.policy.monitor_labels.clone(),
             owner: Some(Owner {
-                api_version: resource.api_version,
-                kind: resource.kind,
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
                 name: name.clone(),
                 uid: deployment.uid().unwrap_or_default(),
             }),
@@ -257,10 +253,8 @@ impl Context {
         if let Some(known) = self.neighbours.get(&namespace.to_owned()) {
             return Ok(known);
         }
-        let api =
-            Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource(MONITOR.0, MONITOR.1));
         let others = ListParams::default().labels(&format!("!{WORKLOAD_NAMESPACE}"));
-        match api.list_metadata(&others).await {
+        match objects(&self.client, namespace, MONITOR).list_metadata(&others).await {
             Ok(list) => {
                 let found: Vec<_> = list.items.into_iter().filter_map(|monitor| monitor.metadata.labels).collect();
                 self.neighbours.put(namespace.to_owned(), found.clone());
@@ -292,8 +286,7 @@ impl Context {
     }
 
     async fn still_asks(&self, key: &GatewayKey, owner: &OwnerReference) -> Result<bool> {
-        let resource = api_resource(&owner.api_version, &owner.kind);
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let api = objects(&self.client, &key.namespace, (&owner.api_version, &owner.kind));
         match api.get_opt(&owner.name).await {
             Ok(workload) => Ok(workload.is_some_and(|workload| {
                 let annotation = workload.data.pointer("/spec/template/metadata/annotations").map(|all| &all[INJECT]);
@@ -312,16 +305,13 @@ pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerRefer
     if owner.kind != "ReplicaSet" {
         return Ok(Some(owner.into()));
     }
-    let resource = api_resource(&owner.api_version, &owner.kind);
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+    let api = objects(client, namespace, (&owner.api_version, &owner.kind));
     let replica_set = api.get_metadata_opt(&owner.name).await.map_err(plain);
     let Some(replica_set) = replica_set.with_context(|| format!("cannot read ReplicaSet {}", owner.name))? else {
         return Ok(None);
     };
-    let above =
-        replica_set.metadata.owner_references.into_iter().flatten().find(|above| above.controller == Some(true));
     // A ReplicaSet made by hand is a workload of its own.
-    Ok(Some(above.unwrap_or(owner).into()))
+    Ok(Some(controller_of(&replica_set).cloned().unwrap_or(owner).into()))
 }
 
 impl From<OwnerReference> for Owner {

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Event;
@@ -19,9 +19,9 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Index, Meta, Place};
+use super::index::{Index, Meta, Place, controller_of, place};
 use super::watch::{Need, Watches};
-use super::{FIELD_MANAGER, GatewayKey};
+use super::{FIELD_MANAGER, GatewayKey, lock};
 use crate::annotations::{Annotations, INJECT, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
@@ -37,6 +37,11 @@ pub(crate) enum Change {
     Workloads,
     /// To what is known of the cluster's monitoring, or to a whole list, so that every gateway may be concerned.
     Everything,
+}
+
+/// The objects of a kind in a namespace.
+pub(super) fn objects(client: &Client, namespace: &str, (version, kind): (&str, &str)) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &api_resource(version, kind))
 }
 
 /// A kind of which only the name is known.
@@ -74,11 +79,10 @@ struct Asking {
 impl Asking {
     /// Takes in what a watch tells. True where others ask than before.
     fn take(&mut self, event: &Event<Meta>) -> bool {
-        let place = |object: &Meta| (ResourceExt::namespace(object).unwrap_or_default(), object.name_any());
         let asks = |object: &Meta| {
             // What another controller makes is that one's to annotate.
-            let controlled = object.owner_references().iter().any(|owner| owner.controller == Some(true));
-            (asks_for_injection(object) && !controlled).then(|| object.metadata.uid.clone().unwrap_or_default())
+            (asks_for_injection(object) && controller_of(object).is_none())
+                .then(|| object.metadata.uid.clone().unwrap_or_default())
         };
         match event {
             Event::Init => self.fresh.clear(),
@@ -88,9 +92,9 @@ impl Asking {
                 return before != self.live;
             }
             Event::Apply(object) => {
-                let (place, uid) = (place(object), asks(object));
-                let before = self.live.remove(&place);
-                self.live.extend(uid.clone().map(|uid| (place, uid)));
+                let (at, uid) = (place(object), asks(object));
+                let before = self.live.remove(&at);
+                self.live.extend(uid.clone().map(|uid| (at, uid)));
                 return before != uid;
             }
             Event::Delete(object) => return self.live.remove(&place(object)).is_some(),
@@ -119,11 +123,6 @@ pub(crate) struct World {
     cluster: Arc<ArcSwap<Cluster>>,
     /// Cancelled when every watch has delivered its first list.
     listed: CancellationToken,
-}
-
-/// No code that holds one of these locks can panic half-way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl World {
@@ -236,8 +235,8 @@ impl World {
 
 fn pod(pod: &Meta, other: Option<&Pod>) -> Pod {
     let kept = |(key, value): (&String, &String)| (key != MAPPING).then(|| (key.clone(), value.clone()));
-    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
-    let revision = Revision { annotations: ours(pod.annotations()).filter_map(kept).collect(), owner: owner.cloned() };
+    let annotations = ours(pod.annotations()).filter_map(kept).collect();
+    let revision = Revision { annotations, owner: controller_of(pod).cloned() };
     let same = other.map(|other| &other.revision).filter(|known| ***known == revision);
     let terminating = pod.metadata.deletion_timestamp.is_some();
     Pod {

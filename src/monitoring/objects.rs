@@ -67,6 +67,13 @@ pub struct Gateway {
     pub owner: Option<Owner>,
 }
 
+/// What a gateway's objects are called in a namespace. Away from its own, workloads of one name from several namespaces
+/// meet. A namespace's name has no dot, and a Service's neither.
+#[must_use]
+pub fn name_in(namespace: &str, home: &str, monitor: &str) -> String {
+    if namespace == home { monitor.to_owned() } else { format!("{home}.{monitor}") }
+}
+
 impl Gateway {
     /// The gateway that an injected pod belongs to: the pod's annotations tell what was injected and what the user asks
     /// for.
@@ -116,10 +123,8 @@ impl Gateway {
 
     fn metadata(&self, namespace: &str, suffix: &str, labels: &Labels) -> Value {
         let at_home = namespace == self.namespace;
-        // Elsewhere, workloads of one name from several namespaces meet. A namespace's name has no dot.
-        let away = if at_home { String::new() } else { format!("{}.", self.namespace) };
         let mut metadata = json!({
-            "name": format!("{away}{}{suffix}", self.monitor),
+            "name": name_in(namespace, &self.namespace, &self.monitor) + suffix,
             "namespace": namespace,
             "labels": labels,
         });

@@ -226,8 +226,8 @@ impl Cluster {
         if *wish.target == Target::All {
             warnings = obstacles;
         } else {
-            let tied: Vec<_> =
-                candidates.iter().filter(|c| rank(c) == rank(&candidates[0])).map(|c| c.consumer.to_string()).collect();
+            let best = rank(&candidates[0]);
+            let tied: Vec<_> = candidates.iter().filter(|c| rank(c) == best).map(|c| c.consumer.to_string()).collect();
             if tied.len() > 1 {
                 let detail = format!(
                     "{} would do equally well, and the first was taken; choose with {}",

@@ -63,6 +63,11 @@ impl Gwmon {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
+    /// Nothing was tried that the shipped roles do not allow.
+    pub(crate) fn assert_never_forbidden(&self) {
+        assert!(!self.log().contains("forbidden"), "{}", self.log());
+    }
+
     /// The sum of the samples whose line begins so.
     pub(crate) fn metric(&self, prefix: &str) -> f64 {
         let metrics = local::get(self.admin, "/metrics").unwrap();
@@ -128,8 +133,7 @@ impl Installed {
         for kind in ["prometheuses", "prometheusagents", "servicemonitors"] {
             self.kubectl.run(&format!("apply --server-side -f {}", Self::crd(kind))).unwrap();
         }
-        // kubectl fails where it comes before the first condition does.
-        settle("the kinds", || self.kubectl.run("wait --for=condition=Established crd --all --timeout=60s").map(Some));
+        self.kubectl.wait_established().unwrap();
         for namespace in ["monitoring", "edge", "west"] {
             self.kubectl.run(&format!("create namespace {namespace}")).unwrap();
         }
@@ -203,6 +207,16 @@ impl Installed {
             Ok(events.iter().any(|message| message.contains(words)).then_some(()))
         });
     }
+}
+
+/// A Prometheus that reads everywhere and asks for this label.
+pub(crate) fn by_release(release: &str) -> Value {
+    everywhere(&json!({"matchLabels": {"release": release}}))
+}
+
+/// A Prometheus that reads everywhere, with this selector.
+pub(crate) fn everywhere(selector: &Value) -> Value {
+    json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}})
 }
 
 /// A Deployment whose pods look injected: no webhook is called where this is used.

@@ -76,6 +76,18 @@ impl Kubectl {
         self.run_with(&["apply", "-f", "-"], manifests)
     }
 
+    /// Waits until every kind that was defined is served.
+    ///
+    /// # Errors
+    /// Where one is not within a minute.
+    pub fn wait_established(&self) -> Result<()> {
+        // kubectl fails where it comes before the first condition does.
+        wait_for("the kinds", Duration::from_mins(1), || {
+            self.run("wait --for=condition=Established crd --all --timeout=60s").map(Some)
+        })
+        .map(drop)
+    }
+
     /// What a `kubectl get` prints as JSON.
     ///
     /// # Errors

@@ -124,9 +124,7 @@ pub(crate) fn demo(gwmon: &Path, tell: &Narrator) -> Result<()> {
 fn monitoring(kubectl: &Kubectl) -> Result<()> {
     let definitions = gwmon_cluster::cache().join("upstream/crd");
     kubectl.run(&format!("apply --server-side -f {}", definitions.display()))?;
-    wait_for("the definitions", Duration::from_mins(1), || {
-        kubectl.run("wait --for=condition=Established crd --all --timeout=60s").map(Some)
-    })?;
+    kubectl.wait_established()?;
     kubectl.run("create namespace monitoring")?;
     let manifests: Vec<Value> =
         serde_saphyr::from_multiple(&fs::read_to_string(folder().join("monitoring/prometheus.yaml"))?)?;
