@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::annotations::{Sidecar, Version};
 use crate::labels::{self, Labels};
-use crate::policy::{EXPORTER_IMAGE, Image, Policy};
+use crate::policy::{EXPORTER_IMAGE, Image, NATIVE_SIDECARS_SINCE, Policy};
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]
@@ -33,6 +34,11 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
     pub exporter_image: Image,
 
+    /// What kind of container the sidecar is: native, an init container that runs on, which takes Kubernetes 1.29;
+    /// container, one beside the gateway; or whatever the cluster's version allows.
+    #[arg(long, value_enum, value_name = "KIND", env = "GWMON_SIDECAR", default_value_t = SidecarKind::Auto)]
+    pub sidecar: SidecarKind,
+
     /// Labels of every ServiceMonitor, as key=value,key=value: for readers that no object in the cluster tells of, such
     /// as Grafana Alloy.
     #[arg(long, value_name = "LABELS", env = "GWMON_MONITOR_LABELS", value_parser = labels::parse, default_value = "")]
@@ -40,11 +46,28 @@ pub struct PolicyArgs {
 }
 
 impl PolicyArgs {
-    /// The policy that was typed.
+    /// The policy that was typed, for a cluster of this version; one of which nothing is known is taken for a new one.
     #[must_use]
-    pub fn policy(self) -> Policy {
-        Policy { exporter_image: self.exporter_image, monitor_labels: self.monitor_labels }
+    pub fn policy(self, kubernetes: Option<Version>) -> Policy {
+        let is_new = kubernetes.is_none_or(|version| version >= NATIVE_SIDECARS_SINCE);
+        let sidecar = match self.sidecar {
+            SidecarKind::Auto if is_new => Sidecar::Native,
+            SidecarKind::Native => Sidecar::Native,
+            SidecarKind::Auto | SidecarKind::Container => Sidecar::Container,
+        };
+        Policy { exporter_image: self.exporter_image, sidecar, monitor_labels: self.monitor_labels }
     }
+}
+
+/// What kind of container the sidecar is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SidecarKind {
+    /// What the cluster's version allows.
+    Auto,
+    /// An init container that runs on.
+    Native,
+    /// A container beside the gateway.
+    Container,
 }
 
 /// `gwmon serve`.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use crate::annotations::{Sidecar, Version};
 use crate::labels::Labels;
 
 /// A container image reference: not empty, no white space.
@@ -30,17 +31,27 @@ impl FromStr for Image {
 /// The official image of the statsd_exporter version whose flags and mapping format gwmon writes.
 pub const EXPORTER_IMAGE: &str = "quay.io/prometheus/statsd-exporter:v0.30.0";
 
+/// The first Kubernetes whose API server and kubelets run native sidecars without being asked. One before would keep
+/// the container and drop what makes it run on, so that the pod never starts.
+pub const NATIVE_SIDECARS_SINCE: Version = Version(1, 29);
+
 /// The settings that hold for every injection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The sidecar's image; another one where the cluster pulls through a mirror.
     pub exporter_image: Image,
+    /// What kind of container the sidecar is where the pod does not say.
+    pub sidecar: Sidecar,
     /// Labels of every ServiceMonitor, where no object in the cluster tells which are asked for (Grafana Alloy, GKE).
     pub monitor_labels: Labels,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { exporter_image: Image(EXPORTER_IMAGE.to_owned()), monitor_labels: Labels::new() }
+        Self {
+            exporter_image: Image(EXPORTER_IMAGE.to_owned()),
+            sidecar: Sidecar::Native,
+            monitor_labels: Labels::new(),
+        }
     }
 }

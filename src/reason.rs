@@ -52,14 +52,29 @@ reasons! {
     UnsupportedVersion,
     /// The gateway's command line is not one that can be extended safely.
     UnpatchableCommand,
-    /// The gateway's own `--config-yaml`; Envoy takes that flag once.
-    ConfigYamlInUse,
+    /// A configuration that the pod carries, such as Envoy's `--config-yaml`, cannot be read, so nothing can be merged
+    /// into it.
+    UnreadableConfiguration,
+    /// The gateway cannot be told to do what `gwmon.io/mode` asks, or not by its pod.
+    UnsupportedMode,
+    /// The gateway is told by an object that is not gwmon's to write.
+    ToldElsewhere,
+    /// Nothing tells at which port the gateway serves its metrics.
+    EndpointUnknown,
+    /// The gateway's metrics endpoint is off, or not to be reached from outside the pod.
+    EndpointClosed,
+    /// The port that is scraped serves the gateway's whole administration.
+    AdminExposed,
     /// The gateway already sends its stats somewhere, or is told not to.
     ExistingStatsd,
     /// `envFrom` may hide a statsd setting that gwmon would override.
     HiddenEnvironment,
-    /// The pod already has a statsd exporter.
-    ExistingExporter,
+    /// `prometheus.io/` annotations of the pod that say something else.
+    ExistingScrape,
+    /// A Job's pod, which would never complete beside a container that runs for ever (R24).
+    JobPod,
+    /// Kong has no global prometheus plugin, without which it shows no traffic.
+    KongPluginMissing,
     /// Another container declares the port that the sidecar needs.
     PortInUse,
     /// `hostNetwork`: the sidecar's ports would be the node's.

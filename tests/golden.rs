@@ -6,6 +6,18 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+/// The output with one line for the many rules of a mapping for plain statsd.
+fn without_rules(text: &str) -> String {
+    let is_rule = |line: &str| line.trim_start().starts_with("- {match: '^envoy");
+    let lines: Vec<_> = text.lines().collect();
+    let runs = lines.chunk_by(|a, b| is_rule(a) && is_rule(b));
+    let shown = runs.map(|run| match run {
+        [first, _, ..] => format!("{first}\n# and {} rules more\n", run.len() - 1),
+        _ => run.concat() + "\n",
+    });
+    shown.collect()
+}
+
 #[test]
 fn every_case_previews_as_it_did() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
@@ -26,7 +38,7 @@ fn every_case_previews_as_it_did() {
             "# exit code {}\n# {}\n{}",
             output.status.code().unwrap(),
             text(&output.stderr).trim_end().replace('\n', "\n# "),
-            text(&output.stdout)
+            without_rules(&text(&output.stdout))
         );
         let golden = case.with_extension("out");
         if std::env::var_os("GWMON_BLESS").is_some() {

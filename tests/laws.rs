@@ -8,6 +8,7 @@ use gwmon::metrics::Metrics;
 use gwmon::policy::Policy;
 use gwmon::reason::Reason;
 use gwmon::webhook::{Admission, Route};
+use json_patch::PatchOperation;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
@@ -41,10 +42,35 @@ fn object(fields: Vec<(&'static str, Option<Value>)>, unknown: Value) -> Value {
 
 fn annotations() -> impl Strategy<Value = Value> {
     let values = select(vec![
-        "true", "true", "true", "false", "yes", "envoy", "0", "9102", "9125", "15s", "cpu=1m", "1.30", "a/b~c", "",
+        "true",
+        "true",
+        "true",
+        "false",
+        "yes",
+        "envoy",
+        "kong",
+        "istio",
+        "0",
+        "9102",
+        "9125",
+        "15s",
+        "cpu=1m",
+        "1.30",
+        "native",
+        "statsd",
+        "container",
+        "both",
+        "annotations",
+        "bakins",
+        "a/b~c",
+        "",
     ]);
     let keys =
-        select(vec!["interval", "metrics-port", "statsd-port", "gateway", "container", "resources", "typo", "status"]);
+        // Not `relay`, which alone puts a value in the place of another.
+        select(vec![
+            "interval", "metrics-port", "statsd-port", "gateway", "container", "resources", "typo", "status", "mode",
+            "sidecar", "discovery", "profile", "envoy-version",
+        ]);
     let noise = prop::collection::btree_map(keys.prop_map(|key| format!("gwmon.io/{key}")), values, 0..2);
     (noise, prop::collection::btree_map("[a-z]{1,4}/[a-z]{1,4}", "[a-z]{0,4}", 0..3), any::<bool>()).prop_map(
         |(noise, others, ask)| {
@@ -66,9 +92,25 @@ fn container() -> impl Strategy<Value = Value> {
         "emissaryingress/emissary:3.9.1",
         "app:1",
         "envoyproxy/envoy@sha256:0",
+        "datawire/ambassador:0.40.2",
+        "kong:3.9",
+        "aws-appmesh-envoy:v1.27",
+        "x/envoy-wrapper:v2.1.0",
+        "prom/statsd-exporter:v0.28.0",
         "",
     ]);
-    let argument = select(vec!["-c", "/e.yaml", "envoy", "--config-yaml", "{}", "sh", "--config-path /x", "--"]);
+    let argument = select(vec![
+        "-c",
+        "/e.yaml",
+        "envoy",
+        "--config-yaml",
+        "{}",
+        "admin: {a: 'ü'}\nx:\n- y",
+        "statsSinks:\n- name: z",
+        "sh",
+        "--config-path /x",
+        "--",
+    ]);
     let env =
         select(vec![("STATSD_HOST", "127.0.0.1"), ("STATSD_HOST", "far"), ("STATSD_ENABLED", "true"), ("X", "y")]);
     let list = |items| prop::collection::vec(items, 0..3).prop_map(Value::from);
@@ -119,7 +161,8 @@ fn pod() -> impl Strategy<Value = Value> {
 }
 
 /// Whether everything in `before` is still in `after`: lists keep their order and may have grown, maps may have
-/// more keys, what was nothing may be something, and gwmon's own keys are its own.
+/// more keys, what was nothing may be something, a string may have something inserted at one place, and gwmon's own keys
+/// are its own.
 fn only_added(before: &Value, after: &Value) -> bool {
     match (before, after) {
         (Value::Null, _) => true,
@@ -130,6 +173,11 @@ fn only_added(before: &Value, after: &Value) -> bool {
         (Value::Array(before), Value::Array(after)) => {
             let mut rest = after.iter();
             before.iter().all(|item| rest.any(|now| only_added(item, now)))
+        }
+        (Value::String(before), Value::String(after)) => {
+            let front = before.bytes().zip(after.bytes()).take_while(|(a, b)| a == b).count();
+            let back = before.bytes().rev().zip(after.bytes().rev()).take_while(|(a, b)| a == b).count();
+            before == after || (before.len() < after.len() && front + back >= before.len())
         }
         _ => before == after,
     }
@@ -147,7 +195,14 @@ proptest! {
         let policy = Policy::default();
         if let Ok(injection) = injection::decide(&policy, &pod.to_string()) {
             let operations = injection.patch.to_operations().unwrap();
-            prop_assert!(operations.iter().all(|op| matches!(op, json_patch::PatchOperation::Add(_))));
+            // What is replaced has just been tested.
+            for pair in operations.windows(2) {
+                let is_safe = match &pair[1] {
+                    PatchOperation::Replace(new) => matches!(&pair[0], PatchOperation::Test(old) if old.path == new.path),
+                    other => matches!(other, PatchOperation::Add(_) | PatchOperation::Test(_)),
+                };
+                prop_assert!(is_safe, "{operations:?}");
+            }
             let mut after = pod.clone();
             json_patch::patch(&mut after, &operations).unwrap();
             prop_assert!(only_added(&pod, &after), "{pod}\n{after}");

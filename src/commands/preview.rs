@@ -14,10 +14,10 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use crate::annotations::WORKLOAD_NAMESPACE;
+use crate::annotations::{MONITORED_BY, Version, WORKLOAD_NAMESPACE};
 use crate::cli::{Output, Preview};
 use crate::injection::patch::Patch;
-use crate::injection::{self, Injection, monitor_name, workload, workload_of};
+use crate::injection::{self, Injection, Status, monitor_name, workload, workload_of};
 use crate::labels::Labels;
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::MONITOR;
@@ -44,7 +44,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         (None, false) => (Known::default(), None),
     };
     let namespace = args.namespace.or(context_namespace).unwrap_or_else(|| "default".to_owned());
-    let policy = args.policy.policy();
+    let policy = args.policy.policy(known.kubernetes);
 
     let mut report =
         Report { output: args.output, known: args.cluster || args.prometheus.is_some(), ..Report::default() };
@@ -71,13 +71,16 @@ struct Known {
     cluster: Cluster,
     /// The labels of other people's ServiceMonitors, by namespace.
     neighbours: BTreeMap<String, Vec<Labels>>,
+    /// Which Kubernetes it is.
+    kubernetes: Option<Version>,
 }
 
 /// One workload as it would run, and what would be made for it.
 struct Previewed<'c> {
     after: Value,
     injection: Injection,
-    plan: Plan<'c>,
+    /// `None` where the pod is to be found by its annotations only.
+    plan: Option<Plan<'c>>,
 }
 
 fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &str) -> Result<Previewed<'c>, Finding> {
@@ -107,11 +110,9 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
         map.remove("ownerReferences");
         *template = pod;
     }
-    Ok(Previewed {
-        after,
-        injection,
-        plan: plan(&gateway, &known.cluster, known.neighbours.get(namespace).map_or(&[], Vec::as_slice)),
-    })
+    let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
+    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, neighbours));
+    Ok(Previewed { after, injection, plan })
 }
 
 fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
@@ -150,16 +151,20 @@ impl Report {
     fn add(&mut self, name: &str, before: &Value, previewed: Previewed) {
         let Previewed { after, injection, plan } = previewed;
         let status = &injection.status;
-        self.note(
-            name,
-            &format!(
-                "container {} is {}; it sends statsd to port {}, Prometheus scrapes port {}",
-                status.container, status.gateway, status.statsd_port, status.metrics_port
-            ),
-        );
+        let Status { container, gateway, metrics_port, metrics_path, .. } = status;
+        let what = match (status.statsd_port, status.mode.as_str()) {
+            (Some(port), _) => format!("container {container} is {gateway}; it sends statsd to port {port}"),
+            (None, "existing") => format!("container {container} is an exporter already, for {gateway}"),
+            (None, _) => format!("container {container} is {gateway} and serves metrics itself"),
+        };
+        self.note(name, &format!("{what}, Prometheus scrapes port {metrics_port}{metrics_path}"));
+        for warning in &injection.warnings {
+            self.warn(name, &warning.to_string());
+        }
         let _ = writeln!(self.patches, "{}", injection.patch.to_json());
         self.diff(name, Some(before), &after);
         self.objects.push(after);
+        let Some(plan) = plan else { return };
         let monitors = plan.monitors.as_deref().unwrap_or_default();
         for object in plan.service.iter().chain(monitors) {
             self.diff(&display_name(object), None, object);
@@ -269,7 +274,7 @@ fn read(file: &Path) -> Result<Vec<Value>> {
 
 /// The cluster's monitoring, out of objects in a file.
 fn monitoring_of(objects: &[Value]) -> Result<Known> {
-    let Known { mut cluster, mut neighbours } = Known::default();
+    let Known { mut cluster, mut neighbours, .. } = Known::default();
     for object in objects {
         match object["kind"].as_str() {
             Some("Namespace") => {
@@ -294,7 +299,7 @@ fn monitoring_of(objects: &[Value]) -> Result<Known> {
             }
         }
     }
-    Ok(Known { cluster, neighbours })
+    Ok(Known { cluster, neighbours, kubernetes: None })
 }
 
 /// The cluster's monitoring, out of the cluster of a kube context, and that context's namespace.
@@ -323,6 +328,7 @@ fn ask(context: Option<&str>) -> Result<(Known, Option<String>)> {
                 Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
             }
         }
-        Ok((monitoring_of(&objects)?, Some(namespace)))
+        let info = client.apiserver_version().await.context("cannot ask the API server for its version")?;
+        Ok((Known { kubernetes: super::version(&info), ..monitoring_of(&objects)? }, Some(namespace)))
     })
 }

@@ -17,6 +17,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::{self, Readiness};
+use crate::annotations::Version;
 use crate::cli::{LogFormat, Serve};
 use crate::controller::{self, Site, certificates, lead};
 use crate::metrics::Metrics;
@@ -50,7 +51,6 @@ fn init_logs(args: &Serve) -> Result<()> {
 }
 
 async fn serve(args: Serve) -> Result<()> {
-    let policy = args.policy.policy();
     let (metrics, registry) = Metrics::new();
     let readiness = Readiness::default();
     let leaf = Arc::new(CurrentLeaf::default());
@@ -61,10 +61,16 @@ async fn serve(args: Serve) -> Result<()> {
     let webhook = listen(address(args.bind, 8443), "--bind").await?;
     let admin = listen(address(args.admin_bind, 8080), "--admin-bind").await?;
 
+    // Apart from `stop`: the admin port tells the truth about readiness until the very end.
+    let end = CancellationToken::new();
+    let admin_router = admin::router(readiness.clone(), registry);
+    let admin_end = end.clone().cancelled_owned();
+    let admin = tokio::spawn(async move { axum::serve(admin, admin_router).with_graceful_shutdown(admin_end).await });
+
     let stop = CancellationToken::new();
     let stopped = |token: &CancellationToken| token.clone().cancelled_owned();
     let mut tasks = tokio::task::JoinSet::new();
-    let goodbye = if args.standalone {
+    let (goodbye, policy) = if args.standalone {
         let material = Material::new(&["localhost".to_owned(), "127.0.0.1".to_owned()], OffsetDateTime::now_utc())?;
         leaf.put(&material.leaf, &material.leaf_key)?;
         if let Some(file) = &args.ca_out {
@@ -74,27 +80,29 @@ async fn serve(args: Serve) -> Result<()> {
         metrics.certificate_ends(ends.unix_timestamp());
         tracing::info!(%ends, "serving a certificate of my own for localhost and 127.0.0.1");
         readiness.certificate_served();
-        Duration::ZERO
+        (Duration::ZERO, args.policy.policy(None))
     } else {
         let client = Client::try_default().await.context("no cluster; run with --standalone to serve without one")?;
+        let version = tokio::select! {
+            version = kubernetes(&client) => version,
+            () = interrupted()? => return Ok(()),
+        };
+        let policy = args.policy.policy(version);
+        tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = policy.sidecar.as_str(), "policy");
         let site = Site { namespace: args.namespace, name: "gwmon".to_owned() };
         let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());
         tasks.spawn(certificates::keep(client.clone(), site.clone(), leaf, ready, metrics.clone(), stopped(&stop)));
-        let (policy, metrics, stop) = (policy.clone(), metrics.clone(), stopped(&stop));
+        let (for_controller, metrics, stop) = (policy.clone(), metrics.clone(), stopped(&stop));
         tasks.spawn(async move {
             let identity = identity();
-            let work =
-                || controller::run(client.clone(), site.clone(), policy.clone(), metrics.clone(), identity.clone());
+            let work = || {
+                controller::run(client.clone(), site.clone(), for_controller.clone(), metrics.clone(), identity.clone())
+            };
             lead::lead(&site, &identity, work, stop).await;
         });
-        GOODBYE
+        (GOODBYE, policy)
     };
 
-    // Apart from `stop`: the admin port tells the truth about readiness until the very end.
-    let end = CancellationToken::new();
-    let admin_router = admin::router(readiness.clone(), registry);
-    let admin_end = stopped(&end);
-    let admin = tokio::spawn(async move { axum::serve(admin, admin_router).with_graceful_shutdown(admin_end).await });
     let router = webhook::router(&Arc::new(Admission { policy, metrics }));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
     let config = Arc::new(tls::leaf::server_config(leaf));
@@ -116,6 +124,17 @@ async fn serve(args: Serve) -> Result<()> {
     end.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     Ok(())
+}
+
+/// The cluster's version, as soon as the API server tells it: what may be injected depends on it.
+async fn kubernetes(client: &Client) -> Option<Version> {
+    loop {
+        match client.apiserver_version().await {
+            Ok(info) => return super::version(&info),
+            Err(error) => tracing::warn!("cannot ask the API server for its version: {error}"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Tells this process from its like in the Lease and in Events: the pod's name, and the process' number for those that run

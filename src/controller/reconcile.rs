@@ -237,6 +237,7 @@ impl Context {
                 port: "metrics",
             },
             interval: None,
+            pod_labels: &[],
             target: Target::Best,
             labels: self.policy.monitor_labels.clone(),
             owner: Some(Owner {

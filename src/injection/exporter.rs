@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use serde_json::json;
 
-use super::patch::{Template, quoted};
-use crate::annotations::{MAPPING, Resources};
+use super::mapping::Mapping;
+use super::patch::{Json, Template, quoted};
+use crate::annotations::{BOOTSTRAP, MAPPING, Resources, Sidecar};
 use crate::policy::Policy;
 
 /// The sidecar's container name.
@@ -17,32 +18,40 @@ pub const METRICS_PORT: u16 = 9102;
 
 const MAPPING_VOLUME: &str = "gwmon-mapping";
 const NO_TOKEN_VOLUME: &str = "gwmon-no-token";
+/// The volume that a gateway mounts where it is told by a file.
+pub const BOOTSTRAP_VOLUME: &str = "gwmon-bootstrap";
 /// The volumes that the sidecar mounts.
 pub const VOLUMES: [&str; 2] = [MAPPING_VOLUME, NO_TOKEN_VOLUME];
 
-/// A native sidecar (init container with `restartPolicy: Always`, Kubernetes 1.29): it is listening before
-/// the gateway sends its first packet, and ends after it.
-///
+const FOLDER: &str = "/etc/gwmon";
+/// Where a gateway's container finds the Envoy configuration that is for it. Envoy tells the format by the ending.
+pub const BOOTSTRAP_FILE: &str = "/etc/gwmon/bootstrap.json";
+
+/// What varies from one sidecar to the other.
+#[derive(Debug)]
+pub struct Exporter<'a> {
+    /// As what kind of container it runs.
+    pub kind: Sidecar,
+    /// Where it takes statsd, on loopback.
+    pub statsd_port: u16,
+    /// Where it serves `/metrics`.
+    pub metrics_port: u16,
+    /// What it makes of what it takes.
+    pub mapping: Mapping,
+    /// Where it passes everything on to, as `host:port`.
+    pub relay: Option<&'a str>,
+    /// Its requests and limits.
+    pub resources: &'a Resources,
+}
+
 /// No readiness probe: the pod would leave its Services when only its telemetry is slow. The start-up probe
-/// holds the gateway back until the exporter listens; the liveness probe restarts a stuck exporter alone.
-static SIDECAR: LazyLock<Template> = LazyLock::new(|| {
+/// holds the gateway back until a native sidecar listens; the liveness probe restarts a stuck exporter alone.
+fn template(kind: Sidecar) -> Template {
     let probe = |path: &str| json!({"path": path, "port": "$metricsPort"});
-    let sidecar = json!({
+    let mut sidecar = json!({
         "name": CONTAINER,
         "image": "$image",
-        "restartPolicy": "Always",
-        "args": [
-            // Loopback only: the exporter believes whoever reaches it.
-            "$listenStatsd",
-            "--statsd.listen-tcp=",
-            "$listenMetrics",
-            // These tag styles tear Envoy's names apart, IPv6 listeners' above all.
-            "--no-statsd.parse-influxdb-tags",
-            "--no-statsd.parse-librato-tags",
-            "--no-statsd.parse-signalfx-tags",
-            "--statsd.cache-size=5000",
-            "--statsd.mapping-config=/etc/gwmon/mapping.yaml",
-        ],
+        "args": "$args",
         "ports": [{"name": PORT_NAME, "containerPort": "$metricsPort", "protocol": "TCP"}],
         "startupProbe": {"httpGet": probe("/-/ready"), "periodSeconds": 1, "failureThreshold": 30},
         "livenessProbe": {"httpGet": probe("/-/healthy"), "periodSeconds": 10, "timeoutSeconds": 5},
@@ -59,39 +68,71 @@ static SIDECAR: LazyLock<Template> = LazyLock::new(|| {
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [
-            {"name": MAPPING_VOLUME, "mountPath": "/etc/gwmon", "readOnly": true},
+            {"name": MAPPING_VOLUME, "mountPath": FOLDER, "readOnly": true},
             {"name": NO_TOKEN_VOLUME, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
         ],
     });
-    let ports = ["listenStatsd", "listenMetrics", "metricsPort"];
-    Template::new(
-        &sidecar,
-        &[&ports[..], &["image", "cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"]].concat(),
-    )
-});
-
-/// The sidecar's container, as JSON.
-#[must_use]
-pub fn container(policy: &Policy, statsd_port: u16, metrics_port: u16, resources: &Resources) -> String {
-    SIDECAR.fill(&[
-        ("image", &quoted(policy.exporter_image.as_str())),
-        ("listenStatsd", &format!("\"--statsd.listen-udp=127.0.0.1:{statsd_port}\"")),
-        ("listenMetrics", &format!("\"--web.listen-address=:{metrics_port}\"")),
-        ("metricsPort", &metrics_port.to_string()),
-        ("cpuRequest", &quoted(&resources.cpu.0)),
-        ("cpuLimit", &quoted(&resources.cpu.1)),
-        ("memoryRequest", &quoted(&resources.memory.0)),
-        ("memoryLimit", &quoted(&resources.memory.1)),
-    ])
+    if kind == Sidecar::Native {
+        // Listening before the gateway sends its first packet, and ended after it.
+        sidecar["restartPolicy"] = json!("Always");
+    }
+    let gaps = ["image", "args", "metricsPort", "cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"];
+    Template::new(&sidecar, &gaps)
 }
 
-/// The volumes behind its mounts, as JSON: the mapping out of the pod's own annotation, and nothing at all over
-/// the place where the API server would mount the pod's service account token.
+impl Exporter<'_> {
+    /// The sidecar's container, as JSON.
+    #[must_use]
+    pub fn container(&self, policy: &Policy) -> String {
+        static TEMPLATES: LazyLock<[Template; 2]> =
+            LazyLock::new(|| [Sidecar::Native, Sidecar::Container].map(template));
+        let Resources { cpu, memory } = self.resources;
+        TEMPLATES[self.kind as usize].fill(&[
+            ("image", &quoted(policy.exporter_image.as_str())),
+            ("args", &json!(self.args()).to_string()),
+            ("metricsPort", &self.metrics_port.to_string()),
+            ("cpuRequest", &quoted(&cpu.0)),
+            ("cpuLimit", &quoted(&cpu.1)),
+            ("memoryRequest", &quoted(&memory.0)),
+            ("memoryLimit", &quoted(&memory.1)),
+        ])
+    }
+
+    fn args(&self) -> Vec<String> {
+        let mut args = vec![
+            // Loopback only: the exporter believes whoever reaches it.
+            format!("--statsd.listen-udp=127.0.0.1:{}", self.statsd_port),
+            "--statsd.listen-tcp=".to_owned(),
+            format!("--web.listen-address=:{}", self.metrics_port),
+            // These tag styles tear Envoy's names apart, IPv6 listeners' above all.
+            "--no-statsd.parse-influxdb-tags".to_owned(),
+            "--no-statsd.parse-librato-tags".to_owned(),
+            "--no-statsd.parse-signalfx-tags".to_owned(),
+            format!("--statsd.cache-size={}", self.mapping.cache_size()),
+            format!("--statsd.mapping-config={FOLDER}/mapping.yaml"),
+        ];
+        args.extend(self.relay.map(|address| format!("--statsd.relay.address={address}")));
+        args
+    }
+}
+
+/// The volumes behind the sidecar's mounts, as JSON: the mapping out of the pod's own annotation, and nothing at all
+/// over the place where the API server would mount the pod's service account token.
 pub(crate) static VOLUME_OBJECTS: LazyLock<[String; 2]> = LazyLock::new(|| {
-    let mapping =
-        json!({"path": "mapping.yaml", "fieldRef": {"fieldPath": format!("metadata.annotations['{MAPPING}']")}});
     [
-        json!({"name": MAPPING_VOLUME, "downwardAPI": {"items": [mapping]}}).to_string(),
+        annotation_volume(MAPPING_VOLUME, MAPPING, "mapping.yaml"),
         json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}).to_string(),
     ]
 });
+
+/// The volume and the mount that bring [`BOOTSTRAP_FILE`] into the gateway's container, as JSON.
+pub(crate) fn bootstrap_file() -> (Json, Json) {
+    let mount = json!({"name": BOOTSTRAP_VOLUME, "mountPath": FOLDER, "readOnly": true});
+    (annotation_volume(BOOTSTRAP_VOLUME, BOOTSTRAP, "bootstrap.json").into(), mount.to_string().into())
+}
+
+/// A volume with an annotation of the pod as its only file.
+fn annotation_volume(name: &str, annotation: &str, file: &str) -> String {
+    let item = json!({"path": file, "fieldRef": {"fieldPath": format!("metadata.annotations['{annotation}']")}});
+    json!({"name": name, "downwardAPI": {"items": [item]}}).to_string()
+}

@@ -1,21 +1,30 @@
 //! The decision: which pod gets the exporter, and how its gateway is told to send to it. Pure.
 
+pub mod bootstrap;
+mod command;
 pub mod exporter;
 pub mod gateway;
 pub mod mapping;
 pub mod patch;
 pub mod pod;
+mod source;
+mod tags;
 pub mod workload;
-
-use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::annotations::{Annotations, MAPPING, METRICS_PORT, MONITORED_BY, Resources, STATSD_PORT, STATUS, Settings};
+use crate::annotations::{
+    Annotations, BOOTSTRAP, DISCOVERY, Discovery, MAPPING, METRICS_PORT, MONITORED_BY, STATSD_PORT, STATUS, Settings,
+    Sidecar,
+};
 use crate::policy::Policy;
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, shown};
+use exporter::Exporter;
+use gateway::{Changes, Endpoint, Telling};
+use mapping::Mapping;
 use patch::{Patch, PodPatch, quoted};
 use pod::{Metadata, Pod};
+use source::{Source, Way};
 
 /// What gwmon has done to a pod: the value of the annotation `gwmon.io/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,19 +34,32 @@ pub struct Status {
     pub version: String,
     /// The gateway's kind.
     pub gateway: String,
-    /// The gateway's container.
+    /// The container that serves the metrics or sends them.
     pub container: String,
-    /// `statsd`: by a sidecar.
+    /// `statsd`: by a sidecar; `native`: at the gateway's own endpoint; `existing`: at that of an exporter that was
+    /// there.
     pub mode: String,
-    /// Where the exporter listens, UDP on loopback.
-    pub statsd_port: u16,
-    /// Where the exporter serves `/metrics`.
+    /// Where the sidecar listens, UDP on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statsd_port: Option<u16>,
+    /// What Prometheus scrapes.
     pub metrics_port: u16,
+    /// The path that it scrapes there.
+    #[serde(default = "default_path")]
+    pub metrics_path: String,
     /// What was added, by its path in the pod.
     pub added: Vec<String>,
     /// Changes when gwmon would inject something else: first half of a SHA-256, in hex.
     pub hash: String,
 }
+
+/// Of pods that were injected before there was another.
+fn default_path() -> String {
+    METRICS_PATH.to_owned()
+}
+
+/// Where a statsd_exporter serves its metrics.
+const METRICS_PATH: &str = "/metrics";
 
 impl Status {
     /// The annotation's value.
@@ -54,6 +76,8 @@ pub struct Injection {
     pub patch: Patch,
     /// What they amount to.
     pub status: Status,
+    /// What should be known, though it is done.
+    pub warnings: Vec<Finding>,
 }
 
 /// What becomes of a pod. There is no "deny": gwmon cannot refuse a pod.
@@ -82,61 +106,94 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
             )
         })?,
     };
-    let (index, gateway) = gateway::find(pod, &settings)?;
-    let container = &pod.spec.containers.as_deref().unwrap_or_default()[index];
-    let telling = (gateway.tell)(container, &settings)?;
-    let metrics_port = settings.metrics_port.unwrap_or(exporter::METRICS_PORT);
-    for (port, protocol, key) in [(telling.statsd_port, "UDP", STATSD_PORT), (metrics_port, "TCP", METRICS_PORT)] {
-        if let Some(holder) = pod.all_containers().find(|c| c.declares(port, protocol)) {
-            let detail =
-                format!("container {} declares {protocol} port {port}; choose another with {key}", holder.name);
-            return Err(Finding::new(Reason::PortInUse, detail));
+    let Source { gateway, container, mode, index, way } = source::find(pod, &settings)?;
+    let (changes, sidecar, metrics_port, metrics_path) = match way {
+        Way::Statsd(Telling { statsd_port, dialect, envoy, relay, changes }) => {
+            let exporter = Exporter {
+                kind: settings.sidecar.unwrap_or(policy.sidecar),
+                statsd_port,
+                metrics_port: settings.metrics_port.unwrap_or_else(|| pod.free_port(exporter::METRICS_PORT, "TCP")),
+                mapping: Mapping::of(dialect, settings.profile, envoy),
+                relay: relay.as_deref(),
+                resources: &settings.resources,
+            };
+            check_sidecar(pod, &exporter)?;
+            let (kind, mapping) = (exporter.kind, exporter.mapping);
+            let sidecar = (kind, mapping, statsd_port, exporter.container(policy));
+            (changes, Some(sidecar), exporter.metrics_port, METRICS_PATH.into())
+        }
+        Way::Scrape(Endpoint { port, path, changes }) => (changes, None, port, path),
+    };
+    let Changes { container: mut additions, annotations: told, file, warnings } = changes;
+
+    let mut patch = PodPatch { container: index.unwrap_or_default(), ..PodPatch::default() };
+    let mut added = Vec::new();
+    let mut contents = vec![metrics_port.to_string(), metrics_path.to_string()];
+    if settings.discovery != Discovery::Annotations {
+        patch.labels.push((MONITORED_BY, quoted(&monitor_name(&workload))));
+    }
+    if settings.discovery != Discovery::Monitor {
+        for (key, value) in scrape_annotations(pod, metrics_port, &metrics_path)? {
+            patch.annotations.push((key, quoted(&value)));
         }
     }
+    let statsd_port = sidecar.as_ref().map(|(_, _, port, _)| *port);
+    if let Some((kind, mapping, _, sidecar)) = sidecar {
+        let list = if kind == Sidecar::Native { "initContainers" } else { "containers" };
+        added.push(format!("{list}/{}", exporter::CONTAINER));
+        added.extend(exporter::VOLUMES.map(|name| format!("volumes/{name}")));
+        contents.extend([sidecar.clone(), mapping.hash().to_owned()]);
+        patch.annotations.push((MAPPING, mapping.text().into()));
+        patch.volumes.extend(exporter::VOLUME_OBJECTS.iter().map(|volume| volume.as_str().into()));
+        patch.sidecar = Some((kind, sidecar.into()));
+    }
+    if let Some(file) = file {
+        let (volume, mount) = exporter::bootstrap_file();
+        added.push(format!("volumes/{}", exporter::BOOTSTRAP_VOLUME));
+        patch.annotations.push((BOOTSTRAP, quoted(&file)));
+        patch.volumes.push(volume);
+        additions.mounts.push(mount);
+        contents.push(file);
+    }
+    for (key, value) in told {
+        added.push(format!("annotations/{key}"));
+        patch.annotations.push((key, quoted(&value)));
+        contents.push(value);
+    }
+    let part = |what: &str| format!("containers/{container}/{what}");
+    added.extend((!additions.args.is_empty()).then(|| part("args")));
+    added.extend(additions.env.iter().map(|(name, _)| part(&format!("env/{name}"))));
+    added.extend(additions.merged.iter().map(|merged| part(&merged.path)));
+    contents.extend(additions.args.iter().cloned());
+    contents.extend(additions.env.iter().map(|(name, value)| format!("{name}={value}")));
+    contents.extend(additions.merged.iter().map(|merged| merged.to.clone()));
+    patch.additions = additions;
 
-    let sidecar = exporter::container(policy, telling.statsd_port, metrics_port, &settings.resources);
-    let added = [format!("initContainers/{}", exporter::CONTAINER)]
-        .into_iter()
-        .chain(exporter::VOLUMES.map(|name| format!("volumes/{name}")))
-        .chain((!telling.patch.args.is_empty()).then(|| format!("containers/{}/args", container.name)))
-        .chain(telling.patch.env.iter().map(|(name, _)| format!("containers/{}/env/{name}", container.name)))
-        .collect();
     let status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        gateway: gateway.name.to_owned(),
-        container: container.name.clone(),
-        mode: "statsd".to_owned(),
-        statsd_port: telling.statsd_port,
+        gateway: gateway.to_owned(),
+        container: container.to_owned(),
+        mode: mode.to_owned(),
+        statsd_port,
         metrics_port,
+        metrics_path: metrics_path.into_owned(),
         added,
-        hash: hash_of(policy, &settings, metrics_port, &telling),
+        hash: short_hash(&contents),
     };
-    let patch = PodPatch {
-        labels: vec![(MONITORED_BY, quoted(&monitor_name(&workload)))],
-        annotations: vec![(MAPPING, mapping::DOG_STATSD.as_str().into()), (STATUS, quoted(&status.to_json()))],
-        volumes: exporter::VOLUME_OBJECTS.iter().map(|volume| volume.as_str().into()).collect(),
-        first_init_container: sidecar.into(),
-        container: index,
-        additions: telling.patch,
-    };
-    Ok(Injection { patch: patch.build(pod), status })
+    patch.annotations.push((STATUS, quoted(&status.to_json())));
+    Ok(Injection { patch: patch.build(pod), status, warnings })
 }
 
-/// What forbids a sidecar whatever the gateway is.
+/// What forbids any change, whatever the gateway is.
 fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
     if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
         return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
     }
-    if let Some(other) = pod.all_containers().find(|c| {
-        matches!(c.image_parts().0.last(), Some(&("statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter")))
-    }) {
-        let detail =
-            format!("container {} is a statsd exporter already; remove it and gwmon brings its own", other.name);
-        return Err(Finding::new(Reason::ExistingExporter, detail));
-    }
-    if pod.spec.host_network {
-        let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
-        return Err(Finding::new(Reason::HostNetwork, detail));
+    // Where no container was added, the note of it is all that there is to see. That of a pod with one, copied into a
+    // template, says nothing.
+    let status = pod.metadata.annotation(STATUS).and_then(|status| serde_json::from_str::<Status>(status).ok());
+    if status.is_some_and(|status| status.statsd_port.is_none()) {
+        return Err(Finding::new(Reason::AlreadyInjected, format!("annotation {STATUS} is there")));
     }
     let selected = pod.spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
     let asked = pod.spec.os.as_ref().map(|os| &os.name);
@@ -144,6 +201,45 @@ fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
         return Err(Finding::new(Reason::WindowsPod, "the pod asks for Windows, for which there is no exporter image"));
     }
     Ok(())
+}
+
+/// What forbids a sidecar like this one.
+fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
+    if pod.spec.host_network {
+        let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
+        return Err(Finding::new(Reason::HostNetwork, detail));
+    }
+    for (port, protocol, key) in
+        [(exporter.statsd_port, "UDP", STATSD_PORT), (exporter.metrics_port, "TCP", METRICS_PORT)]
+    {
+        if let Some(holder) = pod.holder(port, protocol) {
+            let detail =
+                format!("container {} declares {protocol} port {port}; choose another with {key}", holder.name);
+            return Err(Finding::new(Reason::PortInUse, detail));
+        }
+    }
+    if exporter.kind == Sidecar::Container && pod.metadata.controller().is_some_and(|owner| owner.kind == "Job") {
+        let detail = "a Job's pod would never complete beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
+        return Err(Finding::new(Reason::JobPod, detail));
+    }
+    Ok(())
+}
+
+/// The annotations by which Prometheuses without an operator, Grafana's agents among them, find what to scrape.
+fn scrape_annotations(pod: &Pod, port: u16, path: &str) -> Result<Vec<(&'static str, String)>, Finding> {
+    let wanted = [
+        ("prometheus.io/scrape", "true".to_owned()),
+        ("prometheus.io/port", port.to_string()),
+        ("prometheus.io/path", path.to_owned()),
+    ];
+    for (key, value) in &wanted {
+        if let Some(other) = pod.metadata.annotation(key).filter(|set| set != value) {
+            let detail =
+                format!("{key} is {} already, and {DISCOVERY} needs {}; remove one", shown(other), shown(value));
+            return Err(Finding::new(Reason::ExistingScrape, detail));
+        }
+    }
+    Ok(wanted.into_iter().filter(|(key, _)| pod.metadata.annotation(key).is_none()).collect())
 }
 
 /// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
@@ -186,28 +282,12 @@ pub fn monitor_name(workload: &str) -> String {
     format!("{}-{}{SUFFIX}", name.trim_end_matches('-'), &hash[..HASH])
 }
 
-/// Changes when gwmon would inject something else: with what never varies within one gwmon, hashed once, and with
-/// what does.
-fn hash_of(policy: &Policy, settings: &Settings, metrics_port: u16, telling: &gateway::Telling) -> String {
-    static CONSTANT: LazyLock<String> = LazyLock::new(|| {
-        let sidecar = exporter::container(&Policy::default(), 0, 0, &Resources::default());
-        short_hash(&[&sidecar, &mapping::DOG_STATSD, &exporter::VOLUME_OBJECTS.concat()])
-    });
-    let Resources { cpu, memory } = &settings.resources;
-    let mut parts = vec![CONSTANT.as_str(), policy.exporter_image.as_str(), &cpu.0, &cpu.1, &memory.0, &memory.1];
-    let ports = format!("{} {metrics_port}", telling.statsd_port);
-    parts.push(&ports);
-    parts.extend(telling.patch.args.iter().map(String::as_str));
-    parts.extend(telling.patch.env.iter().flat_map(|(name, value)| [*name, *value]));
-    short_hash(&parts)
-}
-
 /// The first half of a SHA-256 over the parts, in hex.
-fn short_hash(parts: &[&str]) -> String {
+fn short_hash(parts: &[impl AsRef<str>]) -> String {
     use std::fmt::Write;
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
-        context.update(part.as_bytes());
+        context.update(part.as_ref().as_bytes());
         context.update(&[0]);
     }
     context.finish().as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
@@ -248,21 +328,99 @@ mod tests {
             (json!({"spec": {"nodeSelector": {"kubernetes.io/os": "windows"}}}), Reason::WindowsPod),
             (json!({"spec": {"initContainers": [{"name": "gwmon-statsd-exporter"}]}}), Reason::AlreadyInjected),
             (
-                json!({"spec": {"initContainers": [{"name": "x", "image": "prom/statsd-exporter:v0.28"}]}}),
-                Reason::ExistingExporter,
-            ),
-            (
-                json!({"spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": 9102}]}]}}),
+                json!({"metadata": {"annotations": {"gwmon.io/metrics-port": "9102"}}, "spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": 9102}]}]}}),
                 Reason::PortInUse,
             ),
             (
-                json!({"spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": 9125, "protocol": "UDP"}]}]}}),
+                json!({"metadata": {"annotations": {"gwmon.io/statsd-port": "9125"}}, "spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": 9125, "protocol": "UDP"}]}]}}),
                 Reason::PortInUse,
+            ),
+            (
+                json!({"metadata": {"annotations": {"gwmon.io/sidecar": "container"}, "ownerReferences": [{"kind": "Job", "name": "j", "controller": true}]}}),
+                Reason::JobPod,
+            ),
+            (
+                json!({"metadata": {"annotations": {"gwmon.io/discovery": "both", "prometheus.io/port": "8080"}}}),
+                Reason::ExistingScrape,
             ),
             (json!({"spec": {"containers": []}}), Reason::NoGateway),
             (json!({"spec": null}), Reason::MalformedObject),
         ] {
             assert_eq!(reason(&extra), expected, "{extra}");
+        }
+    }
+
+    /// The pod after its admission.
+    fn admitted(extra: &Value) -> Value {
+        let mut pod = pod(extra);
+        let injection = decide(&Policy::default(), &pod.to_string()).unwrap();
+        json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
+        let again = decide(&Policy::default(), &pod.to_string()).unwrap_err();
+        assert_eq!(again.reason, Reason::AlreadyInjected, "{extra}");
+        pod
+    }
+
+    #[test]
+    fn a_port_that_is_taken_and_not_asked_for_is_passed_over() {
+        let taken = json!({"spec": {"initContainers": [{"name": "x", "ports": [{"containerPort": 9102}, {"containerPort": 9125, "protocol": "UDP"}]}]}});
+        let sidecar = &admitted(&taken)["spec"]["initContainers"][0];
+        assert_eq!(sidecar["ports"][0]["containerPort"], 9103);
+        assert_eq!(sidecar["args"][0], "--statsd.listen-udp=127.0.0.1:9126");
+    }
+
+    #[test]
+    fn a_plain_container_stands_last_and_keeps_its_port_name() {
+        let asked = json!({"metadata": {"annotations": {"gwmon.io/sidecar": "container"}}});
+        let spec = &admitted(&asked)["spec"];
+        let sidecar = &spec["containers"][1];
+        assert_eq!((&sidecar["name"], &sidecar["restartPolicy"]), (&json!(exporter::CONTAINER), &Value::Null));
+        assert_eq!(sidecar["ports"][0]["name"], exporter::PORT_NAME);
+        assert!(spec["initContainers"].is_null());
+    }
+
+    #[test]
+    fn a_gateway_that_serves_metrics_itself_gets_no_container() {
+        let native = json!({"metadata": {"annotations": {"gwmon.io/mode": "native", "gwmon.io/metrics-port": "9901"}}});
+        let pod = admitted(&native);
+        assert!(pod["spec"]["initContainers"].is_null() && pod["spec"]["volumes"].is_null());
+        assert_eq!(pod["metadata"]["labels"][MONITORED_BY], "edge-gwmon");
+        let status: Status = serde_json::from_str(pod["metadata"]["annotations"][STATUS].as_str().unwrap()).unwrap();
+        assert_eq!(
+            (status.mode.as_str(), status.metrics_port, status.metrics_path.as_str()),
+            ("native", 9901, "/stats/prometheus")
+        );
+    }
+
+    #[test]
+    fn pods_are_found_as_the_user_wants_them_to_be() {
+        for (discovery, is_labelled, is_annotated) in
+            [("monitor", true, false), ("annotations", false, true), ("both", true, true)]
+        {
+            let pod = admitted(&json!({"metadata": {"annotations": {"gwmon.io/discovery": discovery}}}));
+            let annotations = &pod["metadata"]["annotations"];
+            assert_eq!(pod["metadata"]["labels"][MONITORED_BY].is_string(), is_labelled, "{discovery}");
+            assert_eq!(annotations["prometheus.io/port"] == "9102", is_annotated, "{discovery}");
+            assert_eq!(annotations["prometheus.io/path"] == "/metrics", is_annotated, "{discovery}");
+        }
+    }
+
+    #[test]
+    fn what_vpa_has_set_on_the_sidecar_stays() {
+        let mut pod = admitted(&json!({}));
+        pod["spec"]["initContainers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+        assert_eq!(decide(&Policy::default(), &pod.to_string()).unwrap_err().reason, Reason::AlreadyInjected);
+    }
+
+    #[test]
+    fn the_hash_changes_with_what_is_injected_and_with_nothing_else() {
+        let hash = |extra: Value| decide(&Policy::default(), &pod(&extra).to_string()).unwrap().status.hash;
+        let base = hash(json!({}));
+        assert_eq!(hash(json!({"metadata": {"labels": {"app": "x"}}})), base);
+        for (key, value) in
+            [("metrics-port", "9200"), ("resources", "cpu=30m"), ("profile", "bakins"), ("sidecar", "container")]
+        {
+            let annotation = format!("gwmon.io/{key}");
+            assert_ne!(hash(json!({"metadata": {"annotations": {annotation: value}}})), base, "{key}");
         }
     }
 

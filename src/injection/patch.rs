@@ -6,6 +6,7 @@ use json_patch::jsonptr::Token;
 use serde_json::{Value, json};
 
 use super::pod::Pod;
+use crate::annotations::Sidecar;
 
 /// A piece of JSON text.
 pub type Json = Cow<'static, str>;
@@ -16,14 +17,15 @@ pub(crate) fn quoted(text: &str) -> Json {
     serde_json::to_string(text).unwrap_or_default().into()
 }
 
-/// A JSON Patch (RFC 6902) of `add` and `remove` operations.
+/// A JSON Patch (RFC 6902).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patch(Vec<Operation>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Operation {
-    Add { path: String, value: Json },
-    Remove { path: String },
+struct Operation {
+    op: &'static str,
+    path: String,
+    value: Option<Json>,
 }
 
 impl Patch {
@@ -36,17 +38,11 @@ impl Patch {
     /// The patch as the API server reads it.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let length = |operation: &Operation| match operation {
-            Operation::Add { path, value } => path.len() + value.len() + 40,
-            Operation::Remove { path } => path.len() + 40,
-        };
+        let length =
+            |operation: &Operation| operation.path.len() + operation.value.as_ref().map_or(0, |value| value.len()) + 40;
         let mut json = String::with_capacity(self.0.iter().map(length).sum());
-        for operation in &self.0 {
+        for Operation { op, path, value } in &self.0 {
             json.push_str(if json.is_empty() { "[" } else { "," });
-            let (op, path, value) = match operation {
-                Operation::Add { path, value } => ("add", path, Some(value)),
-                Operation::Remove { path } => ("remove", path, None),
-            };
             json.extend(["{\"op\":\"", op, "\",\"path\":", &quoted(path)]);
             if let Some(value) = value {
                 json.extend([",\"value\":", value]);
@@ -65,12 +61,22 @@ impl Patch {
         serde_json::from_str(&self.to_json())
     }
 
+    fn push(&mut self, op: &'static str, path: &[&str], value: Option<Json>) {
+        self.0.push(Operation { op, path: pointer(path), value });
+    }
+
     pub(crate) fn add(&mut self, path: &[&str], value: impl Into<Json>) {
-        self.0.push(Operation::Add { path: pointer(path), value: value.into() });
+        self.push("add", path, Some(value.into()));
     }
 
     pub(crate) fn remove(&mut self, path: &[&str]) {
-        self.0.push(Operation::Remove { path: pointer(path) });
+        self.push("remove", path, None);
+    }
+
+    /// Puts one string in the place of another, and nothing in the place of what nobody has read.
+    fn replace(&mut self, path: &[&str], from: &str, to: &str) {
+        self.push("test", path, Some(quoted(from)));
+        self.push("replace", path, Some(quoted(to)));
     }
 
     /// Adds entries to a map that may have to be made.
@@ -108,25 +114,40 @@ fn pointer(tokens: &[&str]) -> String {
 pub struct PodPatch {
     /// Labels of the pod.
     pub labels: Vec<(&'static str, Json)>,
-    /// Annotations of the pod.
+    /// Annotations of the pod; one that is there gets the new value.
     pub annotations: Vec<(&'static str, Json)>,
     /// Volumes, appended.
     pub volumes: Vec<Json>,
-    /// An init container that goes before all others, so that it runs before any of them needs it.
-    pub first_init_container: Json,
-    /// Which of `spec.containers` is added to.
+    /// The exporter.
+    pub sidecar: Option<(Sidecar, Json)>,
+    /// Which of `spec.containers` is the gateway's.
     pub container: usize,
-    /// What is added to it.
+    /// What is added to that.
     pub additions: ContainerPatch,
 }
 
-/// Additions to one container.
+/// Changes of one container.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ContainerPatch {
     /// Arguments, appended.
     pub args: Vec<String>,
     /// Environment variables, appended.
-    pub env: Vec<(&'static str, &'static str)>,
+    pub env: Vec<(&'static str, String)>,
+    /// Volume mounts, appended.
+    pub mounts: Vec<Json>,
+    /// A value of the container's own into which something has to be merged.
+    pub merged: Option<Merged>,
+}
+
+/// A string in a container that gets another value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// Where it stands: `args/3`, `env/2/value`.
+    pub path: String,
+    /// What was read.
+    pub from: String,
+    /// What it shall be.
+    pub to: String,
 }
 
 impl PodPatch {
@@ -138,19 +159,31 @@ impl PodPatch {
         patch.entries(&["metadata", "labels"], pod.metadata.labels.is_some(), self.labels);
         patch.entries(&["metadata", "annotations"], pod.metadata.annotations.is_some(), self.annotations);
         patch.items(&["spec", "volumes"], pod.spec.volumes.is_some(), self.volumes);
-        if pod.spec.init_containers.is_some() {
-            patch.add(&["spec", "initContainers", "0"], self.first_init_container);
-        } else {
-            patch.add(&["spec", "initContainers"], format!("[{}]", self.first_init_container));
+        match self.sidecar {
+            // Before all others, so that it runs before any of them needs it.
+            Some((Sidecar::Native, sidecar)) if pod.spec.init_containers.is_some() => {
+                patch.add(&["spec", "initContainers", "0"], sidecar);
+            }
+            Some((Sidecar::Native, sidecar)) => patch.add(&["spec", "initContainers"], format!("[{sidecar}]")),
+            // Last, since the first container is the one that `kubectl logs` and `exec` mean.
+            Some((Sidecar::Container, sidecar)) => {
+                patch.items(&["spec", "containers"], pod.spec.containers.is_some(), vec![sidecar]);
+            }
+            None => {}
         }
         let container = pod.spec.containers.iter().flatten().nth(self.container);
         let index = self.container.to_string();
         let at = |list| ["spec", "containers", index.as_str(), list];
-        let args = self.additions.args.iter().map(|argument| quoted(argument)).collect();
+        let ContainerPatch { args, env, mounts, merged } = self.additions;
+        let args = args.iter().map(|argument| quoted(argument)).collect();
         patch.items(&at("args"), container.is_some_and(|c| c.args.is_some()), args);
-        let env =
-            self.additions.env.iter().map(|(name, value)| json!({"name": name, "value": value}).to_string().into());
+        let env = env.iter().map(|(name, value)| json!({"name": name, "value": value}).to_string().into());
         patch.items(&at("env"), container.is_some_and(|c| c.env.is_some()), env.collect());
+        patch.items(&at("volumeMounts"), container.is_some_and(|c| c.volume_mounts.is_some()), mounts);
+        if let Some(Merged { path, from, to }) = &merged {
+            let path: Vec<_> = ["spec", "containers", &index].into_iter().chain(path.split('/')).collect();
+            patch.replace(&path, from, to);
+        }
         patch
     }
 }
@@ -199,11 +232,14 @@ mod tests {
         assert_eq!(patch.to_json(), "[]");
         patch.add(&["metadata", "annotations", "a/b~c \"d\""], quoted("x\n\"y\""));
         patch.remove(&["spec", "old"]);
+        patch.replace(&["spec", "args", "3"], "a", "b");
         patch.entries(&["m"], false, vec![("k", quoted("v")), ("l", "7".into())]);
         patch.items(&["l"], false, vec!["1".into(), "2".into()]);
         let expected = json!([
             {"op": "add", "path": "/metadata/annotations/a~1b~0c \"d\"", "value": "x\n\"y\""},
             {"op": "remove", "path": "/spec/old"},
+            {"op": "test", "path": "/spec/args/3", "value": "a"},
+            {"op": "replace", "path": "/spec/args/3", "value": "b"},
             {"op": "add", "path": "/m", "value": {"k": "v", "l": 7}},
             {"op": "add", "path": "/l", "value": [1, 2]},
         ]);

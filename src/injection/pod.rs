@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::annotations::Annotations;
+use crate::annotations::{Annotations, Version};
 use crate::reason::{Finding, Reason};
 
 /// Kubernetes takes `null` for "absent"; serde's `default` covers only the absent field.
@@ -89,6 +89,18 @@ impl<'a> Pod<'a> {
     pub fn all_containers(&self) -> impl Iterator<Item = &Container<'a>> {
         self.spec.init_containers.iter().flatten().chain(self.spec.containers.iter().flatten())
     }
+
+    /// The container that declares this port.
+    #[must_use]
+    pub fn holder(&self, port: u16, protocol: &str) -> Option<&Container<'a>> {
+        self.all_containers().find(|container| container.declares(port, protocol))
+    }
+
+    /// The first port from this one on that no container declares.
+    #[must_use]
+    pub fn free_port(&self, from: u16, protocol: &str) -> u16 {
+        (from..=u16::MAX).find(|port| self.holder(*port, protocol).is_none()).unwrap_or(from)
+    }
 }
 
 /// Reads a view of an object; on failure reads it again, more slowly, to name the field.
@@ -159,6 +171,8 @@ pub struct Container<'a> {
     /// Whole config maps or secrets as environment: their keys cannot be seen here.
     #[serde(default, deserialize_with = "or_null")]
     pub env_from: Vec<serde::de::IgnoredAny>,
+    /// Present where a patch finds the list.
+    pub volume_mounts: Option<serde::de::IgnoredAny>,
     /// Declared ports; a hint, not a promise.
     #[serde(default, deserialize_with = "or_null")]
     pub ports: Vec<Port>,
@@ -184,6 +198,9 @@ pub struct Port {
     pub container_port: u16,
     /// `TCP` where absent.
     pub protocol: Option<String>,
+    /// Unique in the pod.
+    #[serde(default, deserialize_with = "or_null")]
+    pub name: String,
 }
 
 impl Container<'_> {
@@ -193,12 +210,31 @@ impl Container<'_> {
         self.ports.iter().any(|p| p.container_port == port && p.protocol.as_deref().unwrap_or("TCP") == protocol)
     }
 
+    /// The port that has this name.
+    #[must_use]
+    pub fn port_named(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|port| port.name == name).map(|port| port.container_port)
+    }
+
     /// The environment variables.
     ///
     /// # Errors
     /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
     pub fn read_env(&self) -> Result<Vec<Env>, Finding> {
         self.env.map_or_else(|| Ok(vec![]), |env| parse(env.get()))
+    }
+
+    /// The last part of the image's repository path: what the image is called wherever it was pulled from.
+    #[must_use]
+    pub fn image_name(&self) -> &str {
+        self.image_parts().0.last().copied().unwrap_or_default()
+    }
+
+    /// The version in tags such as `v1.34.2`, `distroless-v1.36.0` and `contrib-v1.30-latest`. A digest or a name such
+    /// as `latest` tells nothing.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        self.image_parts().1?.split('-').find_map(|part| part.parse().ok())
     }
 
     /// The image's repository path, split at `/`, and its tag. A digest tells no version, so it is dropped.

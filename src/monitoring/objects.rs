@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::selection::Placement;
-use crate::annotations::{Annotations, METRICS_FOR, MONITORED_BY, STATUS, Settings, Target, WORKLOAD_NAMESPACE};
+use crate::annotations::{
+    Annotations, METRICS_FOR, MONITORED_BY, Profile, STATUS, Settings, Target, WORKLOAD_NAMESPACE,
+};
 use crate::injection::Status;
 use crate::injection::exporter::PORT_NAME;
 use crate::labels::Labels;
@@ -36,8 +38,10 @@ pub struct Owner {
 pub enum Source {
     /// Injected pods, at this port. They need a Service, which is made.
     Pods {
-        /// The port of their `/metrics`.
+        /// The port.
         metrics_port: u16,
+        /// The path there.
+        path: String,
     },
     /// A Service that is there, by its labels, at this named port.
     Service {
@@ -59,6 +63,8 @@ pub struct Gateway {
     pub source: Source,
     /// How often to scrape, where the user says so.
     pub interval: Option<String>,
+    /// Labels of the pods that every series gets.
+    pub pod_labels: &'static [&'static str],
     /// By whom.
     pub target: Target,
     /// Labels that the user wants on the monitor.
@@ -95,8 +101,10 @@ impl Gateway {
         Ok(Self {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
-            source: Source::Pods { metrics_port: status.metrics_port },
+            source: Source::Pods { metrics_port: status.metrics_port, path: status.metrics_path },
             interval: settings.interval,
+            // The queries of that project ask for them.
+            pod_labels: if settings.profile == Profile::Bakins { &["app"] } else { &[] },
             target: settings.prometheus.unwrap_or_default(),
             labels: settings.monitor_labels.unwrap_or_else(|| policy.monitor_labels.clone()),
             owner,
@@ -142,7 +150,7 @@ impl Gateway {
     /// named port of a native sidecar is not resolved before Kubernetes 1.32 (R29).
     #[must_use]
     pub fn service(&self) -> Option<Value> {
-        let Source::Pods { metrics_port } = self.source else { return None };
+        let Source::Pods { metrics_port, .. } = self.source else { return None };
         let labels = Self::soft_labels().into_iter().chain(self.marks()).collect();
         Some(json!({
             "apiVersion": SERVICE.0,
@@ -159,15 +167,20 @@ impl Gateway {
     /// The ServiceMonitor. It selects the made Service by a label that only gwmon sets, never by the gateway's own.
     #[must_use]
     pub fn service_monitor(&self, placement: &Placement) -> Value {
-        let (labels, port) = match &self.source {
-            Source::Pods { .. } => (Labels::from([(METRICS_FOR.to_owned(), self.monitor.clone())]), PORT_NAME),
-            Source::Service { labels, port } => (labels.clone(), *port),
+        let (labels, port, path) = match &self.source {
+            Source::Pods { path, .. } => {
+                (Labels::from([(METRICS_FOR.to_owned(), self.monitor.clone())]), PORT_NAME, path.as_str())
+            }
+            Source::Service { labels, port } => (labels.clone(), *port, "/metrics"),
         };
-        let mut endpoint = json!({"port": port, "path": "/metrics"});
+        let mut endpoint = json!({"port": port, "path": path});
         if let Some(interval) = &self.interval {
             endpoint["interval"] = json!(interval);
         }
         let mut spec = json!({"selector": {"matchLabels": labels}, "endpoints": [endpoint]});
+        if !self.pod_labels.is_empty() {
+            spec["podTargetLabels"] = json!(self.pod_labels);
+        }
         if placement.namespace != self.namespace {
             spec["namespaceSelector"] = json!({"matchNames": [self.namespace]});
         }

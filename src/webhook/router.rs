@@ -151,9 +151,10 @@ impl Admission {
             reason = field::Empty,
         );
         let _entered = span.enter();
-        let (patch, refusal) = match self.decide(route, &request) {
-            Ok((patch, refusal)) => (Some(patch), refusal),
-            Err(refusal) => (None, Some(refusal)),
+        let (patch, refusal, notes) = match self.decide(route, &request) {
+            Ok((patch, Ok(notes))) => (Some(patch), None, notes),
+            Ok((patch, Err(refusal))) => (Some(patch), Some(refusal), vec![]),
+            Err(refusal) => (None, Some(refusal), vec![]),
         };
         let patch = patch.filter(|patch| !patch.is_empty());
         let outcome = if patch.is_some() { Outcome::patched } else { Outcome::unchanged };
@@ -172,8 +173,8 @@ impl Admission {
         if let Some(patch) = &patch {
             reply = reply.patch(patch);
         }
-        if let Some(refusal) = refusal.filter(Finding::is_warning) {
-            reply = reply.warn(&refusal);
+        for finding in refusal.iter().filter(|refusal| refusal.is_warning()).chain(&notes) {
+            reply = reply.warn(finding);
         }
         Ok(reply)
     }
@@ -191,8 +192,8 @@ impl Admission {
         answer(&Reply::allow(uid).warn(&bad.refusal))
     }
 
-    /// The patch, and what stands against the pods being injected.
-    fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Option<Finding>), Finding> {
+    /// The patch, and what should be known of the pods, or what stands against their being injected.
+    fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Result<Vec<Finding>, Finding>), Finding> {
         if !route.expects(request) {
             let what = format!("{} of {}/{}", request.operation, request.kind.group, request.kind.kind);
             let detail =
@@ -202,8 +203,11 @@ impl Admission {
         let object =
             request.object.ok_or_else(|| Finding::new(Reason::MalformedObject, "request.object is missing"))?.get();
         match route {
-            Route::Pods => injection::decide(&self.policy, object).map(|injection| (injection.patch, None)),
-            Route::Workloads => workload::decide(&self.policy, object).map(|change| (change.patch, change.pods.err())),
+            Route::Pods => {
+                injection::decide(&self.policy, object).map(|injection| (injection.patch, Ok(injection.warnings)))
+            }
+            Route::Workloads => workload::decide(&self.policy, object)
+                .map(|change| (change.patch, change.pods.map(|injection| injection.warnings))),
         }
     }
 }

@@ -1,18 +1,31 @@
-//! Ambassador, Emissary-ingress and Edge Stack: told by environment. The rules are those of
-//! Emissary's `config.py` and `v3bootstrap.py`, the same since Ambassador 0.60.
+//! Ambassador, Emissary-ingress and Edge Stack: told by environment. The rules are those of the releases' own code:
+//! `envoy.j2` and `entrypoint.sh` before 0.50, `config.py` and `v3bootstrap.py` since.
 
-use super::{Gateway, Telling};
-use crate::annotations::{STATSD_PORT, Settings, Version};
-use crate::injection::patch::ContainerPatch;
-use crate::injection::pod::{Container, Env};
+use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
+use crate::annotations::{Profile, RELAY, Version};
+use crate::injection::bootstrap::Dialect;
+use crate::injection::patch::{ContainerPatch, Merged};
+use crate::injection::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
-pub(super) const GATEWAY: Gateway = Gateway { name: "ambassador", recognise, tell };
+pub(super) const GATEWAY: Gateway =
+    Gateway { name: "ambassador", recognise: |container, _| recognise(container), tell: Some(tell), endpoint, ..PLAIN };
 
-/// Hard-coded in Ambassador; there is no `STATSD_PORT`.
+/// Hard-coded in every release; there is no `STATSD_PORT`.
 const PORT: u16 = 8125;
-/// The first version with `DOGSTATSD`, whose tags carry Envoy's own label names.
+/// The diagnostics service, which passes Envoy's own metrics on.
+const DIAGNOSTICS: u16 = 8877;
+
+/// The first with a Prometheus exporter's port to send to.
+const FIRST: Version = Version(0, 21);
+/// The last with a container `statsd` in its manifest, which holds port 8125 and passes everything out of the pod.
+const LAST_WITH_REPEATER: Version = Version(0, 38);
+/// The first whose Envoy is told by environment; until then it sends to loopback whatever anybody says.
+const TOLD_SINCE: Version = Version(0, 50);
+/// The first with `DOGSTATSD`, whose tags carry Envoy's own label names.
 const DOG_STATSD_SINCE: Version = Version(0, 60);
+/// The first with `GET /metrics` at its diagnostics service.
+const METRICS_SINCE: Version = Version(0, 73);
 
 const ENABLED: &str = "STATSD_ENABLED";
 const HOST: &str = "STATSD_HOST";
@@ -29,25 +42,66 @@ fn recognise(container: &Container) -> bool {
         )
 }
 
-fn tell(container: &Container, settings: &Settings) -> Result<Telling, Finding> {
-    let (_, tag) = container.image_parts();
-    // A digest or a name such as `latest` tells nothing: taken for a version of this decade.
-    if let Some(version) = tag.and_then(|tag| tag.parse::<Version>().ok()).filter(|v| *v < DOG_STATSD_SINCE) {
-        let detail = format!("Ambassador {version} has no {DOG}; gwmon needs {DOG_STATSD_SINCE} or newer");
-        return Err(Finding::new(Reason::UnsupportedVersion, detail));
-    }
-    if let Some(port) = settings.statsd_port.filter(|port| *port != PORT) {
-        let detail =
-            format!("{STATSD_PORT}: \"{port}\" cannot be: Ambassador sends to port {PORT} and no other; remove it");
-        return Err(Finding::new(Reason::InvalidAnnotation, detail));
-    }
+fn tell(subject: &Subject) -> Result<Telling, Finding> {
+    let container = subject.container()?;
+    let version = container.version();
+    let since = |first: Version| version.is_none_or(|version| version >= first);
+    let statsd_port = subject.fixed_port(PORT, "Ambassador sends")?;
     let env = container.read_env()?;
-    let mut patch = ContainerPatch::default();
-    for (name, value) in [(ENABLED, "true"), (HOST, "127.0.0.1"), (DOG, "true"), (FLUSH, "5")] {
+    let (mut changes, mut relay) = (Changes::default(), None);
+    if since(TOLD_SINCE) {
+        let is_dog = since(DOG_STATSD_SINCE) && subject.settings.profile == Profile::Envoy;
+        (changes.container, relay) = environment(subject, container, &env, is_dog)?;
+        let dialect = if is_dog { Dialect::DogStatsd } else { Dialect::Statsd };
+        return Ok(Telling { statsd_port, dialect, envoy: None, relay, changes });
+    }
+    let refuse = |reason, detail: String| Err(Finding::new(reason, detail));
+    let version = version.unwrap_or(FIRST);
+    if version < FIRST {
+        return refuse(Reason::UnsupportedVersion, format!("Ambassador {version} is older than {FIRST}"));
+    }
+    if version <= LAST_WITH_REPEATER {
+        if let Some(repeater) = repeater(subject.pod) {
+            return refuse(
+                Reason::PortInUse,
+                format!("container {} takes port {PORT} and sends it out of the pod; remove it", repeater.name),
+            );
+        }
+    } else if env.iter().any(|variable| variable.name == ENABLED) {
+        return refuse(
+            Reason::ExistingStatsd,
+            format!("{ENABLED} makes Ambassador {version} hold port {PORT} itself; remove it, its Envoy sends anyhow"),
+        );
+    }
+    Ok(Telling { statsd_port, dialect: Dialect::Statsd, envoy: None, relay, changes })
+}
+
+/// Ambassador's own container of that name; another image's may be an exporter.
+fn repeater<'a>(pod: &'a Pod<'a>) -> Option<&'a Container<'a>> {
+    pod.all_containers().find(|container| container.name == "statsd")
+}
+
+/// What has to be added to the environment, and to whom everything is to be passed on.
+fn environment(
+    subject: &Subject,
+    container: &Container,
+    env: &[Env],
+    is_dog: bool,
+) -> Result<(ContainerPatch, Option<String>), Finding> {
+    let (mut patch, mut relay) = (ContainerPatch::default(), None);
+    let needed = [(ENABLED, "true"), (HOST, "127.0.0.1"), (DOG, if is_dog { "true" } else { "false" }), (FLUSH, "5")];
+    for (name, value) in needed {
         // Kubernetes lets the last one of a name win.
-        match env.iter().rev().find(|variable| variable.name == name) {
-            None => patch.env.push((name, value)),
-            Some(set) => respect(container, name, set)?,
+        match env.iter().enumerate().rev().find(|(_, variable)| variable.name == name) {
+            None if name == DOG && !is_dog => {}
+            None => patch.env.push((name, value.to_owned())),
+            Some((_, set)) if is_respected(name, set, value) => {}
+            Some((index, Env { value: Some(host), .. })) if name == HOST && subject.settings.relay => {
+                relay = Some(format!("{host}:{PORT}"));
+                let path = format!("env/{index}/value");
+                patch.merged = Some(Merged { path, from: host.clone(), to: value.to_owned() });
+            }
+            Some((_, set)) => return Err(conflict(container, name, set, value)),
         }
     }
     // What is written in `env` wins over `envFrom`: the host decides, so a hidden one would be overridden.
@@ -56,42 +110,69 @@ fn tell(container: &Container, settings: &Settings) -> Result<Telling, Finding> 
             format!("envFrom of container {} may set {HOST}; set it in env, to 127.0.0.1 for gwmon", container.name);
         return Err(Finding::new(Reason::HiddenEnvironment, detail));
     }
-    Ok(Telling { statsd_port: PORT, patch })
+    Ok((patch, relay))
 }
 
 /// Whether what the user has set goes with what gwmon needs. Ambassador takes `true` in any case, and nothing
 /// else, for on; the flush interval is the user's to choose.
-fn respect(container: &Container, name: &str, set: &Env) -> Result<(), Finding> {
-    let (value, from_elsewhere) = (set.value.as_deref().unwrap_or_default(), set.value_from.is_some());
-    let (fits, needed) = match name {
-        FLUSH => (true, ""),
-        HOST => (matches!(value, "127.0.0.1" | "localhost"), "127.0.0.1"),
-        _ => (value.eq_ignore_ascii_case("true"), "true"),
-    };
-    if fits && (!from_elsewhere || name == FLUSH) {
-        return Ok(());
+fn is_respected(name: &str, set: &Env, needed: &str) -> bool {
+    let value = set.value.as_deref().unwrap_or_default();
+    match name {
+        FLUSH => true,
+        _ if set.value_from.is_some() => false,
+        HOST => matches!(value, "127.0.0.1" | "localhost"),
+        _ => value.eq_ignore_ascii_case("true") == (needed == "true"),
     }
-    let found = if from_elsewhere { "from elsewhere (valueFrom)".to_owned() } else { format!("to {}", shown(value)) };
-    let detail = format!("container {} sets {name} {found}; remove it or set it to {needed}", container.name);
-    Err(Finding::new(Reason::ExistingStatsd, detail))
+}
+
+fn conflict(container: &Container, name: &str, set: &Env, needed: &str) -> Finding {
+    let found = match &set.value {
+        Some(value) if set.value_from.is_none() => format!("to {}", shown(value)),
+        _ => "from elsewhere (valueFrom)".to_owned(),
+    };
+    let way = match &set.value {
+        Some(_) if name == HOST => format!("; {RELAY}: \"true\" passes everything on to it"),
+        _ => String::new(),
+    };
+    let detail = format!("container {} sets {name} {found}; remove it or set it to {needed}{way}", container.name);
+    Finding::new(Reason::ExistingStatsd, detail)
+}
+
+fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
+    const ADDRESS: &str = "AMBASSADOR_HEALTHCHECK_BIND_ADDRESS";
+    const BIND_PORT: &str = "AMBASSADOR_HEALTHCHECK_BIND_PORT";
+    let container = subject.container()?;
+    if let Some(version) = container.version().filter(|version| *version < METRICS_SINCE) {
+        let detail = format!("Ambassador {version} serves no metrics itself, which begins with {METRICS_SINCE}");
+        return Err(Finding::new(Reason::UnsupportedVersion, detail));
+    }
+    let env = container.read_env()?;
+    if let Some(address @ ("127.0.0.1" | "localhost" | "::1")) = subject.literal(&env, ADDRESS)? {
+        let detail = format!("{ADDRESS} is {address}, where Prometheus cannot reach it; set it to 0.0.0.0");
+        return Err(Finding::new(Reason::EndpointClosed, detail));
+    }
+    let port = subject.literal(&env, BIND_PORT)?.and_then(|port| port.parse().ok()).unwrap_or(DIAGNOSTICS);
+    Ok(Endpoint::new(port, "/metrics"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{self, kind, pod, subject};
     use super::*;
+    use crate::annotations::Settings;
     use serde_json::{Value, json};
 
-    fn container(image: &str, extra: &Value) -> Container<'static> {
+    const EMISSARY: &str = "docker.io/emissaryingress/emissary:3.9.1";
+
+    fn with(image: &str, extra: &Value) -> Value {
         let mut all = json!({"name": "ambassador", "image": image});
         json_patch::merge(&mut all, extra);
-        serde_json::from_str(all.to_string().leak()).unwrap()
+        all
     }
 
-    fn refused(image: &str, extra: &Value) -> Reason {
-        tell(&container(image, extra), &Settings::default()).unwrap_err().reason
+    fn told(image: &str, extra: &Value) -> Result<Telling, Reason> {
+        testing::tell(&GATEWAY, &with(image, extra)).map_err(|refusal| refusal.reason)
     }
-
-    const EMISSARY: &str = "docker.io/emissaryingress/emissary:3.9.1";
 
     #[test]
     fn every_published_image_is_recognised_and_the_agent_is_not() {
@@ -102,39 +183,82 @@ mod tests {
             "ghcr.io/emissary-ingress/emissary:4.1.0",
             "mirror.corp:5000/datawire/ambassador@sha256:00",
         ] {
-            assert!(recognise(&container(image, &json!({}))), "{image}");
-            assert!(!recognise(&container(image, &json!({"name": "agent"}))), "{image}");
+            assert_eq!(kind(&with(image, &json!({})), &json!({})), Ok("ambassador"), "{image}");
+            assert!(kind(&with(image, &json!({"name": "agent"})), &json!({})).is_err(), "{image}");
         }
-        assert!(!recognise(&container("example/emissary-docs:1", &json!({}))));
+        assert!(kind(&with("example/emissary-docs:1", &json!({})), &json!({})).is_err());
     }
 
     #[test]
     fn only_what_is_missing_is_added() {
         let set = json!({"env": [{"name": "STATSD_HOST", "value": "localhost"}, {"name": "STATSD_FLUSH_INTERVAL", "value": "1"}]});
-        let telling = tell(&container(EMISSARY, &set), &Settings::default()).unwrap();
-        assert_eq!(telling.statsd_port, 8125);
-        assert_eq!(telling.patch.env, [(ENABLED, "true"), (DOG, "true")]);
+        let telling = told(EMISSARY, &set).unwrap();
+        assert_eq!((telling.statsd_port, telling.dialect), (8125, Dialect::DogStatsd));
+        assert_eq!(telling.changes.container.env, [(ENABLED, "true".to_owned()), (DOG, "true".to_owned())]);
+    }
+
+    #[test]
+    fn each_version_is_told_what_it_understands() {
+        let none = json!({});
+        for image in ["datawire/ambassador:0.21.0", "datawire/ambassador:0.38.0", "datawire/ambassador:0.40.2"] {
+            let telling = told(image, &none).unwrap();
+            assert_eq!((telling.dialect, telling.changes), (Dialect::Statsd, Changes::default()), "{image}");
+        }
+        let telling = told("datawire/ambassador:0.53.1", &none).unwrap();
+        assert_eq!(telling.dialect, Dialect::Statsd);
+        assert_eq!(
+            telling.changes.container.env.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            [ENABLED, HOST, FLUSH]
+        );
+        assert_eq!(told("datawire/ambassador:0.20.1", &none), Err(Reason::UnsupportedVersion));
+        let enabled = json!({"env": [{"name": ENABLED, "value": "true"}]});
+        assert_eq!(told("datawire/ambassador:0.40.2", &enabled), Err(Reason::ExistingStatsd));
+        let settings = Settings::default();
+        let repeater = json!({"spec": {"initContainers": [{"name": "statsd", "image": "datawire/statsd:0.30.2"}]}});
+        for (version, expected) in [("0.34.3", Some(Reason::PortInUse)), ("0.40.2", None)] {
+            let pod = pod(&with(&format!("datawire/ambassador:{version}"), &none), &repeater);
+            assert_eq!(tell(&subject(&pod, &settings)).err().map(|refusal| refusal.reason), expected);
+        }
     }
 
     #[test]
     fn what_the_user_has_set_otherwise_is_left_alone() {
         for (name, value) in [("STATSD_HOST", "statsd-sink"), ("STATSD_ENABLED", "false"), ("DOGSTATSD", "1")] {
-            assert_eq!(refused(EMISSARY, &json!({"env": [{"name": name, "value": value}]})), Reason::ExistingStatsd);
+            assert_eq!(told(EMISSARY, &json!({"env": [{"name": name, "value": value}]})), Err(Reason::ExistingStatsd));
         }
         let from = json!({"env": [{"name": "STATSD_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]});
-        assert_eq!(refused(EMISSARY, &from), Reason::ExistingStatsd);
-        assert_eq!(
-            refused(EMISSARY, &json!({"envFrom": [{"configMapRef": {"name": "x"}}]})),
-            Reason::HiddenEnvironment
-        );
+        assert_eq!(told(EMISSARY, &from), Err(Reason::ExistingStatsd));
+        let hidden = json!({"envFrom": [{"configMapRef": {"name": "x"}}]});
+        assert_eq!(told(EMISSARY, &hidden), Err(Reason::HiddenEnvironment));
     }
 
     #[test]
-    fn versions_without_dogstatsd_and_other_ports_are_refused() {
-        assert_eq!(refused("datawire/ambassador:0.53.1", &json!({})), Reason::UnsupportedVersion);
+    fn where_it_sent_before_gets_everything_passed_on_when_asked() {
+        let settings = Settings { relay: true, ..Settings::default() };
+        let host = json!({"env": [{"name": "X", "value": "y"}, {"name": "STATSD_HOST", "value": "statsd-sink"}]});
+        let pod = pod(&with(EMISSARY, &host), &json!({}));
+        let telling = tell(&subject(&pod, &settings)).unwrap();
+        assert_eq!(telling.relay.as_deref(), Some("statsd-sink:8125"));
+        let merged = telling.changes.container.merged.unwrap();
+        assert_eq!((merged.path.as_str(), merged.to.as_str()), ("env/1/value", "127.0.0.1"));
+    }
+
+    #[test]
+    fn another_port_cannot_be_and_an_unknown_version_is_a_new_one() {
         let settings = Settings { statsd_port: Some(9125), ..Settings::default() };
-        let refusal = tell(&container(EMISSARY, &json!({})), &settings).unwrap_err();
-        assert_eq!(refusal.reason, Reason::InvalidAnnotation);
-        assert!(tell(&container("datawire/ambassador:latest", &json!({})), &Settings::default()).is_ok());
+        let pod = pod(&with(EMISSARY, &json!({})), &json!({}));
+        assert_eq!(tell(&subject(&pod, &settings)).unwrap_err().reason, Reason::InvalidAnnotation);
+        assert_eq!(told("datawire/ambassador:latest", &json!({})).unwrap().dialect, Dialect::DogStatsd);
+    }
+
+    #[test]
+    fn its_own_metrics_are_where_its_diagnostics_are() {
+        let at = |image: &str, name: &str, value: &str| {
+            testing::endpoint(&GATEWAY, &with(image, &json!({"env": [{"name": name, "value": value}]})))
+        };
+        assert_eq!(at(EMISSARY, "X", ""), Ok((8877, "/metrics".into())));
+        assert_eq!(at(EMISSARY, "AMBASSADOR_HEALTHCHECK_BIND_PORT", "9877"), Ok((9877, "/metrics".into())));
+        assert_eq!(at(EMISSARY, "AMBASSADOR_HEALTHCHECK_BIND_ADDRESS", "127.0.0.1"), Err(Reason::EndpointClosed));
+        assert_eq!(at("datawire/ambassador:0.72.0", "X", ""), Err(Reason::UnsupportedVersion));
     }
 }

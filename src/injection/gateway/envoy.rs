@@ -1,131 +1,113 @@
-//! A plain Envoy, told by a second piece of configuration on its command line: `--config-yaml`, which
-//! Envoy since 1.7 merges over the file of `-c`.
+//! A plain Envoy, told by a second piece of configuration on its command line: `--config-yaml`, which Envoy merges over
+//! the file of `-c`. Checked on a real Envoy: `docs/root/operations/cli.rst`, "override and merge".
 
-use std::sync::LazyLock;
-
-use serde_json::json;
-
-use super::{Gateway, Telling};
-use crate::annotations::{ENVOY_VERSION, Settings, Version};
-use crate::injection::patch::{ContainerPatch, Template};
+use super::{Changes, ENVOY_PATH, Endpoint, Gateway, PLAIN, Subject, Telling};
+use crate::annotations::{METRICS_PORT, Profile};
+use crate::injection::bootstrap::{self, Dialect};
+use crate::injection::command::CommandLine;
+use crate::injection::patch::{ContainerPatch, Merged};
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason};
 
-pub(super) const GATEWAY: Gateway = Gateway { name: "envoy", recognise, tell };
+pub(super) const GATEWAY: Gateway =
+    Gateway { name: "envoy", recognise: |container, _| recognise(container), tell: Some(tell), endpoint, ..PLAIN };
 
 /// statsd_exporter's own default; Envoy takes any.
-const PORT: u16 = 9125;
-/// `typed_config` with the v3 API. Older shapes are not written yet.
-const V3_SINCE: Version = Version(1, 14);
-/// `max_bytes_per_datagram` on the `dog_statsd` sink.
-const BATCHES_SINCE: Version = Version(1, 16);
+pub(super) const PORT: u16 = 9125;
 /// The configuration that both published images run when they are given no arguments.
 const IMAGE_CMD: [&str; 2] = ["-c", "/etc/envoy/envoy.yaml"];
+const CONFIG_YAML: &str = "--config-yaml";
 
-fn recognise(container: &Container) -> bool {
-    let (path, _) = container.image_parts();
-    let named = path.last().is_some_and(|name| {
-        let flavour = name.strip_prefix("envoy").unwrap_or("?");
-        matches!(
-            flavour,
-            "" | "-alpine" | "-distroless" | "-contrib" | "-dev" | "-debug" | "-contrib-dev" | "-alpine-debug"
-        )
-    });
-    named || container.command.first().is_some_and(|program| is_envoy(program))
+/// By the names of the published images, wherever they are pulled from, or by what runs.
+pub(super) fn recognise(container: &Container) -> bool {
+    let flavour = container.image_name().strip_prefix("envoy").unwrap_or("?");
+    let is_named = matches!(
+        flavour,
+        "" | "-alpine" | "-distroless" | "-contrib" | "-dev" | "-debug" | "-contrib-dev" | "-alpine-debug"
+    );
+    is_named || container.command.first().is_some_and(|program| program.rsplit('/').next() == Some("envoy"))
 }
 
-fn is_envoy(program: &str) -> bool {
-    program.rsplit('/').next() == Some("envoy")
-}
-
-fn tell(container: &Container, settings: &Settings) -> Result<Telling, Finding> {
-    let version = settings.envoy_version.or_else(|| image_version(container));
-    if let Some(version) = version.filter(|v| *v < V3_SINCE) {
-        let detail =
-            format!("Envoy {version} is older than {V3_SINCE}; if the image tag misleads, set {ENVOY_VERSION}");
-        return Err(Finding::new(Reason::UnsupportedVersion, detail));
-    }
-    let mut args = configuration(container)?;
-    let statsd_port = settings.statsd_port.unwrap_or(PORT);
-    // Two arguments: Envoy does not take `--config-yaml=...`.
-    args.extend(["--config-yaml".to_owned(), overlay(statsd_port, version.is_none_or(|v| v >= BATCHES_SINCE))]);
-    Ok(Telling { statsd_port, patch: ContainerPatch { args, env: vec![] } })
-}
-
-/// The version in tags such as `v1.34.2`, `distroless-v1.36.0` and `contrib-v1.30-latest`.
-fn image_version(container: &Container) -> Option<Version> {
-    container.image_parts().1?.split('-').find_map(|part| part.parse().ok())
-}
-
-/// Which arguments have to be repeated so that Envoy keeps its own configuration: those of the image's `CMD`
-/// where the pod writes none, since the first argument that a pod writes drops them.
-fn configuration(container: &Container) -> Result<Vec<String>, Finding> {
-    let refuse = |reason, what: &str| Err(Finding::new(reason, format!("container {}: {what}", container.name)));
-    let args = container.args.as_deref().unwrap_or_default();
-    let given: Vec<&str> = container.command.iter().chain(args).map(String::as_str).collect();
-    let flags = match (container.command.as_slice(), args) {
-        ([], []) => return Ok(IMAGE_CMD.map(str::to_owned).to_vec()),
-        // The image's entrypoint puts `envoy` before a flag and runs anything else as it is.
-        ([], [first, ..]) if first.starts_with('-') => &given[..],
-        ([], [first, ..]) if is_envoy(first) => &given[1..],
-        ([first, ..], _) if is_envoy(first) => &given[1..],
-        _ => {
-            let ran = given.first().copied().unwrap_or_default();
-            return refuse(
-                Reason::UnpatchableCommand,
-                &format!("runs {ran}, which may not pass arguments on; run envoy itself"),
-            );
-        }
+/// Every gateway that runs Envoy itself is told like this.
+pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
+    let container = subject.container()?;
+    let envoy = subject.envoy_version();
+    let dialect = match subject.settings.profile {
+        Profile::Envoy => Dialect::DogStatsd,
+        Profile::Bakins => Dialect::Statsd,
     };
-    // Envoy also takes a flag and its value in one argument, separated by a space.
-    let has = |flag: &str| flags.iter().any(|f| f.split([' ', '=']).next() == Some(flag));
-    if has("--config-yaml") {
-        return refuse(
-            Reason::ConfigYamlInUse,
-            "has its own --config-yaml, which Envoy takes once; move it to a file for -c",
+    let line = CommandLine::of(container, "envoy")?.open_ended()?;
+    let statsd_port = subject.statsd_port(PORT);
+    let telling = |statsd_port, dialect, container| {
+        let changes = Changes { container, ..Changes::default() };
+        Ok(Telling { statsd_port, dialect, envoy, relay: None, changes })
+    };
+    let sink = bootstrap::sink(envoy, dialect, statsd_port)?;
+    if let Some(own) = line.value(&[CONFIG_YAML]) {
+        let named = |finding: Finding| {
+            let detail = format!("{CONFIG_YAML} of container {}: {}", container.name, finding.detail);
+            Finding::new(finding.reason, detail)
+        };
+        if let Some(local) = bootstrap::local_sink(own.value).map_err(named)? {
+            // A second sink to one exporter would count everything twice.
+            let port = subject.fixed_port(local.port, "its own configuration sends")?;
+            return telling(port, local.dialect, ContainerPatch::default());
+        }
+        let merged = bootstrap::with_sink(own.value, &sink).map_err(named)?;
+        let (from, to) = (format!("{}{}", own.before, own.value), format!("{}{merged}", own.before));
+        return telling(
+            statsd_port,
+            dialect,
+            ContainerPatch { merged: Some(Merged { path: own.path, from, to }), ..ContainerPatch::default() },
         );
     }
-    if has("--") {
-        return refuse(Reason::UnpatchableCommand, "ends its flags with --; remove that");
+    let mut args = vec![];
+    if line.is_empty {
+        // The first argument that a pod writes drops those of the image.
+        args.extend(IMAGE_CMD.map(str::to_owned));
+    } else if line.value(&["-c", "--config-path"]).is_none() {
+        let detail = format!("container {} runs envoy without -c; name its configuration file", container.name);
+        return Err(Finding::new(Reason::UnpatchableCommand, detail));
     }
-    if !has("-c") && !has("--config-path") {
-        return refuse(Reason::UnpatchableCommand, "runs envoy without -c; name its configuration file");
-    }
-    Ok(vec![])
+    // Two arguments: Envoy does not take `--config-yaml=...`.
+    args.extend([CONFIG_YAML.to_owned(), bootstrap::overlay(&sink)]);
+    telling(statsd_port, dialect, ContainerPatch { args, ..ContainerPatch::default() })
 }
 
-/// The statsd sink, merged by Envoy over its own configuration: lists append, so the user's sinks stay.
-/// JSON, every string quoted: YAML 1.1 would read some as something else. The flush interval is not set,
-/// since Envoy ends when `stats_flush_on_admin` is set beside it.
-fn overlay(statsd_port: u16, batches: bool) -> String {
-    static OVERLAYS: LazyLock<[Template; 2]> = LazyLock::new(|| [false, true].map(template));
-    fn template(batches: bool) -> Template {
-        let mut config = json!({
-            "@type": "type.googleapis.com/envoy.config.metrics.v3.DogStatsdSink",
-            "address": {"socket_address": {"protocol": "UDP", "address": "127.0.0.1", "port_value": "$port"}},
-        });
-        if batches {
-            config["max_bytes_per_datagram"] = json!(1400);
-        }
-        let overlay = json!({"stats_sinks": [{"name": "envoy.stat_sinks.dog_statsd", "typed_config": config}]});
-        Template::new(&overlay, &["port"])
-    }
-    OVERLAYS[usize::from(batches)].fill(&[("port", &statsd_port.to_string())])
+/// Envoy's admin port stands in its configuration, which is mostly a file that the pod only names.
+fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
+    let container = subject.container()?;
+    let declared = ["admin", "envoy-admin"].into_iter().find_map(|name| container.port_named(name));
+    let port = subject.settings.metrics_port.or(declared).ok_or_else(|| {
+        let detail = format!(
+            "the admin port of container {} is in its configuration only; name it with {METRICS_PORT}, or a port of the container admin",
+            container.name
+        );
+        Finding::new(Reason::EndpointUnknown, detail)
+    })?;
+    Ok(Endpoint::of_admin(port))
+}
+
+/// A listener that serves Envoy's statistics and nothing else.
+pub(super) fn statistics(port: u16) -> Endpoint {
+    Endpoint::new(port, ENVOY_PATH)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{self, kind, pod, subject};
     use super::*;
-    use serde_json::Value;
+    use crate::annotations::{Settings, Version};
+    use serde_json::{Value, json};
 
-    fn container(extra: &Value) -> Container<'static> {
-        let mut all = json!({"name": "edge", "image": "envoyproxy/envoy:v1.34.0"});
+    fn with_image(extra: &Value) -> Value {
+        let mut all = json!({"image": "envoyproxy/envoy:v1.34.0"});
         json_patch::merge(&mut all, extra);
-        serde_json::from_str(all.to_string().leak()).unwrap()
+        all
     }
 
-    fn args(extra: &Value) -> Result<Vec<String>, Reason> {
-        tell(&container(extra), &Settings::default()).map(|t| t.patch.args).map_err(|r| r.reason)
+    fn changes(extra: &Value) -> Result<ContainerPatch, Reason> {
+        testing::tell(&GATEWAY, &with_image(extra)).map(|t| t.changes.container).map_err(|r| r.reason)
     }
 
     #[test]
@@ -136,20 +118,19 @@ mod tests {
             "envoy",
             "envoyproxy/envoy-contrib@sha256:0",
         ] {
-            assert!(recognise(&container(&json!({"image": image}))), "{image}");
+            assert_eq!(kind(&json!({"image": image}), &json!({})), Ok("envoy"), "{image}");
         }
-        assert!(recognise(&container(&json!({"image": "corp/edge:7", "command": ["/usr/local/bin/envoy"]}))));
-        for image in
-            ["envoyproxy/gateway:v1", "envoyproxy/envoy-perf:1", "aws-appmesh-envoy:v1.27", "istio/proxyv2:1.20"]
-        {
-            assert!(!recognise(&container(&json!({"image": image}))), "{image}");
+        let by_command = json!({"image": "corp/edge:7", "command": ["/usr/local/bin/envoy"]});
+        assert_eq!(kind(&by_command, &json!({})), Ok("envoy"));
+        for image in ["envoyproxy/gateway:v1", "envoyproxy/envoy-perf:1", "projectcontour/contour:v1.30"] {
+            assert_eq!(kind(&json!({"image": image}), &json!({})), Err(Reason::NoGateway), "{image}");
         }
     }
 
     #[test]
     fn every_form_that_keeps_its_configuration_is_extended() {
-        let kept = |extra| args(&extra).unwrap().len();
-        assert_eq!(args(&json!({})).unwrap()[..2], IMAGE_CMD);
+        let added = |extra| changes(&extra).unwrap().args;
+        assert_eq!(added(json!({}))[..2], IMAGE_CMD);
         for extra in [
             json!({"args": ["-c", "/e.yaml"]}),
             json!({"args": ["envoy", "--config-path", "/e.yaml"]}),
@@ -157,36 +138,62 @@ mod tests {
             json!({"command": ["envoy"], "args": ["-c", "/e.yaml"]}),
             json!({"command": ["/usr/local/bin/envoy", "-c", "/e.yaml"]}),
         ] {
-            assert_eq!(kept(extra.clone()), 2, "{extra}");
+            assert_eq!(added(extra.clone()).len(), 2, "{extra}");
         }
+    }
+
+    #[test]
+    fn its_own_configuration_on_the_command_line_gets_the_sink_in_place() {
+        for (extra, path, before) in [
+            (json!({"args": ["-c", "/e.yaml", "--config-yaml", "admin: {}"]}), "args/3", ""),
+            (json!({"args": ["--config-yaml admin: {}"]}), "args/0", "--config-yaml "),
+            (json!({"command": ["envoy", "--config-yaml", "admin: {}"]}), "command/2", ""),
+        ] {
+            let patch = changes(&extra).unwrap();
+            let Merged { path: place, from, to } = patch.merged.unwrap();
+            assert_eq!((place.as_str(), from), (path, format!("{before}admin: {{}}")), "{extra}");
+            assert!(to.starts_with(&format!("{before}stats_sinks: [{{")) && to.ends_with("\nadmin: {}"), "{to}");
+            assert!(patch.args.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_sink_to_loopback_is_adopted_and_not_doubled() {
+        let own = bootstrap::overlay(&bootstrap::sink(None, Dialect::Statsd, 8126).unwrap());
+        let telling = testing::tell(&GATEWAY, &with_image(&json!({"args": ["--config-yaml", own]}))).unwrap();
+        assert_eq!((telling.statsd_port, telling.dialect), (8126, Dialect::Statsd));
+        assert_eq!(telling.changes, Changes::default());
     }
 
     #[test]
     fn what_cannot_be_extended_safely_is_refused() {
         for (extra, reason) in [
             (json!({"command": ["sh", "-c", "envoy -c /e.yaml"]}), Reason::UnpatchableCommand),
-            (json!({"args": ["sh", "-c", "envoy"]}), Reason::UnpatchableCommand),
-            (json!({"command": ["python", "hot-restarter.py"]}), Reason::UnpatchableCommand),
             (json!({"command": ["envoy"]}), Reason::UnpatchableCommand),
             (json!({"args": ["-c", "/e.yaml", "--", "x"]}), Reason::UnpatchableCommand),
-            (json!({"args": ["-c", "/e.yaml", "--config-yaml", "{}"]}), Reason::ConfigYamlInUse),
-            (json!({"args": ["--config-yaml {}"]}), Reason::ConfigYamlInUse),
-            (json!({"image": "envoyproxy/envoy:v1.13.8"}), Reason::UnsupportedVersion),
+            (json!({"args": ["-c", "/e.yaml", "--config-yaml", "a: ["]}), Reason::UnreadableConfiguration),
+            (json!({"image": "envoyproxy/envoy:v1.6.0"}), Reason::UnsupportedVersion),
         ] {
-            assert_eq!(args(&extra), Err(reason), "{extra}");
+            assert_eq!(changes(&extra), Err(reason), "{extra}");
         }
     }
 
     #[test]
-    fn the_annotation_beats_the_tag_and_an_unknown_version_is_a_new_one() {
-        let of = |tag: &str| image_version(&container(&json!({"image": format!("envoyproxy/envoy:{tag}")})));
-        assert_eq!(of("v1.34.2"), Some(Version(1, 34)));
-        assert_eq!(of("distroless-v1.36.0"), Some(Version(1, 36)));
-        assert_eq!(of("contrib-v1.30-latest"), Some(Version(1, 30)));
-        assert_eq!(of("latest"), None);
+    fn the_annotation_beats_the_tag_and_a_taken_port_is_passed_over() {
         let settings = Settings { envoy_version: Some(Version(1, 15)), ..Settings::default() };
-        let telling = tell(&container(&json!({"image": "corp/envoy:v1.2.0"})), &settings).unwrap();
-        assert!(!telling.patch.args[3].contains("max_bytes_per_datagram"));
-        assert!(args(&json!({"image": "corp/envoy:prod"})).unwrap()[3].contains("max_bytes_per_datagram"));
+        let ports = json!([{"containerPort": 9125, "protocol": "UDP"}, {"containerPort": 9126}]);
+        let pod = pod(&json!({"image": "corp/envoy:v1.2.0", "args": ["-c", "/e"], "ports": ports}), &json!({}));
+        let telling = tell(&subject(&pod, &settings)).unwrap();
+        assert!(!telling.changes.container.args[1].contains("max_bytes_per_datagram"));
+        assert_eq!(telling.statsd_port, 9126, "9126 is taken for TCP only");
+    }
+
+    #[test]
+    fn the_admin_port_has_to_be_named_and_comes_with_a_warning() {
+        let endpoint = |container: &Value| testing::endpoint(&GATEWAY, container);
+        assert_eq!(endpoint(&json!({})), Err(Reason::EndpointUnknown));
+        let declared = json!({"ports": [{"containerPort": 9901, "name": "admin"}]});
+        assert_eq!(endpoint(&declared), Ok((9901, "/stats/prometheus".into())));
+        assert!(!Endpoint::of_admin(9901).is_harmless() && statistics(8002).is_harmless());
     }
 }

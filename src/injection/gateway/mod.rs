@@ -1,74 +1,264 @@
 //! The gateways: one file each, one line each in [`ALL`].
 
 mod ambassador;
+mod appmesh;
+mod consul;
+mod contour;
 mod envoy;
+mod envoy_gateway;
+mod haproxy;
+mod istio;
+mod kgateway;
+pub mod kong;
+mod nginx;
+mod osm;
+mod traefik;
 
+use std::borrow::Cow;
+
+use super::bootstrap::Dialect;
 use super::patch::ContainerPatch;
-use super::pod::{Container, Pod};
-use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, Settings};
-use crate::reason::{Finding, Reason};
+use super::pod::{Container, Env, Pod};
+use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, STATSD_PORT, Settings, Version};
+use crate::reason::{Finding, Reason, shown};
 
-/// A kind of gateway: how to recognise it and how to tell it to send statsd.
+/// A kind of gateway: how to recognise it, and how its metrics are had.
 pub struct Gateway {
     /// The value of `gwmon.io/gateway`.
     pub name: &'static str,
     /// Whether this container is such a gateway.
-    recognise: fn(&Container) -> bool,
-    /// What to add to the container, and on which port the exporter must listen.
-    ///
-    /// # Errors
-    /// The reason why it cannot be told.
-    pub tell: fn(&Container, &Settings) -> Result<Telling, Finding>,
+    recognise: fn(&Container, &Pod) -> bool,
+    /// Whether this pod will have such a container, which another webhook is still to add.
+    expect: fn(&Pod) -> bool,
+    /// A mesh's proxy, which gives way to a gateway beside it.
+    is_mesh: bool,
+    /// What it does where nobody says otherwise.
+    pub mode: Mode,
+    /// How it is told to send statsd; `None` where a pod cannot tell it.
+    tell: Option<Tell>,
+    /// Where it serves its metrics itself.
+    endpoint: fn(&Subject) -> Result<Endpoint, Finding>,
 }
 
-/// How one gateway container is made to send statsd.
+type Tell = fn(&Subject) -> Result<Telling, Finding>;
+
+/// What a gateway's file has no word for: a proxy that sends statsd, is no mesh's and stands in the pod.
+const PLAIN: Gateway = Gateway {
+    name: "",
+    recognise: |_, _| false,
+    expect: |_| false,
+    is_mesh: false,
+    mode: Mode::Statsd,
+    tell: None,
+    endpoint: |_| Err(Finding::new(Reason::EndpointUnknown, "it serves no metrics itself")),
+};
+
+/// Every gateway that gwmon knows, the most specific first: the image of the last one is in many of the others.
+pub const ALL: &[Gateway] = &[
+    ambassador::GATEWAY,
+    appmesh::GATEWAY,
+    consul::GATEWAY,
+    contour::GATEWAY,
+    envoy_gateway::GATEWAY,
+    kgateway::GLOO,
+    haproxy::GATEWAY,
+    istio::GATEWAY,
+    kgateway::GATEWAY,
+    kong::GATEWAY,
+    nginx::GATEWAY,
+    osm::GATEWAY,
+    traefik::GATEWAY,
+    envoy::GATEWAY,
+];
+
+/// What a gateway is asked about.
+pub struct Subject<'a> {
+    /// The pod.
+    pub pod: &'a Pod<'a>,
+    /// The gateway's container; `None` where another webhook is still to add it.
+    pub container: Option<&'a Container<'a>>,
+    /// What the user asks for.
+    pub settings: &'a Settings,
+}
+
+/// How a gateway is made to send statsd.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Telling {
     /// The UDP port on loopback to which it will send.
     pub statsd_port: u16,
+    /// What it will send.
+    pub dialect: Dialect,
+    /// Which Envoy it is, where that is known.
+    pub envoy: Option<Version>,
+    /// Where it sent until now, and where everything is passed on to: `host:port`.
+    pub relay: Option<String>,
     /// What that takes.
-    pub patch: ContainerPatch,
+    pub changes: Changes,
 }
 
-/// Every gateway that gwmon knows, the most specific first.
-pub const ALL: &[Gateway] = &[ambassador::GATEWAY, envoy::GATEWAY];
+/// Where a gateway serves its metrics itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The port.
+    pub port: u16,
+    /// The path.
+    pub path: Cow<'static, str>,
+    /// What it takes.
+    pub changes: Changes,
+}
 
-/// The one container of the pod that is its gateway: its index in `spec.containers`, and its kind.
+impl Endpoint {
+    fn new(port: u16, path: &'static str) -> Self {
+        Self { port, path: path.into(), changes: Changes::default() }
+    }
+
+    /// Says that this is the administration's port: who reaches it can end the gateway and read its configuration.
+    fn of_admin(port: u16) -> Self {
+        let detail = format!(
+            "port {port} is Envoy's admin port, by which anybody who reaches it can read its configuration and end it; allow only Prometheus there, with a NetworkPolicy"
+        );
+        let warnings = vec![Finding::new(Reason::AdminExposed, detail)];
+        Self { port, path: ENVOY_PATH.into(), changes: Changes { warnings, ..Changes::default() } }
+    }
+
+    /// Whether only metrics are to be had there.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        self.changes.warnings.iter().all(|warning| warning.reason != Reason::AdminExposed)
+    }
+}
+
+/// Where Envoy serves its metrics.
+const ENVOY_PATH: &str = "/stats/prometheus";
+
+/// What has to be changed in a pod.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In the gateway's container.
+    pub container: ContainerPatch,
+    /// Annotations of the pod, by which other webhooks are told.
+    pub annotations: Vec<(&'static str, String)>,
+    /// Envoy configuration that the container reads from a file: [`super::exporter::BOOTSTRAP_FILE`].
+    pub file: Option<String>,
+    /// What should be known, though it is done.
+    pub warnings: Vec<Finding>,
+}
+
+impl<'a> Subject<'a> {
+    /// The gateway's container.
+    ///
+    /// # Errors
+    /// [`Reason::NoGateway`] where another webhook is still to add it.
+    fn container(&self) -> Result<&'a Container<'a>, Finding> {
+        self.container.ok_or_else(|| Finding::new(Reason::NoGateway, "its proxy is not in the pod yet"))
+    }
+
+    /// The Envoy version that the user names, or the image's tag.
+    fn envoy_version(&self) -> Option<Version> {
+        self.settings.envoy_version.or_else(|| self.container?.version())
+    }
+
+    /// The port on which the exporter shall listen: the user's, or the first that no container declares.
+    fn statsd_port(&self, default: u16) -> u16 {
+        self.settings.statsd_port.unwrap_or_else(|| self.pod.free_port(default, "UDP"))
+    }
+
+    /// A port that is not the user's to choose.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidAnnotation`] where the user chooses another.
+    fn fixed_port(&self, port: u16, why: &str) -> Result<u16, Finding> {
+        match self.settings.statsd_port {
+            Some(asked) if asked != port => {
+                let detail = format!("{STATSD_PORT}: \"{asked}\" cannot be: {why} to port {port}; remove it");
+                Err(Finding::new(Reason::InvalidAnnotation, detail))
+            }
+            _ => Ok(port),
+        }
+    }
+
+    /// The literal value of an environment variable that has to do with the port. Kubernetes lets the last one of a name
+    /// win.
+    ///
+    /// # Errors
+    /// [`Reason::HiddenEnvironment`] where it comes from elsewhere and cannot be seen here, and the user names no port.
+    fn literal(&self, env: &'a [Env], name: &str) -> Result<Option<&'a str>, Finding> {
+        match env.iter().rev().find(|variable| variable.name == name) {
+            Some(variable) if variable.value_from.is_some() => {
+                if self.settings.metrics_port.is_some() {
+                    return Ok(None);
+                }
+                let detail = format!(
+                    "{name} comes from elsewhere (valueFrom) and cannot be seen; name the port with {METRICS_PORT}"
+                );
+                Err(Finding::new(Reason::HiddenEnvironment, detail))
+            }
+            variable => Ok(variable.map(|variable| variable.value.as_deref().unwrap_or_default())),
+        }
+    }
+}
+
+impl Gateway {
+    /// How it is made to send statsd.
+    ///
+    /// # Errors
+    /// The reason why it cannot be.
+    pub fn tell(&self, subject: &Subject) -> Result<Telling, Finding> {
+        let Some(tell) = self.tell else {
+            let detail =
+                format!("{} cannot be told by its pod to send statsd; gwmon.io/mode: \"native\" scrapes it", self.name);
+            return Err(Finding::new(Reason::UnsupportedMode, detail));
+        };
+        tell(subject)
+    }
+
+    /// Where it serves its metrics itself. The user's port is taken as it is.
+    ///
+    /// # Errors
+    /// The reason why it does not.
+    pub fn endpoint(&self, subject: &Subject) -> Result<Endpoint, Finding> {
+        let endpoint = (self.endpoint)(subject)?;
+        Ok(Endpoint { port: subject.settings.metrics_port.unwrap_or(endpoint.port), ..endpoint })
+    }
+}
+
+/// The one container of the pod that is its gateway: its index in `spec.containers`, which is `None` where it is still
+/// to come, and its kind.
 ///
 /// # Errors
 /// [`Reason::NoGateway`], [`Reason::AmbiguousGateway`] or [`Reason::ContainerNotFound`], with the annotation
 /// that settles it.
-pub fn find(pod: &Pod, settings: &Settings) -> Result<(usize, &'static Gateway), Finding> {
+pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static Gateway), Finding> {
     let containers = pod.spec.containers.as_deref().unwrap_or_default();
-    let named = |name: &str| containers.iter().position(|c| c.name == name);
-    let kind_of = |container: &Container| match settings.gateway {
-        Some(asked) => ALL.iter().find(|g| g.name == asked),
-        None => ALL.iter().find(|g| (g.recognise)(container)),
-    };
+    let asked = settings.gateway.and_then(|asked| ALL.iter().find(|gateway| gateway.name == asked));
+    let kind_of = |container: &Container| ALL.iter().find(|gateway| (gateway.recognise)(container, pod));
     if let Some(name) = &settings.container {
-        let index = named(name).ok_or_else(|| {
+        let index = containers.iter().position(|c| c.name == *name).ok_or_else(|| {
             let there: Vec<_> = containers.iter().map(|c| c.name.as_str()).collect();
-            Finding::new(
-                Reason::ContainerNotFound,
-                format!("{CONTAINER}: no container {name:?}; there are {}", there.join(", ")),
-            )
+            let detail = format!("{CONTAINER}: no container {}; there are {}", shown(name), there.join(", "));
+            Finding::new(Reason::ContainerNotFound, detail)
         })?;
-        return kind_of(&containers[index]).map(|gateway| (index, gateway)).ok_or_else(|| no_gateway(name));
+        let kind = asked.or_else(|| kind_of(&containers[index]));
+        return kind.map(|gateway| (Some(index), gateway)).ok_or_else(|| no_gateway(name));
     }
-    let recognised: Vec<_> = containers
+    let mut recognised: Vec<_> = containers
         .iter()
         .enumerate()
-        .filter_map(|(i, c)| {
-            let kind = ALL.iter().find(|g| (g.recognise)(c))?;
-            (settings.gateway.is_none_or(|asked| asked == kind.name)).then_some((i, kind))
-        })
+        .filter_map(|(index, container)| Some((index, kind_of(container)?)))
+        .filter(|(_, kind)| asked.is_none_or(|asked| asked.name == kind.name))
         .collect();
+    if recognised.iter().any(|(_, kind)| !kind.is_mesh) {
+        recognised.retain(|(_, kind)| !kind.is_mesh);
+    }
+    let expected = || {
+        let candidates = ALL.iter().filter(|gateway| asked.is_none_or(|asked| asked.name == gateway.name));
+        candidates.into_iter().find(|gateway| (gateway.expect)(pod) || (asked.is_some() && gateway.is_mesh))
+    };
     match (recognised.as_slice(), containers) {
-        ([one], _) => Ok(*one),
+        ([(index, kind)], _) => Ok((Some(*index), kind)),
+        ([], _) if let Some(gateway) = expected() => Ok((None, gateway)),
         // Not recognised, but the user says what it is and there is only this one.
-        ([], [only]) if settings.gateway.is_some() => {
-            kind_of(only).map(|g| (0, g)).ok_or_else(|| no_gateway(&only.name))
-        }
+        ([], [_]) if let Some(gateway) = asked => Ok((Some(0), gateway)),
         ([], _) => Err(no_gateway(&containers.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "))),
         (several, _) => {
             let names: Vec<_> = several.iter().map(|(i, _)| containers[*i].name.as_str()).collect();
@@ -84,6 +274,47 @@ fn no_gateway(containers: &str) -> Finding {
         GATEWAYS.join(", ")
     );
     Finding::new(Reason::NoGateway, detail)
+}
+
+/// What the gateways' own tests make a subject of.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// A pod of one container, whatever these add to both.
+    pub(in crate::injection) fn pod(container: &Value, extra: &Value) -> Pod<'static> {
+        let mut all = json!({"name": "edge", "image": "x"});
+        json_patch::merge(&mut all, container);
+        let mut pod = json!({"spec": {"containers": [all]}});
+        json_patch::merge(&mut pod, extra);
+        Pod::parse(pod.to_string().leak()).unwrap()
+    }
+
+    /// The pod's first container as this gateway.
+    pub(in crate::injection) fn subject<'a>(pod: &'a Pod<'a>, settings: &'a Settings) -> Subject<'a> {
+        Subject { pod, container: pod.spec.containers.as_ref().unwrap().first(), settings }
+    }
+
+    /// What it is told.
+    pub(in crate::injection) fn tell(gateway: &Gateway, container: &Value) -> Result<Telling, Finding> {
+        gateway.tell(&subject(&pod(container, &json!({})), &Settings::default()))
+    }
+
+    /// Its endpoint: port and path.
+    pub(in crate::injection) fn endpoint(
+        gateway: &Gateway,
+        container: &Value,
+    ) -> Result<(u16, Cow<'static, str>), Reason> {
+        let pod = pod(container, &json!({}));
+        gateway.endpoint(&subject(&pod, &Settings::default())).map(|e| (e.port, e.path)).map_err(|e| e.reason)
+    }
+
+    /// The kind that a pod's containers are taken for.
+    pub(in crate::injection) fn kind(container: &Value, extra: &Value) -> Result<&'static str, Reason> {
+        let pod = pod(container, extra);
+        find(&pod, &Settings::default()).map(|(_, kind)| kind.name).map_err(|e| e.reason)
+    }
 }
 
 #[cfg(test)]

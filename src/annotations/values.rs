@@ -1,0 +1,230 @@
+//! What the vocabulary's values may be: versions, quantities, durations, the choices.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An enum whose values are words of the vocabulary.
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $value:ident = $word:literal,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$each])* $value,)+ }
+
+        impl $name {
+            /// The word that a user writes.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $word,)+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ();
+
+            fn from_str(word: &str) -> Result<Self, ()> {
+                match word { $($word => Ok(Self::$value),)+ _ => Err(()) }
+            }
+        }
+    )+};
+}
+
+choices! {
+    /// How the metrics leave the gateway.
+    Mode {
+        /// As statsd, to a sidecar.
+        #[default]
+        Statsd = "statsd",
+        /// By the gateway's own Prometheus endpoint.
+        Native = "native",
+    }
+    /// How the scrape is found.
+    Discovery {
+        /// By a Service and a ServiceMonitor.
+        #[default]
+        Monitor = "monitor",
+        /// By the `prometheus.io/` annotations of the pod.
+        Annotations = "annotations",
+        /// Both: what reads both scrapes twice.
+        Both = "both",
+    }
+    /// The names that metrics get.
+    Profile {
+        /// Those of Envoy's own `/stats/prometheus`.
+        #[default]
+        Envoy = "envoy",
+        /// Those of bakins/kubernetes-envoy-example, times in seconds.
+        Bakins = "bakins",
+    }
+    /// What kind of container the sidecar is.
+    Sidecar {
+        /// An init container with `restartPolicy: Always` (Kubernetes 1.29).
+        #[default]
+        Native = "native",
+        /// A container beside the gateway.
+        Container = "container",
+    }
+}
+
+/// A `major.minor` version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32);
+
+impl FromStr for Version {
+    type Err = ();
+
+    /// `1.34`, `v1.34`, `1.34.2`; anything after a `-` does not count.
+    fn from_str(s: &str) -> Result<Self, ()> {
+        let mut numbers = s.strip_prefix('v').unwrap_or(s).split(['.', '-']);
+        let mut next = || numbers.next().and_then(|n| n.parse().ok()).ok_or(());
+        Ok(Self(next()?, next()?))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// Requests and limits of one container, as Kubernetes quantities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// CPU: request, limit.
+    pub cpu: (String, String),
+    /// Memory: request, limit.
+    pub memory: (String, String),
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        let pair = |request: &str, limit: &str| (request.to_owned(), limit.to_owned());
+        Self { cpu: pair("20m", "200m"), memory: pair("32Mi", "128Mi") }
+    }
+}
+
+/// By which Prometheus a gateway wants to be selected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The one that fits best.
+    #[default]
+    Best,
+    /// Every one that can be satisfied.
+    All,
+    /// This one.
+    Named {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Target {
+    pub(super) fn parse(value: &str) -> Option<Self> {
+        if value == "all" {
+            return Some(Self::All);
+        }
+        let (namespace, name) = value.split_once('/')?;
+        let legal = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        legal.then(|| Self::Named { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+pub(super) fn port(value: &str) -> Option<u16> {
+    value.parse().ok().filter(|port| *port != 0)
+}
+
+/// Milliseconds of a Prometheus duration: the pattern of prometheus-operator's `Duration` type. `None` for zero, which
+/// no interval may be, and for what is none.
+pub(crate) fn duration(value: &str) -> Option<u64> {
+    const SECOND: u64 = 1000;
+    const DAY: u64 = 24 * 60 * 60 * SECOND;
+    let mut rest = value;
+    let mut sum = 0_u64;
+    for (unit, length) in [
+        ("y", 365 * DAY),
+        ("w", 7 * DAY),
+        ("d", DAY),
+        ("h", 60 * 60 * SECOND),
+        ("m", 60 * SECOND),
+        ("s", SECOND),
+        ("ms", 1),
+    ] {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, tail) = rest.split_at(digits);
+        let Some(after) = tail.strip_prefix(unit) else { continue };
+        // `5ms` is not five minutes and an `s`.
+        if digits == 0 || (unit == "m" && after.starts_with('s')) {
+            continue;
+        }
+        sum = sum.saturating_add(number.parse::<u64>().ok()?.saturating_mul(length));
+        rest = after;
+    }
+    (sum > 0 && rest.is_empty()).then_some(sum)
+}
+
+/// `cpu=20m/200m,memory=32Mi`: what is not named keeps its default, so that no override can drop a request
+/// or a limit (R18, R19). A request above its limit would make the API server refuse the pod: not valid.
+pub(super) fn parse_resources(value: &str) -> Option<Resources> {
+    let mut resources = Resources::default();
+    for part in value.split(',') {
+        let (name, amounts) = part.split_once('=')?;
+        let slot = match name.trim() {
+            "cpu" => &mut resources.cpu,
+            "memory" => &mut resources.memory,
+            _ => return None,
+        };
+        let (request, limit) = amounts.split_once('/').unwrap_or((amounts, ""));
+        for (field, typed) in [(&mut slot.0, request.trim()), (&mut slot.1, limit.trim())] {
+            if !typed.is_empty() {
+                typed.clone_into(field);
+            }
+        }
+        if quantity(&slot.0)? > quantity(&slot.1)? {
+            return None;
+        }
+    }
+    Some(resources)
+}
+
+/// A Kubernetes quantity above zero, in thousandths (a limit of zero would mean "no limit").
+fn quantity(text: &str) -> Option<u128> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() || fraction.len() > 3 || (fraction.is_empty() && number.contains('.')) {
+        return None;
+    }
+    let thousandths = format!("{whole}{fraction:0<3}").parse::<u128>().ok()?;
+    let factor: u128 = match suffix {
+        "m" => return (fraction.is_empty() && thousandths > 0).then_some(thousandths / 1000),
+        "" => 1,
+        "k" => 1000,
+        "M" => 1000_u128.pow(2),
+        "G" => 1000_u128.pow(3),
+        "T" => 1000_u128.pow(4),
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => return None,
+    };
+    thousandths.checked_mul(factor).filter(|amount| *amount > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_compare_across_suffixes() {
+        for (smaller, larger) in [("20m", "0.2"), ("1", "1001m"), ("1M", "1Mi"), ("1000Ki", "1Mi"), ("999m", "1")] {
+            assert!(quantity(smaller).unwrap() < quantity(larger).unwrap(), "{smaller} < {larger}");
+        }
+        for broken in
+            ["", "m", "1.", ".5", "1e3x", "1 Gi", "-1", "1.5m", "0", "99999999999999999999999999999999999999999Ti"]
+        {
+            assert_eq!(quantity(broken), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What Envoy is told, in its own configuration language: a statsd sink, as each version spells it, by itself or in
+//! the midst of a configuration that is there.
+
+use std::collections::BTreeMap;
+
+use granit_parser::{Event, Parser};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::annotations::{ENVOY_VERSION, Version};
+use crate::reason::{Finding, Reason};
+
+/// `--config-yaml` (Envoy 1.7.0's release notes).
+const OVERLAY_SINCE: Version = Version(1, 7);
+/// `typed_config` with the v3 API. Before, `config`, which 1.18 no longer reads.
+const V3_SINCE: Version = Version(1, 14);
+/// `max_bytes_per_datagram` on the `dog_statsd` sink.
+const BATCHES_SINCE: Version = Version(1, 16);
+
+/// What a gateway writes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Names as Envoy shows them to Prometheus, labels as tags.
+    DogStatsd,
+    /// Names with the labels' values in them.
+    Statsd,
+}
+
+/// The sink, as that version reads it; one of which nothing is known is taken for a new one.
+///
+/// `max_bytes_per_datagram` batches counters and gauges; Envoy sends histograms one by one whatever it says.
+///
+/// # Errors
+/// [`Reason::UnsupportedVersion`].
+pub fn sink(version: Option<Version>, dialect: Dialect, port: u16) -> Result<String, Finding> {
+    let address =
+        format!(r#""address":{{"socket_address":{{"protocol":"UDP","address":"127.0.0.1","port_value":{port}}}}}"#);
+    let (name, kind) = match dialect {
+        Dialect::DogStatsd => ("dog_statsd", "DogStatsdSink"),
+        Dialect::Statsd => ("statsd", "StatsdSink"),
+    };
+    let version = version.unwrap_or(Version(u32::MAX, 0));
+    if version < OVERLAY_SINCE {
+        let detail = format!(
+            "Envoy {version} is older than {OVERLAY_SINCE} and reads its file only; if the image tag misleads, set {ENVOY_VERSION}"
+        );
+        return Err(Finding::new(Reason::UnsupportedVersion, detail));
+    }
+    if version < V3_SINCE {
+        return Ok(format!(r#"{{"name":"envoy.{name}","config":{{{address}}}}}"#));
+    }
+    let batches = version >= BATCHES_SINCE && dialect == Dialect::DogStatsd;
+    let batches = if batches { r#","max_bytes_per_datagram":1400"# } else { "" };
+    Ok(format!(
+        r#"{{"name":"envoy.stat_sinks.{name}","typed_config":{{"@type":"type.googleapis.com/envoy.config.metrics.v3.{kind}",{address}{batches}}}}}"#
+    ))
+}
+
+/// A configuration with nothing but the sink, for Envoy to merge with another: its lists append. JSON, every string
+/// quoted, since YAML 1.1 would read some as something else. The flush interval is not set: Envoy ends when
+/// `stats_flush_on_admin` is set beside it.
+#[must_use]
+pub fn overlay(sink: &str) -> String {
+    format!(r#"{{"stats_sinks":[{sink}]}}"#)
+}
+
+/// A sink that a configuration has, as far as it matters here. Envoy reads protobuf's JSON, which takes a field by both
+/// of its names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sink {
+    name: String,
+    #[serde(alias = "typedConfig", alias = "config")]
+    typed_config: SinkConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SinkConfig {
+    #[serde(rename = "@type")]
+    kind: String,
+    address: Address,
+    prefix: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Address {
+    #[serde(alias = "socketAddress")]
+    socket_address: SocketAddress,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SocketAddress {
+    address: String,
+    #[serde(alias = "portValue")]
+    port_value: Value,
+}
+
+/// A sink that sends to the pod itself already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalSink {
+    /// Where to.
+    pub port: u16,
+    /// What.
+    pub dialect: Dialect,
+}
+
+/// The first sink of a configuration that sends to 127.0.0.1.
+///
+/// # Errors
+/// [`Reason::UnreadableConfiguration`] for what is no YAML map, [`Reason::ExistingStatsd`] for such a sink whose prefix
+/// changes every metric's name.
+pub fn local_sink(yaml: &str) -> Result<Option<LocalSink>, Finding> {
+    let root = read(yaml)?;
+    for sink in SINKS.iter().filter_map(|key| root.get(*key)?.as_array()).flatten() {
+        // Sinks of other kinds have other fields, which may be of another shape.
+        let Ok(Sink { name, typed_config: SinkConfig { kind, address, prefix } }) = Sink::deserialize(sink) else {
+            continue;
+        };
+        let dialect = match kind.rsplit('.').next().filter(|kind| !kind.is_empty()).unwrap_or(&name) {
+            "DogStatsdSink" | "envoy.dog_statsd" | "envoy.stat_sinks.dog_statsd" => Dialect::DogStatsd,
+            "StatsdSink" | "envoy.statsd" | "envoy.stat_sinks.statsd" => Dialect::Statsd,
+            _ => continue,
+        };
+        let SocketAddress { address, port_value } = address.socket_address;
+        let port = port_value.as_u64().or_else(|| port_value.as_str()?.parse().ok());
+        let Some(port) = port.and_then(|port| u16::try_from(port).ok()).filter(|_| address == "127.0.0.1") else {
+            continue;
+        };
+        if prefix.is_some_and(|prefix| !matches!(prefix.as_str(), "" | "envoy")) {
+            let detail = format!("its statsd sink to port {port} sets prefix, which renames every metric; remove that");
+            return Err(Finding::new(Reason::ExistingStatsd, detail));
+        }
+        return Ok(Some(LocalSink { port, dialect }));
+    }
+    Ok(None)
+}
+
+const SINKS: [&str; 2] = ["stats_sinks", "statsSinks"];
+
+fn read(yaml: &str) -> Result<BTreeMap<String, Value>, Finding> {
+    let root: Option<BTreeMap<String, Value>> = serde_saphyr::from_str(yaml).map_err(|error| {
+        let error = error.to_string();
+        unreadable(error.lines().next().unwrap_or_default())
+    })?;
+    Ok(root.unwrap_or_default())
+}
+
+fn unreadable(why: &str) -> Finding {
+    Finding::new(Reason::UnreadableConfiguration, why)
+}
+
+/// The configuration with one sink more. Every character of it stays, comments and Kubernetes' `$(VARIABLES)` included,
+/// and Envoy's reading of each: only what is inserted is gwmon's.
+///
+/// # Errors
+/// [`Reason::UnreadableConfiguration`].
+pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
+    let mut expected = json!(read(yaml)?);
+    let list = SINKS.into_iter().find(|key| expected.get(key).is_some()).unwrap_or(SINKS[0]);
+    let Some((place, is_flow, is_empty)) = place_of_list(yaml, list)? else { return Ok(overlay(sink)) };
+    let comma = if is_empty { "" } else { ", " };
+    let item = match (expected.get(list).is_some(), is_flow) {
+        (true, true) => format!("{sink}{comma}"),
+        (true, false) => format!("- {sink}\n{}", indent(yaml, place)),
+        (false, true) => format!("\"{list}\": [{sink}]{comma}"),
+        (false, false) => format!("{list}: [{sink}]\n{}", indent(yaml, place)),
+    };
+    let merged = [&yaml[..place], &item, &yaml[place..]].concat();
+    // A gateway that cannot read its configuration does not start: better to say no than to be nearly right.
+    let added = serde_json::from_str(sink).unwrap_or_default();
+    match expected[list].as_array_mut() {
+        Some(sinks) => sinks.insert(0, added),
+        None => expected[list] = json!([added]),
+    }
+    if json!(read(&merged)?) == expected { Ok(merged) } else { Err(unreadable("it is written in an unusual way")) }
+}
+
+/// As much space as there is between the line's start and this place, where what follows shall begin again.
+fn indent(yaml: &str, place: usize) -> String {
+    let line = yaml[..place].rfind('\n').map_or(0, |end| end + 1);
+    " ".repeat(yaml[line..place].chars().count())
+}
+
+/// Where the list's first item, or the list itself, is to be inserted; whether that is between brackets, and whether
+/// nothing follows there. `None` for a text without content.
+fn place_of_list(yaml: &str, list: &str) -> Result<Option<(usize, bool, bool)>, Finding> {
+    let mut events = Parser::new_from_str(yaml)
+        .filter(|event| !matches!(event, Ok((Event::Comment(..) | Event::StreamStart | Event::DocumentStart(..), _))));
+    let mut next = || match events.next() {
+        Some(Ok((event, span))) => Ok(Some((event, span.start.byte_offset().unwrap_or_default()))),
+        Some(Err(error)) => Err(unreadable(&error.to_string())),
+        None => Ok(None),
+    };
+    let Some((Event::MappingStart(..), root)) = next()? else { return Ok(None) };
+    let opened = |place: usize, bracket: char| yaml[place..].starts_with(bracket);
+    let (mut depth, mut is_key, mut found, mut first) = (0_usize, true, false, None);
+    while let Some((event, place)) = next()? {
+        let closes = matches!(event, Event::MappingEnd | Event::SequenceEnd);
+        let first_key = *first.get_or_insert((place, closes));
+        if found {
+            let Event::SequenceStart(..) = event else { return Err(unreadable(&format!("{list} is not a list"))) };
+            let is_flow = opened(place, '[');
+            // Of a list that is no further in than its key, the parser tells the first item's place, not its dash's.
+            let is_dash = is_flow || opened(place, '-');
+            let place = if is_dash { place } else { yaml[..place].rfind('-').unwrap_or(place) };
+            let is_empty = matches!(next()?, Some((Event::SequenceEnd, _)));
+            return Ok(Some((place + usize::from(is_flow), is_flow, is_empty)));
+        }
+        if closes && depth == 0 {
+            let is_flow = opened(root, '{');
+            return Ok(Some((if is_flow { root + 1 } else { first_key.0 }, is_flow, first_key.1)));
+        }
+        if let (Event::Scalar(text, ..), 0, true) = (&event, depth, is_key) {
+            found = text == list;
+        }
+        match event {
+            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
+            _ if closes => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            is_key = !is_key;
+        }
+    }
+    Err(unreadable("it ends too early"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SINK: &str = r#"{"name":"ours"}"#;
+
+    #[test]
+    fn a_sink_is_inserted_wherever_the_list_stands_and_nothing_else_changes() {
+        for (before, after) in [
+            ("", r#"{"stats_sinks":[{"name":"ours"}]}"#),
+            ("# nothing\n", r#"{"stats_sinks":[{"name":"ours"}]}"#),
+            ("{}", r#"{"stats_sinks": [{"name":"ours"}]}"#),
+            (r#"{"admin": {}}"#, r#"{"stats_sinks": [{"name":"ours"}], "admin": {}}"#),
+            ("admin: {}", "stats_sinks: [{\"name\":\"ours\"}]\nadmin: {}"),
+            (
+                "---\n  # why\n  a: 1 # on\n  b: $(B)\n",
+                "---\n  # why\n  stats_sinks: [{\"name\":\"ours\"}]\n  a: 1 # on\n  b: $(B)\n",
+            ),
+            ("a: 1\nstats_sinks: []\n", "a: 1\nstats_sinks: [{\"name\":\"ours\"}]\n"),
+            ("stats_sinks: [{name: x}]", "stats_sinks: [{\"name\":\"ours\"}, {name: x}]"),
+            ("stats_sinks:\n- name: x\n  y: z\nb: 1", "stats_sinks:\n- {\"name\":\"ours\"}\n- name: x\n  y: z\nb: 1"),
+            (
+                "b: {stats_sinks: []}\nstatsSinks:\n  - name: x",
+                "b: {stats_sinks: []}\nstatsSinks:\n  - {\"name\":\"ours\"}\n  - name: x",
+            ),
+            (
+                "\"stats_sinks\":\n  [\n  ]\na: |\n  stats_sinks: []",
+                "\"stats_sinks\":\n  [{\"name\":\"ours\"}\n  ]\na: |\n  stats_sinks: []",
+            ),
+            ("a: &x {b: [1, {c: 2}]}\nd: *x", "stats_sinks: [{\"name\":\"ours\"}]\na: &x {b: [1, {c: 2}]}\nd: *x"),
+        ] {
+            assert_eq!(with_sink(before, SINK).as_deref(), Ok(after), "{before}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_not_touched() {
+        for yaml in ["- a", "a: [", "a: 1\n---\nb: 2", "stats_sinks: 7", "just text", "stats_sinks: {}", "\t- x: }"] {
+            let refusal = with_sink(yaml, SINK).unwrap_err();
+            assert_eq!(refusal.reason, Reason::UnreadableConfiguration, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn every_version_has_its_own_shape() {
+        let shape = |version, dialect| sink(version, dialect, 9125);
+        let new = shape(None, Dialect::DogStatsd).unwrap();
+        assert_eq!(shape(Some(Version(1, 16)), Dialect::DogStatsd).unwrap(), new);
+        assert!(new.contains("max_bytes_per_datagram") && new.contains("v3.DogStatsdSink"));
+        assert!(!shape(Some(Version(1, 15)), Dialect::DogStatsd).unwrap().contains("max_bytes"));
+        assert!(!shape(None, Dialect::Statsd).unwrap().contains("max_bytes"));
+        let old = shape(Some(Version(1, 13)), Dialect::DogStatsd).unwrap();
+        assert!(old.starts_with(r#"{"name":"envoy.dog_statsd","config":{"address""#), "{old}");
+        assert_eq!(shape(Some(Version(1, 6)), Dialect::Statsd).unwrap_err().reason, Reason::UnsupportedVersion);
+        for version in [Version(1, 7), Version(1, 14), Version(1, 40)] {
+            for dialect in [Dialect::DogStatsd, Dialect::Statsd] {
+                let overlay = overlay(&sink(Some(version), dialect, 8125).unwrap());
+                assert_eq!(local_sink(&overlay), Ok(Some(LocalSink { port: 8125, dialect })), "{overlay}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_sink_to_this_very_pod_is_local() {
+        let with = |address: &str, rest: &str| {
+            local_sink(&format!(
+                "statsSinks: [{{name: envoy.stat_sinks.metrics_service, typed_config: {{address: 7}}}}, {{name: x, typedConfig: {{'@type': a.b/c.StatsdSink, address: {{socketAddress: {{address: {address}, portValue: \"8125\"}}}}{rest}}}}}]"
+            ))
+        };
+        assert_eq!(with("127.0.0.1", ""), Ok(Some(LocalSink { port: 8125, dialect: Dialect::Statsd })));
+        assert_eq!(with("127.0.0.1", ", prefix: envoy"), with("127.0.0.1", ""));
+        assert_eq!(with("10.0.0.1", ""), Ok(None));
+        assert_eq!(with("127.0.0.1", ", prefix: edge").unwrap_err().reason, Reason::ExistingStatsd);
+        assert_eq!(local_sink("admin: {}"), Ok(None));
+    }
+}

@@ -1,0 +1,28 @@
+//! Envoy Gateway's proxies: the plain image, with the whole configuration in `--config-yaml`.
+
+use super::{Gateway, PLAIN, envoy};
+
+pub(super) const GATEWAY: Gateway = Gateway {
+    name: "envoy-gateway",
+    recognise: |container, pod| {
+        envoy::recognise(container) && pod.metadata.label("app.kubernetes.io/managed-by") == Some("envoy-gateway")
+    },
+    tell: Some(envoy::tell),
+    // The listener for Prometheus that is on unless `telemetry.metrics.prometheus.disable` is set.
+    endpoint: |_| Ok(envoy::statistics(19001)),
+    ..PLAIN
+};
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::kind;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn it_is_told_from_a_plain_envoy_by_its_label() {
+        let envoy = json!({"name": "envoy", "image": "docker.io/envoyproxy/envoy:distroless-v1.36.0"});
+        let label = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "envoy-gateway"}}});
+        assert_eq!(kind(&envoy, &label), Ok(GATEWAY.name));
+    }
+}

@@ -1,0 +1,57 @@
+//! The Kubernetes project's ingress-nginx: its controller's own Prometheus endpoint.
+
+use super::{Endpoint, Gateway, PLAIN, Subject};
+use crate::annotations::{Mode, Version};
+use crate::injection::command::CommandLine;
+use crate::reason::{Finding, Reason};
+
+pub(super) const GATEWAY: Gateway = Gateway {
+    name: "nginx",
+    recognise: |container, _| {
+        let (path, _) = container.image_parts();
+        matches!(path.as_slice(), [.., "ingress-nginx", "controller" | "controller-chroot"])
+            || container.image_name() == "nginx-ingress-controller"
+    },
+    mode: Mode::Native,
+    endpoint,
+    ..PLAIN
+};
+
+/// The controller's health and metrics port.
+const PORT: u16 = 10254;
+
+/// The first whose metrics are off by default (kubernetes/ingress-nginx#12095).
+const OFF_SINCE: Version = Version(1, 12);
+
+fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
+    let container = subject.container()?;
+    let line = CommandLine::whole(container);
+    let is_on_by_default = container.version().is_none_or(|version| version < OFF_SINCE);
+    if line.value(&["--enable-metrics"]).map_or(!is_on_by_default, |set| set.value == "false") {
+        let detail = "it runs without --enable-metrics=true; in the chart that is controller.metrics.enabled";
+        return Err(Finding::new(Reason::EndpointClosed, detail));
+    }
+    let port = line.value(&["--healthz-port"]).and_then(|set| set.value.parse().ok()).unwrap_or(PORT);
+    Ok(Endpoint::new(port, "/metrics"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, kind};
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_port_is_that_of_its_health_unless_it_is_off() {
+        assert_eq!(
+            kind(&json!({"image": "registry.k8s.io/ingress-nginx/controller:v1.12.0"}), &json!({})),
+            Ok("nginx")
+        );
+        let at = |args: &[&str]| testing::endpoint(&GATEWAY, &json!({"args": args}));
+        assert_eq!(at(&["/nginx-ingress-controller"]), Ok((PORT, "/metrics".into())));
+        assert_eq!(at(&["--healthz-port=10300"]), Ok((10300, "/metrics".into())));
+        assert_eq!(at(&["--enable-metrics=false"]), Err(Reason::EndpointClosed));
+        let of = |tag: &str| testing::endpoint(&GATEWAY, &json!({"image": format!("ingress-nginx/controller:{tag}")}));
+        assert_eq!((of("v1.11.3"), of("v1.12.0")), (Ok((PORT, "/metrics".into())), Err(Reason::EndpointClosed)));
+    }
+}

@@ -1,0 +1,147 @@
+//! Where a pod's metrics come from: an exporter that is there, the gateway's own endpoint, or the gateway's statsd.
+
+use super::METRICS_PATH;
+use super::command::CommandLine;
+use super::exporter::METRICS_PORT as EXPORTER_PORT;
+use super::gateway::{self, Changes, Endpoint, Subject, Telling};
+use super::pod::{Container, Pod};
+use crate::annotations::{METRICS_PORT, Mode, Settings};
+use crate::reason::{Finding, Reason};
+
+/// Where a pod's metrics come from.
+pub(super) struct Source<'a> {
+    /// The gateway's kind.
+    pub(super) gateway: &'static str,
+    /// The container that sends or serves them.
+    pub(super) container: &'a str,
+    /// As [`super::Status::mode`] says it.
+    pub(super) mode: &'static str,
+    /// The gateway's container, by its index in `spec.containers`.
+    pub(super) index: Option<usize>,
+    /// What is to be done.
+    pub(super) way: Way,
+}
+
+pub(super) enum Way {
+    /// By a sidecar.
+    Statsd(Telling),
+    /// By what serves them already.
+    Scrape(Endpoint),
+}
+
+/// A pod that has an exporter gets no second one: both would hold the same ports, and count everything twice.
+pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'a>, Finding> {
+    let found = gateway::find(pod, settings);
+    if settings.mode != Some(Mode::Native)
+        && let Some(exporter) = pod.all_containers().find(|container| is_exporter(container))
+    {
+        let gateway = found.map_or("unknown", |(_, gateway)| gateway.name);
+        let way = Way::Scrape(adopt(exporter, settings)?);
+        return Ok(Source { gateway, container: &exporter.name, mode: "existing", index: None, way });
+    }
+    let (index, gateway) = found?;
+    let container = index.and_then(|index| pod.spec.containers.as_ref()?.get(index));
+    let subject = Subject { pod, container, settings };
+    let scrape = || gateway.endpoint(&subject).map(Way::Scrape);
+    let (mode, way) = match settings.mode.unwrap_or(gateway.mode) {
+        Mode::Native => (Mode::Native, scrape()?),
+        // A sidecar's ports would be the node's: better the gateway's own, if anybody may reach them.
+        Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&subject) {
+            Ok(endpoint) if endpoint.is_harmless() => (Mode::Native, Way::Scrape(endpoint)),
+            _ => (Mode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
+        },
+        Mode::Statsd => (Mode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
+    };
+    // What another webhook is still to add, it adds under this name.
+    let container = container.map_or("envoy", |container| container.name.as_str());
+    Ok(Source { gateway: gateway.name, container, mode: mode.as_str(), index, way })
+}
+
+/// By the image: a container called `statsd` may be anything.
+fn is_exporter(container: &Container) -> bool {
+    matches!(container.image_name(), "statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter")
+}
+
+/// Where an exporter serves its metrics: one dash before version 0.7, two since.
+fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding> {
+    let line = CommandLine::whole(exporter);
+    let flag = |names: [&str; 2]| line.value(&names).map(|set| set.value.to_owned());
+    let address = flag(["--web.listen-address", "-web.listen-address"]).unwrap_or_default();
+    let (host, port) = address.rsplit_once(':').unwrap_or_default();
+    if matches!(host, "127.0.0.1" | "localhost" | "[::1]") {
+        let detail = format!(
+            "the exporter in container {} listens on {address}, where Prometheus cannot reach it; set --web.listen-address=:{EXPORTER_PORT}",
+            exporter.name
+        );
+        return Err(Finding::new(Reason::EndpointClosed, detail));
+    }
+    let port = match settings.metrics_port {
+        Some(port) => port,
+        None if port.is_empty() => EXPORTER_PORT,
+        None => port.parse().map_err(|_| {
+            let detail = format!(
+                "the exporter in container {} listens on {address}; name the port with {METRICS_PORT}",
+                exporter.name
+            );
+            Finding::new(Reason::EndpointUnknown, detail)
+        })?,
+    };
+    let path = flag(["--web.telemetry-path", "-web.telemetry-path"]);
+    let path = path.map_or_else(|| METRICS_PATH.into(), Into::into);
+    Ok(Endpoint { port, path, changes: Changes::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gateway::testing::pod;
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn source(container: &Value, extra: &Value, settings: &Settings) -> Result<(&'static str, u16), Reason> {
+        let pod = pod(container, extra);
+        let source = find(&pod, settings).map_err(|finding| finding.reason)?;
+        let port = match source.way {
+            Way::Statsd(telling) => telling.statsd_port,
+            Way::Scrape(endpoint) => endpoint.port,
+        };
+        Ok((source.mode, port))
+    }
+
+    #[test]
+    fn an_exporter_that_is_there_is_adopted() {
+        let with = |image: &str, args: Value| {
+            let exporter = json!({"spec": {"initContainers": [{"name": "x", "image": image, "args": args}]}});
+            source(&json!({"image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/e"]}), &exporter, &Settings::default())
+        };
+        assert_eq!(with("prom/statsd-exporter:v0.28.0", json!([])), Ok(("existing", 9102)));
+        assert_eq!(
+            with("datawire/prom-statsd-exporter:0.6.0", json!(["-web.listen-address", ":9103"])),
+            Ok(("existing", 9103))
+        );
+        assert_eq!(with("statsd-exporter", json!(["--web.listen-address=0.0.0.0:9104"])), Ok(("existing", 9104)));
+        assert_eq!(
+            with("statsd-exporter", json!(["--web.listen-address=127.0.0.1:9104"])),
+            Err(Reason::EndpointClosed)
+        );
+        assert_eq!(with("statsd-exporter", json!(["--web.listen-address=:$(PORT)"])), Err(Reason::EndpointUnknown));
+        assert_eq!(with("datawire/statsd:0.30", json!([])), Ok(("statsd", 9125)));
+    }
+
+    #[test]
+    fn on_the_nodes_network_only_what_is_harmless_is_scraped() {
+        let node = json!({"spec": {"hostNetwork": true}});
+        let emissary = json!({"image": "emissaryingress/emissary:3.9.1"});
+        assert_eq!(source(&emissary, &node, &Settings::default()), Ok(("native", 8877)));
+        let envoy = json!({"image": "envoyproxy/envoy:v1.40.0", "ports": [{"name": "admin", "containerPort": 9901}]});
+        assert_eq!(source(&envoy, &node, &Settings::default()), Ok(("statsd", 9125)), "refused as a sidecar there");
+        let asked = Settings { mode: Some(Mode::Statsd), ..Settings::default() };
+        assert_eq!(source(&emissary, &node, &asked), Ok(("statsd", 8125)));
+    }
+
+    #[test]
+    fn a_gateway_without_statsd_says_so() {
+        let asked = Settings { mode: Some(Mode::Statsd), ..Settings::default() };
+        assert_eq!(source(&json!({"image": "kong:3.9"}), &json!({}), &asked), Err(Reason::UnsupportedMode));
+        assert_eq!(source(&json!({"image": "kong:3.9"}), &json!({}), &Settings::default()), Ok(("native", 8100)));
+    }
+}
