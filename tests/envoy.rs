@@ -1,33 +1,24 @@
 //! The real Envoy and the real statsd_exporter, started with just the arguments that gwmon writes into a pod.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
+#[path = "support/pods.rs"]
+mod pods;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use gwmon_cluster::local::{LocalGateway, free_ports};
+use gwmon_cluster::local::{LocalEnvoy, LocalGateway, free_ports, get};
 use gwmon_cluster::scenario::envoy_configuration;
 use gwmon_cluster::{program, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// What `gwmon preview` makes of a gateway with these annotations: the pod.
-fn injected(folder: &TempDir, annotations: &[(&str, String)]) -> Value {
-    let annotations: Vec<_> = annotations.iter().map(|(key, value)| format!("{key}: \"{value}\",")).collect();
-    let annotations = annotations.join(" ");
-    let manifest = folder.path().join("gateway.yaml");
-    let text = format!(
-        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: edge, annotations: {{{annotations} gwmon.io/inject: \"true\"}}}},
-          spec: {{template: {{spec: {{containers: [{{name: envoy, image: 'envoyproxy/envoy:v1.40.0', args: [-c, /etc/envoy/envoy.yaml]}}]}}}}}}}}"
-    );
-    std::fs::write(&manifest, text).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_gwmon"))
-        .args(["preview", "-o", "json", "-f"])
-        .arg(&manifest)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()["items"][0]["spec"]["template"].clone()
+/// A pod of the newest Envoy with these annotations, injected.
+fn injected(annotations: &[(&str, String)]) -> Value {
+    let container =
+        json!({"name": "envoy", "image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/etc/envoy/envoy.yaml"]});
+    pods::injected(&container, annotations)
 }
 
 /// The names of the metric families in an exposition.
@@ -40,15 +31,13 @@ fn an_injected_envoy_counts_its_requests_in_the_exporter() {
     gwmon_cluster::build().unwrap();
     let folder = TempDir::new().unwrap();
     let [statsd, metrics, http, upstreams] = free_ports().unwrap();
-    let pod = injected(
-        &folder,
-        &[("gwmon.io/statsd-port", statsd.to_string()), ("gwmon.io/metrics-port", metrics.to_string())],
-    );
-    let gateway =
-        LocalGateway::start(&pod, &envoy_configuration(http, upstreams).unwrap(), http, folder.path()).unwrap();
+    let pod = injected(&[("statsd-port", statsd.to_string()), ("metrics-port", metrics.to_string())]);
+    let configuration = envoy_configuration(http, upstreams).unwrap();
+    let envoy = LocalEnvoy { program: "envoy", configuration: &configuration, ready: (http, "/a") };
+    let gateway = LocalGateway::start(&pod, &envoy, folder.path()).unwrap();
     for _ in 0..20 {
-        assert!(gateway.request("/a").unwrap().starts_with("HTTP/1.1 200"));
-        assert!(gateway.request("/b").unwrap().starts_with("HTTP/1.1 503"));
+        assert!(get(http, "/a").unwrap().starts_with("HTTP/1.1 200"));
+        assert!(get(http, "/b").unwrap().starts_with("HTTP/1.1 503"));
     }
     // Envoy's own names, labels and units: milliseconds in Envoy's own buckets, as classic histograms. One request
     // more waited for Envoy to start.
@@ -72,13 +61,29 @@ fn an_injected_envoy_counts_its_requests_in_the_exporter() {
     assert!(families(&exposition).iter().filter(|name| name.starts_with("envoy_")).count() > 50);
 }
 
+/// What `gwmon preview` makes of every golden case: the pod templates that it injects.
+fn golden() -> Vec<(String, Value)> {
+    let mut files: Vec<_> = std::fs::read_dir("tests/cases").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "yaml") && !file.ends_with("prometheus.yaml"));
+    let mut templates = Vec::new();
+    for file in files {
+        let mut preview = Command::new(env!("CARGO_BIN_EXE_gwmon"));
+        let output = preview.args(["preview", "-o", "json", "-f"]).arg(&file).output().unwrap();
+        let objects: Value = serde_json::from_slice(&output.stdout).unwrap();
+        for object in objects["items"].as_array().unwrap() {
+            let template = &object["spec"]["template"];
+            if template["metadata"]["annotations"]["gwmon.io/status"].is_string() {
+                templates.push((format!("{} {}", file.display(), object["metadata"]["name"]), template.clone()));
+            }
+        }
+    }
+    templates
+}
+
 #[test]
-fn the_mapping_is_what_the_exporter_accepts() {
+fn every_mapping_is_what_the_exporter_accepts() {
     gwmon_cluster::build().unwrap();
     let folder = TempDir::new().unwrap();
-    let pod = injected(&folder, &[]);
-    let mapping = pod["metadata"]["annotations"]["gwmon.io/mapping"].as_str().unwrap();
-    assert!(mapping.len() <= 2048, "{} bytes", mapping.len());
     let file = folder.path().join("mapping.yaml");
     let check = |text: &str| {
         std::fs::write(&file, text).unwrap();
@@ -91,8 +96,66 @@ fn the_mapping_is_what_the_exporter_accepts() {
             .status
             .success()
     };
-    assert!(check(mapping));
-    assert!(!check(&mapping.replace("observer_type: histogram", "observer_type: nonsense")), "the check can fail");
+    let mapping =
+        |template: &Value| template["metadata"]["annotations"]["gwmon.io/mapping"].as_str().map(str::to_owned);
+    let bakins = injected(&[("profile", "bakins".to_owned())]);
+    let mappings: BTreeSet<_> =
+        golden().iter().map(|(_, template)| template).chain([&bakins]).filter_map(mapping).collect();
+    assert_eq!(mappings.len(), 3, "for dog_statsd, for plain statsd and for the profile bakins");
+    for mapping in &mappings {
+        assert!(check(mapping), "{mapping}");
+        assert!(!check(&mapping.replace("observer_type: histogram", "observer_type: nonsense")), "the check can fail");
+    }
+}
+
+/// Never a gateway that cannot start because of gwmon: the command line of every injected Envoy, whether it runs itself
+/// or a wrapper starts it, with what the pod finds in its files.
+#[test]
+fn the_real_envoy_starts_with_every_command_line_of_the_cases() {
+    gwmon_cluster::build().unwrap();
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("envoy.json");
+    let own = envoy_configuration(1, 2).unwrap();
+    std::fs::write(&config, json!(serde_saphyr::from_str::<Value>(&own).unwrap()).to_string()).unwrap();
+    let mut validated = Vec::new();
+    for (name, template) in golden() {
+        let annotations = &template["metadata"]["annotations"];
+        let status: Value = serde_json::from_str(annotations["gwmon.io/status"].as_str().unwrap()).unwrap();
+        let containers = template["spec"]["containers"].as_array().unwrap();
+        let container = containers.iter().find(|container| container["name"] == status["container"]);
+        let Some(container) = container.filter(|_| status["mode"] == "statsd") else { continue };
+        let words = |list: &str| container[list].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let line: Vec<_> = words("command").chain(words("args")).collect();
+        let sink = line.iter().any(|word| word.contains("stats_sinks"));
+        let file = annotations["gwmon.io/envoy-bootstrap"].as_str();
+        // Told otherwise, by environment, or in a language that this Envoy has forgotten.
+        if (!sink && file.is_none()) || name.contains("old-api") {
+            continue;
+        }
+        let mut validate = Command::new(program("envoy"));
+        validate.args(["--mode", "validate"]);
+        if let Some(file) = file {
+            // What the wrapper passes, before what the pod says.
+            validate.args(["--config-yaml", &own]);
+            std::fs::write(folder.path().join("bootstrap.json"), file).unwrap();
+        }
+        let mut after_config = false;
+        for word in line.iter().filter(|word| !word.ends_with("envoy")) {
+            let is_config = std::mem::replace(&mut after_config, matches!(*word, "-c" | "--config-path"));
+            let word = match word.split_once(' ') {
+                _ if *word == "/etc/gwmon/bootstrap.json" => folder.path().join("bootstrap.json").display().to_string(),
+                _ if is_config => config.display().to_string(),
+                Some((flag @ ("-c" | "--config-path"), _)) => format!("{flag} {}", config.display()),
+                _ => (*word).to_owned(),
+            };
+            // As Kubernetes puts the environment in.
+            validate.arg(word.replace("$(", "").replace(')', ""));
+        }
+        let output = validate.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        validated.push(name);
+    }
+    assert!(validated.len() >= 10, "{validated:?}");
 }
 
 #[test]
@@ -103,7 +166,7 @@ fn the_real_envoy_accepts_every_overlay_over_a_configuration_with_a_sink_of_its_
     let config = folder.path().join("envoy.yaml");
     std::fs::write(&config, own.to_owned() + &envoy_configuration(1, 2).unwrap()).unwrap();
     for version in ["1.14", "1.16", "1.40"] {
-        let pod = injected(&folder, &[("gwmon.io/envoy-version", version.to_owned())]);
+        let pod = injected(&[("envoy-version", version.to_owned())]);
         let arguments: Vec<_> =
             pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let mut validate = Command::new(program("envoy"));

@@ -103,7 +103,7 @@ pub const VOCABULARY: &[Key] = &[
     Key {
         name: RELAY,
         allowed: "\"true\" or \"false\"",
-        meaning: "take the place of the statsd server that the gateway sends to, and pass everything on to it",
+        meaning: "take the place of the statsd server whose IP address the gateway sends to, and pass everything on to it",
     },
     Key {
         name: PROFILE,

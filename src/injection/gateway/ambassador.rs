@@ -1,6 +1,8 @@
 //! Ambassador, Emissary-ingress and Edge Stack: told by environment. The rules are those of the releases' own code:
 //! `envoy.j2` and `entrypoint.sh` before 0.50, `config.py` and `v3bootstrap.py` since.
 
+use core::net::Ipv4Addr;
+
 use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
 use crate::annotations::{Profile, RELAY, Version};
 use crate::injection::bootstrap::Dialect;
@@ -96,7 +98,10 @@ fn environment(
             None if name == DOG && !is_dog => {}
             None => patch.env.push((name, value.to_owned())),
             Some((_, set)) if is_respected(name, set, value) => {}
-            Some((index, Env { value: Some(host), .. })) if name == HOST && subject.settings.relay => {
+            // An exporter ends where it cannot resolve a name, and would keep the pod from starting.
+            Some((index, Env { value: Some(host), .. }))
+                if name == HOST && subject.settings.relay && host.parse::<Ipv4Addr>().is_ok() =>
+            {
                 relay = Some(format!("{host}:{PORT}"));
                 let path = format!("env/{index}/value");
                 patch.merged = Some(Merged { path, from: host.clone(), to: value.to_owned() });
@@ -131,7 +136,7 @@ fn conflict(container: &Container, name: &str, set: &Env, needed: &str) -> Findi
         _ => "from elsewhere (valueFrom)".to_owned(),
     };
     let way = match &set.value {
-        Some(_) if name == HOST => format!("; {RELAY}: \"true\" passes everything on to it"),
+        Some(_) if name == HOST => format!("; {RELAY}: \"true\" passes everything on to it, if it is an IP address"),
         _ => String::new(),
     };
     let detail = format!("container {} sets {name} {found}; remove it or set it to {needed}{way}", container.name);
@@ -235,10 +240,10 @@ mod tests {
     #[test]
     fn where_it_sent_before_gets_everything_passed_on_when_asked() {
         let settings = Settings { relay: true, ..Settings::default() };
-        let host = json!({"env": [{"name": "X", "value": "y"}, {"name": "STATSD_HOST", "value": "statsd-sink"}]});
+        let host = json!({"env": [{"name": "X", "value": "y"}, {"name": "STATSD_HOST", "value": "10.0.0.9"}]});
         let pod = pod(&with(EMISSARY, &host), &json!({}));
         let telling = tell(&subject(&pod, &settings)).unwrap();
-        assert_eq!(telling.relay.as_deref(), Some("statsd-sink:8125"));
+        assert_eq!(telling.relay.as_deref(), Some("10.0.0.9:8125"));
         let merged = telling.changes.container.merged.unwrap();
         assert_eq!((merged.path.as_str(), merged.to.as_str()), ("env/1/value", "127.0.0.1"));
     }

@@ -18,17 +18,25 @@ const SIDECAR: &str = "gwmon-statsd-exporter";
 /// An Envoy and its exporter; they end with the value.
 pub struct LocalGateway {
     processes: Vec<Child>,
-    http: u16,
     metrics: u16,
 }
 
+/// The Envoy of a pod.
+pub struct LocalEnvoy<'a> {
+    /// Which of the programs that were built: `envoy`, `envoy-middle`, `envoy-oldest`.
+    pub program: &'a str,
+    /// What stands in the file that the pod's arguments name, `/etc/envoy/envoy.yaml`.
+    pub configuration: &'a str,
+    /// A port and a path that answer as soon as it is ready.
+    pub ready: (u16, &'a str),
+}
+
 impl LocalGateway {
-    /// Starts what the injected pod says, with this configuration for Envoy. The pod's ports must be free here:
-    /// see [`free_ports`].
+    /// Starts what the injected pod says. Its ports must be free here: see [`free_ports`].
     ///
     /// # Errors
     /// Where the pod is not injected, or a program does not start.
-    pub fn start(pod: &Value, envoy_yaml: &str, http: u16, folder: &Path) -> Result<Self> {
+    pub fn start(pod: &Value, envoy: &LocalEnvoy, folder: &Path) -> Result<Self> {
         let sidecar = &pod["spec"]["initContainers"][0];
         if sidecar["name"] != SIDECAR {
             bail!("the pod has no {SIDECAR}");
@@ -36,7 +44,7 @@ impl LocalGateway {
         let mapping = folder.join("mapping.yaml");
         fs::write(&mapping, pod["metadata"]["annotations"]["gwmon.io/mapping"].as_str().context("no mapping")?)?;
         let config = folder.join("envoy.yaml");
-        fs::write(&config, envoy_yaml)?;
+        fs::write(&config, envoy.configuration)?;
         let arguments = |container: &Value, from: &str, to: &Path| -> Vec<String> {
             let arguments = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str);
             arguments.map(|argument| argument.replace(from, &to.to_string_lossy())).collect()
@@ -45,14 +53,15 @@ impl LocalGateway {
             .as_u64()
             .and_then(|port| u16::try_from(port).ok())
             .context("no metrics port")?;
-        let mut gateway = Self { processes: vec![], http, metrics };
+        let mut gateway = Self { processes: vec![], metrics };
         gateway.run("statsd_exporter", &arguments(sidecar, "/etc/gwmon/mapping.yaml", &mapping), folder)?;
         wait_for("the exporter", Duration::from_secs(10), || get(metrics, "/-/ready").map(Some))?;
-        let mut envoy = arguments(&pod["spec"]["containers"][0], "/etc/envoy/envoy.yaml", &config);
-        // Two Envoys on one machine would share a hot-restart segment.
-        envoy.push("--disable-hot-restart".to_owned());
-        gateway.run("envoy", &envoy, folder)?;
-        wait_for("Envoy", Duration::from_secs(20), || get(http, "/a").map(Some))?;
+        let mut line = arguments(&pod["spec"]["containers"][0], "/etc/envoy/envoy.yaml", &config);
+        // Two Envoys on one machine would share a hot-restart segment; two threads are what a small pod has.
+        line.extend(["--disable-hot-restart", "--concurrency", "2"].map(str::to_owned));
+        gateway.run(envoy.program, &line, folder)?;
+        let (port, path) = envoy.ready;
+        wait_for("Envoy", Duration::from_secs(20), || Ok(get(port, path)?.starts_with("HTTP/1.1 200").then_some(())))?;
         Ok(gateway)
     }
 
@@ -66,14 +75,6 @@ impl LocalGateway {
             .spawn();
         self.processes.push(child.with_context(|| format!("cannot start {name}"))?);
         Ok(())
-    }
-
-    /// A request through Envoy.
-    ///
-    /// # Errors
-    /// Where Envoy does not answer.
-    pub fn request(&self, path: &str) -> Result<String> {
-        get(self.http, path)
     }
 
     /// The exporter's `/metrics`.

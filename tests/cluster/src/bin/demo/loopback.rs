@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine};
-use gwmon_cluster::local::{self, LocalGateway, free_ports};
+use gwmon_cluster::local::{self, LocalEnvoy, LocalGateway, free_ports};
 use gwmon_cluster::{ControlPlane, Kubectl, Prometheus, folder, program, scenario, wait_for};
 use serde_json::{Value, json};
 
@@ -97,7 +97,9 @@ pub(crate) fn demo(gwmon: &Path, tell: &Narrator) -> Result<()> {
     show_outcome(tell, gwmon, &kubectl, &before, &after)?;
 
     tell.step("What the pod would run, on loopback, with traffic; and a Prometheus that scrapes it");
-    let gateway = LocalGateway::start(&after, &scenario::envoy_configuration(http, upstreams)?, http, &scratch.0)?;
+    let configuration = scenario::envoy_configuration(http, upstreams)?;
+    let envoy = LocalEnvoy { program: "envoy", configuration: &configuration, ready: (http, "/a") };
+    let _gateway = LocalGateway::start(&after, &envoy, &scratch.0)?;
     let config = json!({
         "global": {"scrape_interval": "1s"},
         "scrape_configs": [{"job_name": "edge-gwmon", "static_configs": [{"targets": [on(metrics)], "labels": {"namespace": "edge"}}]}],
@@ -112,7 +114,7 @@ pub(crate) fn demo(gwmon: &Path, tell: &Narrator) -> Result<()> {
     let prometheus = Prometheus::Local(prometheus);
     tell.step("The target in Prometheus:");
     show::target(&scenario::target_up(&prometheus, "edge-gwmon")?);
-    traffic(&gateway)?;
+    traffic(http)?;
     tell.step(&format!("{} =", scenario::QUERY));
     show::rate(scenario::rate(&prometheus)?);
     tell.step("Requests a second, by response class, as Envoy counts them:");
@@ -157,13 +159,13 @@ fn configure_webhook(kubectl: &Kubectl, port: u16, authority: &str) -> Result<()
 }
 
 /// Some seconds of requests, most of them to a path that answers 200.
-fn traffic(gateway: &LocalGateway) -> Result<()> {
+fn traffic(http: u16) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(15);
     for i in 0_u64.. {
         if Instant::now() > end {
             break;
         }
-        gateway.request(if i.is_multiple_of(9) { "/b" } else { "/a" })?;
+        local::get(http, if i.is_multiple_of(9) { "/b" } else { "/a" })?;
         std::thread::sleep(Duration::from_millis(20 + 60 * (i / 60 % 2)));
     }
     Ok(())
