@@ -61,23 +61,11 @@ fn an_injected_envoy_counts_its_requests_in_the_exporter() {
     assert!(families(&exposition).iter().filter(|name| name.starts_with("envoy_")).count() > 50);
 }
 
-/// What `gwmon preview` makes of every golden case: the pod templates that it injects.
+/// The pod templates of the golden cases that are injected.
 fn golden() -> Vec<(String, Value)> {
-    let mut files: Vec<_> = std::fs::read_dir("tests/cases").unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "yaml") && !file.ends_with("prometheus.yaml"));
-    let mut templates = Vec::new();
-    for file in files {
-        let mut preview = Command::new(env!("CARGO_BIN_EXE_gwmon"));
-        let output = preview.args(["preview", "-o", "json", "-f"]).arg(&file).output().unwrap();
-        let objects: Value = serde_json::from_slice(&output.stdout).unwrap();
-        for object in objects["items"].as_array().unwrap() {
-            let template = &object["spec"]["template"];
-            if template["metadata"]["annotations"]["gwmon.io/status"].is_string() {
-                templates.push((format!("{} {}", file.display(), object["metadata"]["name"]), template.clone()));
-            }
-        }
-    }
-    templates
+    let template = |(name, object): (String, Value)| (name, object["spec"]["template"].clone());
+    let is_injected = |template: &Value| template["metadata"]["annotations"]["gwmon.io/status"].is_string();
+    pods::golden().into_iter().map(template).filter(|(_, template)| is_injected(template)).collect()
 }
 
 #[test]

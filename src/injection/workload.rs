@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::patch::{Patch, quoted};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
-use super::{Injection, decide_for};
+use super::{Injection, decide_for, gateway};
 use crate::annotations::{Annotations, COPIED, INJECT, Settings, VOCABULARY, ours};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
@@ -91,15 +91,19 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
         after.extend(copied);
     }
 
-    if let (true, Some(owner)) = (after != before, workload.metadata.controller()) {
+    let changes = after != before;
+    template.annotations = Some(after);
+    let pod = Pod { metadata: template, spec: workload.spec.template.spec };
+    if let (true, Some(owner)) = (changes, workload.metadata.controller()) {
+        let settings = Settings::parse(&effective).unwrap_or_default();
+        let gateway = gateway::find(&pod, &settings).ok().and_then(|(_, gateway)| gateway.pod_annotations);
+        let there = gateway.map_or_else(|| "as a pod annotation there".to_owned(), |place| format!("in {place}"));
         let detail = format!(
-            "{} {} makes this object and would undo every change; give it {INJECT} as a pod annotation there",
+            "{} {} makes this object and would undo every change; put {INJECT} {there}",
             owner.kind, owner.name
         );
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
-    template.annotations = Some(after);
-    let pod = Pod { metadata: template, spec: workload.spec.template.spec };
     let pods = decide_for(policy, &pod, Some(&workload.metadata.name));
     if let Err(refusal) = &pods
         && refusal.is_warning()
@@ -224,6 +228,9 @@ mod tests {
         assert_eq!(refused(other), Reason::NoGateway);
         let mut managed = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
         managed["metadata"]["ownerReferences"] = json!([{"kind": "EnvoyProxy", "name": "eg", "controller": true}]);
-        assert_eq!(refused(managed), Reason::ManagedWorkload);
+        assert_eq!(refused(managed.clone()), Reason::ManagedWorkload);
+        managed["spec"]["template"]["metadata"] = json!({"labels": {"app.kubernetes.io/managed-by": "envoy-gateway"}});
+        let finding = decide(&Policy::default(), &managed.to_string()).unwrap_err();
+        assert!(finding.detail.contains("EnvoyProxy, spec.provider.kubernetes"), "{finding}");
     }
 }

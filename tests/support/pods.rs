@@ -1,4 +1,5 @@
-//! What the real binary makes of a pod.
+//! What the real binary makes of pods.
+#![allow(dead_code, reason = "every test program takes its part of this")]
 
 use std::process::Command;
 
@@ -23,4 +24,18 @@ pub(crate) fn injected(container: &Value, annotations: &[(&str, String)]) -> Val
     let output = preview.args(["preview", "-o", "json", "-f"]).arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice::<Value>(&output.stdout).unwrap()["items"][0]["spec"]["template"].clone()
+}
+
+/// What the real binary makes of every golden case: its objects, with the file and the name of each.
+pub(crate) fn golden() -> Vec<(String, Value)> {
+    let mut files: Vec<_> = std::fs::read_dir("tests/cases").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "yaml") && !file.ends_with("prometheus.yaml"));
+    let objects = |file: std::path::PathBuf| {
+        let mut preview = Command::new(env!("CARGO_BIN_EXE_gwmon"));
+        let output = preview.args(["preview", "-o", "json", "-f"]).arg(&file).output().unwrap();
+        let mut list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        items.into_iter().map(move |item| (format!("{} {}", file.display(), item["metadata"]["name"]), item))
+    };
+    files.into_iter().flat_map(objects).collect()
 }

@@ -13,6 +13,8 @@ pub(super) const GATEWAY: Gateway = Gateway {
     recognise: |container, _| container.image_name() == "consul-dataplane",
     is_mesh: true,
     mode: Mode::Native,
+    // GatewayClassConfig has none; what stands on the template, consul-k8s keeps.
+    pod_annotations: Some("Deployment, spec.template.metadata.annotations"),
     tell: Some(|subject| Ok(tell(subject))),
     endpoint,
     ..PLAIN

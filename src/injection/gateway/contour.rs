@@ -6,6 +6,7 @@ use crate::injection::pod::{Container, Pod};
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "contour",
     recognise,
+    pod_annotations: Some("ContourDeployment, spec.envoy.podAnnotations"),
     tell: Some(envoy::tell),
     // The listener `stats` that Contour configures; its admin interface is a socket.
     endpoint: |_| Ok(envoy::statistics(8002)),

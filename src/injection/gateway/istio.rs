@@ -16,6 +16,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
     recognise: |container, _| container.name == "istio-proxy" || container.image_name() == "proxyv2",
     is_mesh: true,
     mode: Mode::Native,
+    pod_annotations: Some("Gateway, spec.infrastructure.annotations"),
     tell: Some(tell),
     endpoint,
     ..PLAIN

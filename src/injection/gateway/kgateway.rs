@@ -22,6 +22,7 @@ pub(super) const GLOO: Gateway = Gateway {
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "kgateway",
     recognise: |container, _| container.image_name() == "envoy-wrapper",
+    pod_annotations: Some("GatewayParameters, spec.kube.podTemplate.extraAnnotations"),
     tell: Some(tell),
     endpoint: |_| Ok(Endpoint::new(9091, "/metrics")),
     ..PLAIN

@@ -34,6 +34,8 @@ pub struct Gateway {
     is_mesh: bool,
     /// What it does where nobody says otherwise.
     pub mode: Mode,
+    /// Where the controller that makes its workloads takes the annotations of their pods from.
+    pub pod_annotations: Option<&'static str>,
     /// How it is told to send statsd; `None` where a pod cannot tell it.
     tell: Option<Tell>,
     /// Where it serves its metrics itself.
@@ -49,6 +51,7 @@ const PLAIN: Gateway = Gateway {
     expect: |_| false,
     is_mesh: false,
     mode: Mode::Statsd,
+    pod_annotations: None,
     tell: None,
     endpoint: |_| Err(Finding::new(Reason::EndpointUnknown, "it serves no metrics itself")),
 };

@@ -1,0 +1,282 @@
+//! Beside others, on a real API server: webhooks that inject too, controllers that own the gateway's workload, quotas,
+//! limits, Jobs and `kubectl debug`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::post;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon::tls::{self, CurrentLeaf, pki::Material};
+use gwmon_cluster::wait_for;
+use serde_json::{Value, json};
+use support::scene::{Scene, gateway};
+
+const EXPORTER: &str = "gwmon-statsd-exporter";
+
+/// All containers of a pod that are gwmon's.
+fn exporters(pod: &Value) -> Vec<&Value> {
+    let containers = ["initContainers", "containers"].into_iter().filter_map(|list| pod["spec"][list].as_array());
+    containers.flatten().filter(|container| container["name"] == EXPORTER).collect()
+}
+
+/// A webhook that brings Envoy into a pod as App Mesh's does: appended last, with what the pod's annotation says for its
+/// environment, and refusing an annotation that it cannot split.
+fn mesh(review: &Value) -> Value {
+    let request = &review["request"];
+    let pod = &request["object"];
+    let annotation = |key: &str| pod["metadata"]["annotations"][format!("appmesh.k8s.aws/{key}")].as_str();
+    let has_envoy = pod["spec"]["containers"].as_array().unwrap().iter().any(|container| container["name"] == "envoy");
+    let mut response = json!({"uid": request["uid"], "allowed": true});
+    if annotation("sidecarInjectorWebhook") == Some("enabled") && !has_envoy {
+        let mut env = vec![json!({"name": "APPMESH_VIRTUAL_NODE_NAME", "value": "mesh/x/virtualNode/y"})];
+        for pair in annotation("sidecarEnv").into_iter().flat_map(|pairs| pairs.split(',')) {
+            match pair.split('=').collect::<Vec<_>>()[..] {
+                [name, value] => env.push(json!({"name": name.trim(), "value": value.trim()})),
+                _ => response = json!({"uid": request["uid"], "allowed": false, "status": {"message": pair}}),
+            }
+        }
+        let container = json!({
+            "name": "envoy",
+            "image": "public.ecr.aws/appmesh/aws-appmesh-envoy:v1.27.0.0-prod",
+            "env": env,
+            "ports": [{"name": "stats", "containerPort": 9901}],
+            "securityContext": {"runAsUser": 1337, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        });
+        let patch = json!([{"op": "add", "path": "/spec/containers/-", "value": container}]);
+        response["patchType"] = json!("JSONPatch");
+        response["patch"] = json!(BASE64_STANDARD.encode(patch.to_string()));
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
+
+/// Serves the mesh's webhook for one namespace until the test program ends; returns what the API server must know.
+fn install_mesh(scene: &Scene, name: &str) {
+    let material = Material::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let leaf = CurrentLeaf::default();
+    leaf.put(&material.leaf, &material.leaf_key).unwrap();
+    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf)));
+    let answer = |body: Bytes| async move { mesh(&serde_json::from_slice(&body).unwrap()).to_string() };
+    let router = Router::new().route("/", post(answer));
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            tls::https(listener, config, router, std::future::pending()).await;
+        });
+    });
+    let webhook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [{
+            "name": "mesh.example.com",
+            "clientConfig": {"url": format!("https://127.0.0.1:{port}/"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}},
+            "failurePolicy": "Fail",
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }],
+    });
+    scene.kubectl.apply(&webhook.to_string()).unwrap();
+    let probe = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe", "annotations": {"appmesh.k8s.aws/sidecarInjectorWebhook": "enabled"}},
+        "spec": pod_spec("corp/app:1"),
+    });
+    wait_for("the mesh's webhook to be called", Duration::from_secs(20), || {
+        let shown = scene.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &probe.to_string())?;
+        Ok(shown.out.contains("aws-appmesh-envoy").then_some(()))
+    })
+    .unwrap();
+}
+
+/// What Pod Security's `restricted` admits.
+fn pod_spec(image: &str) -> Value {
+    json!({
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{
+            "name": "app",
+            "image": image,
+            "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        }],
+    })
+}
+
+#[test]
+fn whichever_webhook_comes_first_the_mesh_is_told_and_nothing_is_doubled() {
+    // The API server calls them in the order of their configurations' names; gwmon's is that of the namespace.
+    for (namespace, mesh) in [("mesh-after", "z-mesh"), ("mesh-before", "a-mesh")] {
+        let scene = Scene::new(namespace);
+        install_mesh(&scene, mesh);
+        for (name, before) in [("plain", None), ("told", Some("TEAM=edge"))] {
+            let mut deployment = gateway(name, &json!({"gwmon.io/inject": "true"}));
+            let template = &mut deployment["spec"]["template"];
+            template["metadata"]["annotations"] = json!({"appmesh.k8s.aws/sidecarInjectorWebhook": "enabled"});
+            if let Some(before) = before {
+                template["metadata"]["annotations"]["appmesh.k8s.aws/sidecarEnv"] = json!(before);
+            }
+            template["spec"] = pod_spec("corp/app:1");
+            scene.apply(&deployment);
+            let pod = scene.pod(&format!("app={name}"));
+            let [exporter] = exporters(&pod)[..] else { panic!("{namespace}: {}", pod["spec"]) };
+            assert_eq!(exporter["args"][0], "--statsd.listen-udp=127.0.0.1:8125");
+            let containers = pod["spec"]["containers"].as_array().unwrap();
+            let envoy = containers.iter().find(|container| container["name"] == "envoy").unwrap();
+            let env: Vec<_> = envoy["env"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|variable| {
+                    format!("{}={}", variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap())
+                })
+                .collect();
+            let told = ["ENABLE_ENVOY_DOG_STATSD=1", "STATSD_PORT=8125", "STATSD_ADDRESS=127.0.0.1"];
+            for variable in told.into_iter().chain(before) {
+                assert_eq!(env.iter().filter(|set| *set == variable).count(), 1, "{namespace}: {variable} in {env:?}");
+            }
+        }
+        scene.kubectl.run(&format!("delete mutatingwebhookconfiguration {mesh}")).unwrap();
+    }
+}
+
+/// Envoy Gateway and its like write the whole workload again whenever it is not as they want it.
+#[test]
+fn a_workload_that_a_controller_owns_is_not_fought_over() {
+    let scene = Scene::new("owned");
+    scene.run_with(&["create", "configmap", "eg"], "").unwrap();
+    let owner = scene.get("configmap eg")["metadata"]["uid"].clone();
+    let mut deployment = gateway("edge", &json!({}));
+    deployment["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "eg", "uid": owner, "controller": true}]);
+    let labels = json!({"app": "edge", "app.kubernetes.io/managed-by": "envoy-gateway"});
+    deployment["spec"]["template"]["metadata"]["labels"] = labels;
+    let write = |deployment: &Value| {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=owner", "-f", "-"];
+        scene.run_with(&arguments, &deployment.to_string()).unwrap()
+    };
+    let generation = || scene.get("deployment edge")["metadata"]["generation"].as_u64().unwrap();
+    write(&deployment);
+    // An annotation counts as a change of its own.
+    let after_annotating = generation() + 1;
+
+    // The user annotates what is not the user's: a warning that says where, and not one update more than the owner's own.
+    let said = scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject=true"], "").unwrap();
+    assert!(said.err.contains("ManagedWorkload") && said.err.contains("EnvoyProxy, spec.provider"), "{}", said.err);
+    for _ in 0..5 {
+        write(&deployment);
+    }
+    assert_eq!(generation(), after_annotating, "nobody changed the spec");
+    assert!(exporters(&scene.pod("app=edge")).is_empty());
+
+    // On the template, by the owner: injected, and at rest again.
+    deployment["spec"]["template"]["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+    write(&deployment);
+    assert_eq!(exporters(&scene.pod("app=edge,gwmon.io/monitored-by=edge-gwmon")).len(), 1);
+    for _ in 0..5 {
+        write(&deployment);
+    }
+    assert_eq!(generation(), after_annotating + 1);
+}
+
+#[test]
+fn quotas_and_limits_count_the_exporter_and_let_it_in() {
+    let scene = Scene::new("limited");
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        // A pod whose containers do not all have requests and limits is refused.
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "quota"}, "spec": {"hard": {
+            "requests.cpu": "2", "requests.memory": "2Gi", "limits.cpu": "4", "limits.memory": "4Gi"}}},
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "limits"}, "spec": {"limits": [{
+            "type": "Container", "min": {"memory": "64Mi"}, "max": {"memory": "1Gi"},
+            "default": {"cpu": "1", "memory": "512Mi"}, "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}]}},
+    ]});
+    scene.apply(&objects);
+    // Until the quota has counted, everything is refused.
+    wait_for("the quota", Duration::from_secs(20), || {
+        Ok(scene.get("resourcequota quota")["status"]["used"].is_object().then_some(()))
+    })
+    .unwrap();
+    let asked = json!({"gwmon.io/inject": "true", "gwmon.io/resources": "memory=64Mi/128Mi"});
+    scene.apply(&gateway("edge", &asked));
+    let pod = scene.pod("app=edge");
+    let [exporter] = exporters(&pod)[..] else { panic!("{}", pod["spec"]) };
+    let expected = json!({"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "128Mi"}});
+    assert_eq!(exporter["resources"], expected, "no default of the namespace's stands in for gwmon's");
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["memory"], "512Mi");
+}
+
+#[test]
+fn a_job_gets_a_native_sidecar_or_none() {
+    let scene = Scene::new("jobs");
+    let job = |name: &str, sidecar: &str| {
+        let mut spec = pod_spec("envoyproxy/envoy:v1.40.0");
+        spec["restartPolicy"] = json!("Never");
+        let annotations = json!({"gwmon.io/inject": "true", "gwmon.io/sidecar": sidecar});
+        let template = json!({"metadata": {"labels": {"app": name}, "annotations": annotations}, "spec": spec});
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}})
+    };
+    scene.apply(&job("native", "native"));
+    assert_eq!(exporters(&scene.pod("app=native"))[0]["restartPolicy"], "Always");
+    scene.apply(&job("plain", "container"));
+    assert!(exporters(&scene.pod("app=plain")).is_empty());
+    assert!(scene.gwmon.metric("gwmon_reviews_total{route=\"pods\",outcome=\"unchanged\",reason=\"JobPod\"}") > 0.);
+}
+
+#[test]
+fn debugging_a_pod_neither_doubles_the_exporter_nor_calls_for_it() {
+    let scene = Scene::new("debugged");
+    scene.apply(&gateway("edge", &json!({"gwmon.io/inject": "true"})));
+    let pod = scene.pod("app=edge");
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    let copy = [
+        "debug",
+        name,
+        "--copy-to=copy",
+        "--image=busybox",
+        "--container=shell",
+        "--profile=restricted",
+        "--attach=false",
+    ];
+    scene.run_with(&copy, "").unwrap();
+    let copied = scene.get("pod copy");
+    assert_eq!(exporters(&copied).len(), 1);
+    assert_eq!(copied["spec"]["containers"].as_array().unwrap().len(), 2);
+
+    let calls = scene.calls("pods");
+    let ephemeral = ["debug", name, "--image=busybox", "--profile=restricted", "--attach=false"];
+    scene.run_with(&ephemeral, "").unwrap();
+    assert_eq!(scene.get(&format!("pod {name}"))["spec"]["ephemeralContainers"].as_array().unwrap().len(), 1);
+    assert!((scene.calls("pods") - calls).abs() < 0.1, "an ephemeral container is no new pod");
+}
+
+/// What gwmon makes of every golden case, in the shapes of the published manifests, is what the API server takes.
+#[test]
+fn every_case_is_admitted_after_its_injection() {
+    let scene = Scene::new("cases");
+    scene.kubectl.run("label --overwrite namespace cases pod-security.kubernetes.io/enforce=privileged").unwrap();
+    let mut admitted = 0;
+    for (name, object) in support::pods::golden() {
+        let mut object = object;
+        object["metadata"]["namespace"] = json!("cases");
+        if object["apiVersion"] != "apps/v1" {
+            continue;
+        }
+        object["spec"]["selector"] = json!({"matchLabels": {"case": "x"}});
+        object["spec"]["template"]["metadata"]["labels"]["case"] = json!("x");
+        // One case has a field that no Kubernetes knows yet.
+        let create = ["create", "--dry-run=server", "--validate=ignore", "-o", "name", "-f", "-"];
+        let shown = scene.run_with(&create, &object.to_string());
+        assert!(shown.is_ok(), "{name}: {:#}", shown.unwrap_err());
+        admitted += 1;
+    }
+    assert!(admitted > 30, "{admitted}");
+}
