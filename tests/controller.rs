@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::{Installed, by_release, everywhere, injected, settle};
+use support::{Installed, by_release, everywhere, injected, injected_as, settle};
 
 #[test]
 fn objects_follow_the_gateway_and_the_prometheus() {
@@ -397,4 +397,50 @@ fn the_rendered_manifest_is_the_base_rendered() {
     );
     assert!(committed.contains(&format!("image: gwmon:{}\n", env!("CARGO_PKG_VERSION"))));
     assert!(!committed.contains("caBundle"));
+}
+
+#[test]
+fn what_a_gateway_is_shows_in_its_objects() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    // Kong's own definition, as far as it matters here.
+    let names = json!({"plural": "kongclusterplugins", "singular": "kongclusterplugin", "kind": "KongClusterPlugin", "listKind": "KongClusterPluginList"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "kongclusterplugins.configuration.konghq.com"},
+        "spec": {"group": "configuration.konghq.com", "names": names, "scope": "Cluster", "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]},
+    });
+    kubectl.apply(&definition.to_string()).unwrap();
+    kubectl.wait_established().unwrap();
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+
+    // Scraped where it serves its metrics itself; and told what it takes that they say something.
+    let native = json!({"gateway": "kong", "imageVersion": "2.8", "mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/status/metrics"});
+    kubectl.apply(&injected_as("edge", "kong", &json!({}), &native).to_string()).unwrap();
+    let made = settle("the monitor", || installed.monitor("edge", "kong-gwmon").map(Some));
+    assert_eq!(made["spec"]["endpoints"][0]["path"], "/status/metrics");
+    assert_eq!(kubectl.get("-n edge service kong-gwmon").unwrap()["spec"]["ports"][0]["targetPort"], 8100);
+    installed.event("edge", "kong", "KongPluginMissing", "kind: KongClusterPlugin");
+    let told = installed.events("edge", "kong", "KongPluginMissing").unwrap().concat();
+    assert!(!told.contains("status_code_metrics"), "Kong 2 refuses that: {told}");
+
+    // What it says can be applied, and then a Kong that comes is not told again.
+    kubectl.apply(told.split('\'').nth(1).unwrap()).unwrap();
+    // An answer holds for a minute.
+    drop(gwmon);
+    let gwmon = installed.serve();
+    kubectl.apply(&injected_as("edge", "second", &json!({}), &native).to_string()).unwrap();
+    settle("the second monitor", || installed.monitor("edge", "second-gwmon").map(Some));
+    assert_eq!(installed.events("edge", "second", "KongPluginMissing").unwrap(), Vec::<String>::new());
+
+    // The queries of the profile bakins ask for the pods' label.
+    kubectl
+        .apply(&injected_as("edge", "bakins", &json!({"gwmon.io/profile": "bakins"}), &json!({})).to_string())
+        .unwrap();
+    let made = settle("the monitor", || installed.monitor("edge", "bakins-gwmon").map(Some));
+    assert_eq!(made["spec"]["podTargetLabels"], json!(["app"]));
+    gwmon.assert_never_forbidden();
 }

@@ -6,6 +6,7 @@ mod apply;
 pub mod certificates;
 mod held;
 mod index;
+mod kong;
 pub mod lead;
 mod missed;
 mod reconcile;

@@ -15,11 +15,13 @@ use tokio::sync::Notify;
 use super::apply::{Writer, Written, is_alive, place_of};
 use super::held::Held;
 use super::index::{Place, controller_of, place};
+use super::kong::Plugins;
 use super::report::{Report, Told};
 use super::rights::Rights;
 use super::world::{Revision, World, objects};
 use super::{GatewayKey, Site, lock, plain};
-use crate::annotations::{INJECT, Target, WORKLOAD_NAMESPACE};
+use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
+use crate::injection::gateway::kong;
 use crate::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
@@ -41,6 +43,7 @@ pub(super) struct Context {
     pub(super) workloads_changed: Notify,
     memories: Mutex<HashMap<GatewayKey, Memory>>,
     rights: Rights,
+    plugins: Plugins,
     /// The labels of other people's monitors, by namespace.
     neighbours: Held<String, Vec<Labels>>,
 }
@@ -67,10 +70,23 @@ impl Context {
         instance: String,
     ) -> Self {
         let report = Report::new(client.clone(), instance);
-        let rights = Rights::new(client.clone());
+        let (rights, plugins) = (Rights::new(client.clone()), Plugins::new(client.clone()));
         let (memories, neighbours) = (Mutex::default(), Held::new(NEIGHBOURS_HOLD));
         let (hasher, workloads_changed) = (RandomState::new(), Notify::new());
-        Self { client, site, policy, world, metrics, report, hasher, workloads_changed, memories, rights, neighbours }
+        Self {
+            client,
+            site,
+            policy,
+            world,
+            metrics,
+            report,
+            hasher,
+            workloads_changed,
+            memories,
+            rights,
+            plugins,
+            neighbours,
+        }
     }
 
     /// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for. One call at a time
@@ -132,6 +148,9 @@ impl Context {
             return Ok(false);
         }
         let mut findings = Vec::new();
+        if gateway.kind == kong::NAME {
+            findings.extend(self.plugins.missing(gateway.version).await);
+        }
         let outcome = self.apply(key, owner, &cluster, plan, memory, &mut findings).await;
         self.report.findings(&key.namespace, owner, findings, &mut memory.told).await;
         outcome.map(|()| true)
@@ -232,6 +251,8 @@ impl Context {
         Ok(deployment.map(|deployment| Gateway {
             namespace: namespace.clone(),
             monitor: name.clone(),
+            kind: String::new(),
+            version: None,
             source: Source::Service {
                 labels: Labels::from([("app.kubernetes.io/name".to_owned(), name.clone())]),
                 port: "metrics",
@@ -290,8 +311,10 @@ impl Context {
         let api = objects(&self.client, &key.namespace, (&owner.api_version, &owner.kind));
         match api.get_opt(&owner.name).await {
             Ok(workload) => Ok(workload.is_some_and(|workload| {
-                let annotation = workload.data.pointer("/spec/template/metadata/annotations").map(|all| &all[INJECT]);
-                workload.uid().as_ref() == Some(&owner.uid) && annotation.is_some_and(|inject| inject == "true")
+                let annotations = workload.data.pointer("/spec/template/metadata/annotations");
+                let has = |key, value| annotations.is_some_and(|all| all[key] == value);
+                let is_monitored = has(INJECT, "true") && !has(DISCOVERY, Discovery::Annotations.as_str());
+                workload.uid().as_ref() == Some(&owner.uid) && is_monitored
             })),
             // A kind that gwmon may not read. Its objects are made again when it has pods again.
             Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => Ok(false),

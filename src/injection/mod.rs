@@ -36,6 +36,9 @@ pub struct Status {
     pub gateway: String,
     /// The container that serves the metrics or sends them.
     pub container: String,
+    /// The version that its image's tag tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_version: Option<String>,
     /// `statsd`: by a sidecar; `native`: at the gateway's own endpoint; `existing`: at that of an exporter that was
     /// there.
     pub mode: String,
@@ -173,6 +176,7 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         gateway: gateway.to_owned(),
         container: container.to_owned(),
+        image_version: pod.all_containers().find(|c| c.name == container).and_then(|c| Some(c.version()?.to_string())),
         mode: mode.to_owned(),
         statsd_port,
         metrics_port,

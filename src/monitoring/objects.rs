@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::selection::Placement;
 use crate::annotations::{
-    Annotations, METRICS_FOR, MONITORED_BY, Profile, STATUS, Settings, Target, WORKLOAD_NAMESPACE,
+    Annotations, METRICS_FOR, MONITORED_BY, Profile, STATUS, Settings, Target, Version, WORKLOAD_NAMESPACE,
 };
 use crate::injection::Status;
 use crate::injection::exporter::PORT_NAME;
@@ -59,6 +59,10 @@ pub struct Gateway {
     pub namespace: String,
     /// The name of its objects, and the value of its pods' label.
     pub monitor: String,
+    /// What it is, by the word of [`crate::annotations::GATEWAY`]; gwmon itself is none.
+    pub kind: String,
+    /// The version of its image.
+    pub version: Option<Version>,
     /// What is scraped.
     pub source: Source,
     /// How often to scrape, where the user says so.
@@ -101,6 +105,8 @@ impl Gateway {
         Ok(Self {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
+            kind: status.gateway,
+            version: status.image_version.and_then(|version| version.parse().ok()),
             source: Source::Pods { metrics_port: status.metrics_port, path: status.metrics_path },
             interval: settings.interval,
             // The queries of that project ask for them.

@@ -247,6 +247,17 @@ pub(crate) fn injected(namespace: &str, name: &str, replicas: u32) -> Value {
     })
 }
 
+/// The same with other annotations and another status.
+pub(crate) fn injected_as(namespace: &str, name: &str, annotations: &Value, status: &Value) -> Value {
+    let mut deployment = injected(namespace, name, 1);
+    let all = &mut deployment["spec"]["template"]["metadata"]["annotations"];
+    json_patch::merge(all, annotations);
+    let mut whole: Value = serde_json::from_str(all["gwmon.io/status"].as_str().unwrap()).unwrap();
+    json_patch::merge(&mut whole, status);
+    all["gwmon.io/status"] = json!(whole.to_string());
+    deployment
+}
+
 /// Waits a minute at most.
 pub(crate) fn settle<T>(what: &str, attempt: impl FnMut() -> Result<Option<T>>) -> T {
     wait_for(what, Duration::from_mins(1), attempt).unwrap_or_else(|error| panic!("{error:#}"))

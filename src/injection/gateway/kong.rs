@@ -1,14 +1,18 @@
 //! Kong: no statsd by environment, and a Prometheus endpoint of its own, the status API (Kong 1.4). What that shows of
 //! the traffic depends on the prometheus plugin, which is an object in the cluster.
 
+use serde_json::Value;
+
 use super::{Endpoint, Gateway, PLAIN, Subject};
 use crate::annotations::{Mode, Version};
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: Gateway =
-    Gateway { name: "kong", recognise: |container, _| recognise(container), mode: Mode::Native, endpoint, ..PLAIN };
+    Gateway { name: NAME, recognise: |container, _| recognise(container), mode: Mode::Native, endpoint, ..PLAIN };
 
+/// What it is called.
+pub const NAME: &str = "kong";
 const LISTEN: &str = "KONG_STATUS_LISTEN";
 /// Where the chart has it since 1.14.0.
 const PORT: u16 = 8100;
@@ -57,6 +61,15 @@ fn reachable(listen: &str) -> Option<u16> {
     })
 }
 
+/// The group and version of a plugin for every route, and its kind.
+pub const PLUGIN: (&str, &str) = ("configuration.konghq.com/v1", "KongClusterPlugin");
+
+/// Whether this plugin is the one that counts the traffic, and on every route.
+#[must_use]
+pub fn is_global_prometheus(plugin: &Value) -> bool {
+    plugin["plugin"] == "prometheus" && plugin["metadata"]["labels"]["global"] == "true" && plugin["disabled"] != true
+}
+
 /// The object without which Kong shows no traffic, for `kubectl apply`, in one line. Kong before 3.0 knows none of the
 /// switches and refuses a plugin that has them.
 #[must_use]
@@ -68,7 +81,8 @@ pub fn plugin(version: Option<Version>) -> String {
         String::new()
     };
     format!(
-        "{{apiVersion: configuration.konghq.com/v1, kind: KongClusterPlugin, metadata: {{name: prometheus, labels: {{global: \"true\"}}, annotations: {{kubernetes.io/ingress.class: kong}}}}, plugin: prometheus{config}}}"
+        "{{apiVersion: {}, kind: {}, metadata: {{name: prometheus, labels: {{global: \"true\"}}, annotations: {{kubernetes.io/ingress.class: kong}}}}, plugin: prometheus{config}}}",
+        PLUGIN.0, PLUGIN.1
     )
 }
 
@@ -76,7 +90,7 @@ pub fn plugin(version: Option<Version>) -> String {
 mod tests {
     use super::super::testing::{self, kind};
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use std::borrow::Cow;
 
     fn at(extra: &Value) -> Result<(u16, Cow<'static, str>), Reason> {
@@ -112,7 +126,7 @@ mod tests {
         assert!(parsed(Some(Version(2, 8)))["config"].is_null());
         for version in [None, Some(Version(3, 0))] {
             assert_eq!(parsed(version)["config"]["status_code_metrics"], true);
-            assert_eq!(parsed(version)["metadata"]["labels"]["global"], "true");
+            assert!(is_global_prometheus(&parsed(version)));
         }
     }
 }
