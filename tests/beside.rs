@@ -280,3 +280,20 @@ fn every_case_is_admitted_after_its_injection() {
     }
     assert!(admitted > 30, "{admitted}");
 }
+
+/// A value of the gateway's own that something is merged into, through the real API server.
+#[test]
+fn what_is_merged_into_a_value_arrives_whole() {
+    let scene = Scene::new("merged");
+    let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
+    let configuration = "--config-yaml node: {locality: {zone: $(POD)}}\n# <on> & off\nstatic_resources: {}\n";
+    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+    container["args"] = json!(["--service-node $(POD)", configuration]);
+    container["env"] = json!([{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
+    scene.apply(&deployment);
+    let pod = scene.pod("app=edge");
+    let merged = pod["spec"]["containers"][0]["args"][1].as_str().unwrap();
+    let (inserted, rest) = merged.split_once("\nnode: ").unwrap();
+    assert!(inserted.starts_with("--config-yaml stats_sinks: [{"), "{merged}");
+    assert_eq!(format!("--config-yaml node: {rest}"), configuration);
+}

@@ -14,6 +14,14 @@ import sys
 import tarfile
 
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+# Emissary's contract: on by `true` in any case, port 8125, a flush interval in whole seconds.
+EMISSARY = """
+is_on() { case "$1" in [Tt][Rr][Uu][Ee]) ;; *) return 1;; esac; }
+kind=StatsdSink; if is_on "$DOGSTATSD"; then kind=DogStatsdSink; fi
+sink="{name: emissary, typed_config: {'@type': type.googleapis.com/envoy.config.metrics.v3.$kind, address: {socket_address: {protocol: UDP, address: ${STATSD_HOST:-statsd-sink}, port_value: 8125}}}}"
+bootstrap='{}'; if is_on "$STATSD_ENABLED"; then bootstrap="{stats_sinks: [$sink], stats_flush_interval: ${STATSD_FLUSH_INTERVAL:-1}s}"; fi
+exec envoy -c /etc/envoy/envoy.yaml --config-yaml "$bootstrap"
+"""
 PASSWD = {
     "/tmp": (0o1777, 0),
     "/etc/passwd": b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\nenvoy:x:101:101::/:/bin/sh\n",
@@ -81,6 +89,7 @@ def cluster_images(cache):
         "/bin/promtool": binary("promtool"),
         "/etc/prometheus/prometheus.yml": prometheus_yml,
     }
+    envoy = [base, {"/usr/local/bin/envoy": binary("envoy"), **libraries(binary("envoy"))}]
     # Like the published image, arguments that start with - go to envoy. Unlike it, it stays the user it is given.
     entrypoint = 'case "$1" in -*) set -- envoy "$@";; esac; exec "$@"'
     return {
@@ -95,8 +104,12 @@ def cluster_images(cache):
             "Cmd": ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"],
             "User": "nobody", "WorkingDir": "/prometheus", "Volumes": {"/prometheus": {}}, "ExposedPorts": {"9090/tcp": {}}}),
         f"docker.io/envoyproxy/envoy:{version['ENVOY']}": (
-            [base, {"/usr/local/bin/envoy": binary("envoy"), **libraries(binary("envoy"))}],
-            {"Entrypoint": ["/bin/sh", "-c", entrypoint, "--"], "Cmd": ["envoy", "-c", "/etc/envoy/envoy.yaml"]}),
+            envoy, {"Entrypoint": ["/bin/sh", "-c", entrypoint, "--"], "Cmd": ["envoy", "-c", "/etc/envoy/envoy.yaml"]}),
+        # Not the real ones, which cannot be had: what they make of their environment and arguments, and the real Envoy.
+        "docker.io/emissaryingress/emissary:3.9.1": (envoy, {"Entrypoint": ["/bin/sh", "-c", EMISSARY]}),
+        "cr.kgateway.dev/kgateway-dev/envoy-wrapper:v2.1.0": (envoy, {
+            "Entrypoint": ["/bin/sh", "-c", 'exec envoy --config-yaml "$(cat /etc/envoy/envoy.yaml)" "$@"', "--"]}),
+        "ghcr.io/projectcontour/contour:v1.33.0": ([base], {"Cmd": ["sh"]}),
     }
 
 

@@ -104,7 +104,7 @@ fn environment(
             {
                 relay = Some(format!("{host}:{PORT}"));
                 let path = format!("env/{index}/value");
-                patch.merged = Some(Merged { path, from: host.clone(), to: value.to_owned() });
+                patch.merged = Some(Merged { path, to: value.to_owned() });
             }
             Some((_, set)) => return Err(conflict(container, name, set, value)),
         }

@@ -54,11 +54,11 @@ pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
             return telling(port, local.dialect, ContainerPatch::default());
         }
         let merged = bootstrap::with_sink(own.value, &sink).map_err(named)?;
-        let (from, to) = (format!("{}{}", own.before, own.value), format!("{}{merged}", own.before));
+        let to = format!("{}{merged}", own.before);
         return telling(
             statsd_port,
             dialect,
-            ContainerPatch { merged: Some(Merged { path: own.path, from, to }), ..ContainerPatch::default() },
+            ContainerPatch { merged: Some(Merged { path: own.path, to }), ..ContainerPatch::default() },
         );
     }
     let mut args = vec![];
@@ -150,8 +150,8 @@ mod tests {
             (json!({"command": ["envoy", "--config-yaml", "admin: {}"]}), "command/2", ""),
         ] {
             let patch = changes(&extra).unwrap();
-            let Merged { path: place, from, to } = patch.merged.unwrap();
-            assert_eq!((place.as_str(), from), (path, format!("{before}admin: {{}}")), "{extra}");
+            let Merged { path: place, to } = patch.merged.unwrap();
+            assert_eq!(place, path, "{extra}");
             assert!(to.starts_with(&format!("{before}stats_sinks: [{{")) && to.ends_with("\nadmin: {}"), "{to}");
             assert!(patch.args.is_empty());
         }

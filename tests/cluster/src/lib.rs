@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail};
 
 pub use kubectl::{Kubectl, Said, wait_for};
-pub use prometheus::Prometheus;
+pub use prometheus::{Prometheus, escape};
 
 /// Set to make tests that cannot run here fail instead of being ignored.
 pub const REQUIRE_ALL: &str = "GWMON_TEST_ALL";

@@ -77,6 +77,12 @@ impl LocalGateway {
         Ok(())
     }
 
+    /// The exporter's process.
+    #[must_use]
+    pub fn exporter(&self) -> u32 {
+        self.processes[0].id()
+    }
+
     /// The exporter's `/metrics`.
     ///
     /// # Errors

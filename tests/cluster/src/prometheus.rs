@@ -79,7 +79,8 @@ impl Prometheus {
 }
 
 /// Percent-encodes what a query string may not hold.
-fn escape(text: &str) -> String {
+#[must_use]
+pub fn escape(text: &str) -> String {
     use std::fmt::Write;
     text.bytes().fold(String::new(), |mut escaped, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -26,9 +26,29 @@ pub fn repository() -> PathBuf {
 /// # Errors
 /// Where nothing has been built yet.
 pub fn gateway() -> Result<String> {
+    Ok(fs::read_to_string(folder().join("gateway.yaml"))?.replace("ENVOY_VERSION", &version("ENVOY")?))
+}
+
+/// The image of that Envoy.
+///
+/// # Errors
+/// Where nothing has been built yet.
+pub fn envoy_image() -> Result<String> {
+    Ok(format!("docker.io/envoyproxy/envoy:{}", version("ENVOY")?))
+}
+
+/// The image of the exporter.
+///
+/// # Errors
+/// Where nothing has been built yet.
+pub fn exporter_image() -> Result<String> {
+    Ok(format!("quay.io/prometheus/statsd-exporter:{}", version("EXPORTER")?))
+}
+
+fn version(of: &str) -> Result<String> {
     let versions = fs::read_to_string(crate::cache().join("versions")).context("the cluster is not built yet")?;
-    let envoy = versions.lines().find_map(|line| line.strip_prefix("ENVOY=")).context("no Envoy version")?;
-    Ok(fs::read_to_string(folder().join("gateway.yaml"))?.replace("ENVOY_VERSION", envoy))
+    let version = versions.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix('='));
+    version.map(str::to_owned).with_context(|| format!("no version of {of}"))
 }
 
 /// gwmon's release binary, built where it is not; cargo shows its progress.
@@ -82,13 +102,13 @@ pub fn deploy_gateway(kubectl: &Kubectl) -> Result<()> {
 pub struct Traffic(Child);
 
 impl Traffic {
-    /// Starts them.
+    /// Starts them, to the pods with these labels.
     ///
     /// # Errors
     /// Where the generator does not start.
-    pub fn start(node: &Node) -> Result<Self> {
+    pub fn start(node: &Node, selector: &str) -> Result<Self> {
         let mut load = node.inside(folder().join("load.sh"));
-        Ok(Self(load.args(["edge", "app=edge"]).stdout(Stdio::null()).spawn()?))
+        Ok(Self(load.args(["edge", selector]).stdout(Stdio::null()).spawn()?))
     }
 }
 

@@ -92,7 +92,7 @@ fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
     scenario::install_gwmon(&node, gwmon)?;
     tell.step("A gateway: an Envoy that knows nothing of metrics, with some traffic");
     scenario::deploy_gateway(&kubectl)?;
-    let traffic = scenario::Traffic::start(&node)?;
+    let traffic = scenario::Traffic::start(&node, "app=edge")?;
     let before = scenario::pod(&kubectl)?;
 
     tell.step("The one thing a user does");

@@ -1,5 +1,7 @@
 //! The main job on a whole node: real kubelet, real Envoy, real statsd_exporter, real Prometheus Operator.
 
+mod gateways;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
     let mut trials = vec![
         trial("annotate_a_deployment_and_read_its_metrics_in_prometheus", the_main_job),
         trial("every_shape_of_prometheus_scrapes_it", every_shape),
+        trial("every_gateway_is_told_the_way_it_wants_to_be", gateways::every_gateway),
     ];
     if let Some(why) = Node::obstacle()
         && std::env::var_os(REQUIRE_ALL).is_none()
@@ -42,7 +45,7 @@ fn scene() -> Result<(Node, Kubectl)> {
 
 fn the_main_job() -> Result<()> {
     let (node, kubectl) = scene()?;
-    let _traffic = scenario::Traffic::start(&node)?;
+    let _traffic = scenario::Traffic::start(&node, "app=edge")?;
 
     let before = scenario::pod(&kubectl)?;
     ensure!(before["spec"]["initContainers"].is_null(), "nothing is injected unasked");
