@@ -209,7 +209,7 @@ fn quotas_and_limits_count_the_exporter_and_let_it_in() {
     scene.apply(&gateway("edge", &asked));
     let pod = scene.pod("app=edge");
     let [exporter] = exporters(&pod)[..] else { panic!("{}", pod["spec"]) };
-    let expected = json!({"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "128Mi"}});
+    let expected = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}});
     assert_eq!(exporter["resources"], expected, "no default of the namespace's stands in for gwmon's");
     assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["memory"], "512Mi");
 }

@@ -186,7 +186,7 @@ async fn nonsense_in_an_annotation_is_a_warning_with_key_value_and_what_is_allow
     for (key, value, allowed) in [
         ("gwmon.io/inject", "yes", "\"true\" or \"false\""),
         ("gwmon.io/metrics-port", "0", "1 to 65535"),
-        ("gwmon.io/resources", "cpu=lots", "cpu=20m/200m"),
+        ("gwmon.io/resources", "cpu=lots", "cpu=50m/500m"),
     ] {
         let reply = answer(
             PODS,

@@ -133,7 +133,7 @@ pub const VOCABULARY: &[Key] = &[
     Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "how often Prometheus scrapes" },
     Key {
         name: RESOURCES,
-        allowed: "requests and limits such as cpu=20m/200m,memory=32Mi/128Mi",
+        allowed: "requests and limits such as cpu=50m/500m,memory=32Mi/128Mi",
         meaning: "requests and limits of the exporter",
     },
 ];
@@ -303,7 +303,7 @@ mod tests {
             (SIDECAR, "container"),
             (DISCOVERY, "both"),
             (INTERVAL, "1m30s"),
-            (RESOURCES, "cpu=50m,memory=/256Mi"),
+            (RESOURCES, "cpu=60m,memory=/256Mi"),
         ])
         .unwrap();
         assert_eq!(settings.gateway, Some("envoy"));
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!((settings.mode, settings.relay, settings.profile), (Some(Mode::Statsd), true, Profile::Bakins));
         assert_eq!((settings.sidecar, settings.discovery), (Some(Sidecar::Container), Discovery::Both));
         assert_eq!(settings.interval.as_deref(), Some("1m30s"));
-        assert_eq!(settings.resources.cpu, ("50m".into(), "200m".into()));
+        assert_eq!(settings.resources.cpu, ("60m".into(), "500m".into()));
         assert_eq!(settings.resources.memory, ("32Mi".into(), "256Mi".into()));
     }
 
@@ -336,7 +336,7 @@ mod tests {
             (INTERVAL, "0s"),
             (INTERVAL, "1s1m"),
             (RESOURCES, "cpu=lots"),
-            (RESOURCES, "cpu=500m"),
+            (RESOURCES, "cpu=501m"),
             (RESOURCES, "disk=1Gi/1Gi"),
             (RESOURCES, "memory=0/1Mi"),
         ];
