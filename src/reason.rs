@@ -44,6 +44,8 @@ reasons! {
     NoWorkload,
     /// No container of the pod is a gateway that gwmon knows.
     NoGateway,
+    /// Another webhook is still to add the gateway's container; gwmon is asked again then.
+    ProxyToCome,
     /// More than one container could be the gateway.
     AmbiguousGateway,
     /// `gwmon.io/container` names a container that the pod does not have.
@@ -75,6 +77,12 @@ reasons! {
     JobPod,
     /// Kong has no global prometheus plugin, without which it shows no traffic.
     KongPluginMissing,
+    /// An annotation that has no effect on this gateway.
+    NoEffect,
+    /// The mesh lets nobody but its own reach the port that is scraped.
+    MeshCaptures,
+    /// The pod's annotations would be more than Kubernetes takes.
+    AnnotationsFull,
     /// Another container declares the port that the sidecar needs.
     PortInUse,
     /// `hostNetwork`: the sidecar's ports would be the node's.

@@ -339,6 +339,8 @@ mod tests {
             (RESOURCES, "cpu=501m"),
             (RESOURCES, "disk=1Gi/1Gi"),
             (RESOURCES, "memory=0/1Mi"),
+            (RESOURCES, "memory=128m/256Mi"),
+            (RESOURCES, "memory=1Mi/8Mi"),
         ];
         for (key, value) in nonsense {
             let refusal = parse(&[(key, value)]).unwrap_err();

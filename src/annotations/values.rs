@@ -186,6 +186,10 @@ pub(super) fn parse_resources(value: &str) -> Option<Resources> {
             return None;
         }
     }
+    // `128m` of memory is a fraction of a byte, and no exporter starts in a few.
+    if resources.memory.0.ends_with('m') || quantity(&resources.memory.1)? < quantity("16Mi")? {
+        return None;
+    }
     Some(resources)
 }
 

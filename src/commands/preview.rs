@@ -328,7 +328,7 @@ fn ask(context: Option<&str>) -> Result<(Known, Option<String>)> {
                 Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
             }
         }
-        let info = client.apiserver_version().await.context("cannot ask the API server for its version")?;
-        Ok((Known { kubernetes: super::version(&info), ..monitoring_of(&objects)? }, Some(namespace)))
+        let kubernetes = super::oldest_version(&client).await.context("cannot ask the API server for its version")?;
+        Ok((Known { kubernetes, ..monitoring_of(&objects)? }, Some(namespace)))
     })
 }

@@ -126,12 +126,14 @@ async fn serve(args: Serve) -> Result<()> {
     Ok(())
 }
 
-/// The cluster's version, as soon as the API server tells it: what may be injected depends on it.
+/// The version of the cluster's oldest part that matters, as soon as it can be told: what may be injected depends on it.
+/// kube's client by itself would wait for an answer for ever.
 async fn kubernetes(client: &Client) -> Option<Version> {
     loop {
-        match client.apiserver_version().await {
-            Ok(info) => return super::version(&info),
-            Err(error) => tracing::warn!("cannot ask the API server for its version: {error}"),
+        match tokio::time::timeout(Duration::from_secs(10), super::oldest_version(client)).await {
+            Ok(Ok(version)) => return version,
+            Ok(Err(error)) => tracing::warn!("cannot ask the API server for its version: {error}"),
+            Err(_) => tracing::warn!("the API server does not answer"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

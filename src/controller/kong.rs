@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
+use serde_json::{Value, json};
 
 use super::held::Held;
 use super::world::api_resource;
 use crate::annotations::Version;
-use crate::injection::gateway::kong::{PLUGIN, is_global_prometheus, plugin};
+use crate::injection::gateway::kong::{PLUGIN, counts_traffic, plugin};
 use crate::reason::{Finding, Reason};
 
 /// How long an answer holds.
@@ -18,7 +19,8 @@ const SPAN: Duration = Duration::from_mins(1);
 /// Asks for Kong's plugins, once in a while.
 pub(super) struct Plugins {
     client: Client,
-    held: Held<(), bool>,
+    /// `None` where gwmon cannot tell: Kong is configured otherwise, or by objects that gwmon may not read.
+    held: Held<(), Option<Vec<Value>>>,
 }
 
 impl Plugins {
@@ -26,18 +28,18 @@ impl Plugins {
         Self { client, held: Held::new(SPAN) }
     }
 
-    /// What is missing for a Kong of this version, if anything. A Kong that is configured otherwise, or by objects that
-    /// gwmon may not read, is not spoken of.
+    /// What is missing for a Kong of this version, if anything.
     pub(super) async fn missing(&self, version: Option<Version>) -> Option<Finding> {
-        let is_there = if let Some(answer) = self.held.get(&()) {
+        let plugins = if let Some(answer) = self.held.get(&()) {
             answer
         } else {
             let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource(PLUGIN.0, PLUGIN.1));
-            let plugins = api.list(&ListParams::default()).await.ok()?;
-            let is_there = plugins.items.iter().any(|plugin| is_global_prometheus(&serde_json::json!(plugin)));
-            self.held.put((), is_there);
-            is_there
+            let list = api.list(&ListParams::default()).await.ok();
+            let plugins = list.map(|list| list.items.into_iter().map(|plugin| json!(plugin)).collect());
+            self.held.put((), plugins.clone());
+            plugins
         };
+        let is_there = plugins?.iter().any(|plugin| counts_traffic(plugin, version));
         let detail = || {
             format!(
                 "Kong serves few metrics and none of the traffic without a global prometheus plugin; echo '{}' | kubectl apply -f -",

@@ -2,7 +2,7 @@
 //! them.
 
 use super::pod::Container;
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, shown};
 
 /// One word of a command line, and where the pod writes it.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,8 @@ impl<'c> CommandLine<'c> {
             Some(first) => {
                 let detail = format!(
                     "container {} runs {}, which may not pass arguments on; run {program} itself",
-                    container.name, first.text
+                    container.name,
+                    shown(first.text)
                 );
                 return Err(Finding::new(Reason::UnpatchableCommand, detail));
             }

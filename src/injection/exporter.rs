@@ -40,13 +40,16 @@ pub struct Exporter<'a> {
     pub mapping: Mapping,
     /// Where it passes everything on to, as `host:port`.
     pub relay: Option<&'a str>,
+    /// Whether it says as which user it runs: where the pod's would be root, or the one whose traffic Istio lets by. Else
+    /// the image's user is as good, and `OpenShift` gives each namespace its own (R25).
+    pub is_user_set: bool,
     /// Its requests and limits.
     pub resources: &'a Resources,
 }
 
 /// No readiness probe: the pod would leave its Services when only its telemetry is slow. The start-up probe
 /// holds the gateway back until a native sidecar listens; the liveness probe restarts a stuck exporter alone.
-fn template(kind: Sidecar) -> Template {
+fn template(kind: Sidecar, is_user_set: bool) -> Template {
     let probe = |path: &str| json!({"path": path, "port": "$metricsPort"});
     let mut sidecar = json!({
         "name": CONTAINER,
@@ -64,7 +67,6 @@ fn template(kind: Sidecar) -> Template {
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": true,
             "runAsNonRoot": true,
-            "runAsUser": 65534,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumeMounts": [
@@ -76,6 +78,9 @@ fn template(kind: Sidecar) -> Template {
         // Listening before the gateway sends its first packet, and ended after it.
         sidecar["restartPolicy"] = json!("Always");
     }
+    if is_user_set {
+        sidecar["securityContext"]["runAsUser"] = json!(65534);
+    }
     let gaps = ["image", "args", "metricsPort", "cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"];
     Template::new(&sidecar, &gaps)
 }
@@ -84,10 +89,12 @@ impl Exporter<'_> {
     /// The sidecar's container, as JSON.
     #[must_use]
     pub fn container(&self, policy: &Policy) -> String {
-        static TEMPLATES: LazyLock<[Template; 2]> =
-            LazyLock::new(|| [Sidecar::Native, Sidecar::Container].map(template));
+        static TEMPLATES: LazyLock<[[Template; 2]; 2]> = LazyLock::new(|| {
+            [Sidecar::Native, Sidecar::Container]
+                .map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
+        });
         let Resources { cpu, memory } = self.resources;
-        TEMPLATES[self.kind as usize].fill(&[
+        TEMPLATES[self.kind as usize][usize::from(self.is_user_set)].fill(&[
             ("image", &quoted(policy.exporter_image.as_str())),
             ("args", &json!(self.args()).to_string()),
             ("metricsPort", &self.metrics_port.to_string()),

@@ -1,10 +1,13 @@
 //! The decision: which pod gets the exporter, and how its gateway is told to send to it. Pure.
 
+mod assembly;
 pub mod bootstrap;
+mod checks;
 mod command;
 pub mod exporter;
 pub mod gateway;
 pub mod mapping;
+mod mesh;
 pub mod patch;
 pub mod pod;
 mod source;
@@ -13,16 +16,15 @@ pub mod workload;
 
 use serde::{Deserialize, Serialize};
 
-use crate::annotations::{
-    Annotations, BOOTSTRAP, DISCOVERY, Discovery, MAPPING, METRICS_PORT, MONITORED_BY, STATSD_PORT, STATUS, Settings,
-    Sidecar,
-};
+use crate::annotations::{Annotations, Discovery, MONITORED_BY, Settings};
 use crate::policy::Policy;
-use crate::reason::{Finding, Reason, shown};
+use crate::reason::{Finding, Reason};
+use assembly::Assembly;
+use checks::{check_annotations, check_sidecar, check_surroundings, scrape_annotations, without_effect};
 use exporter::Exporter;
-use gateway::{Changes, Endpoint, Telling};
+use gateway::{Endpoint, Telling};
 use mapping::Mapping;
-use patch::{Patch, PodPatch, quoted};
+use patch::Patch;
 use pod::{Metadata, Pod};
 use source::{Source, Way};
 
@@ -110,7 +112,9 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
         })?,
     };
     let Source { gateway, container, mode, index, way } = source::find(pod, &settings)?;
-    let (changes, sidecar, metrics_port, metrics_path) = match way {
+    let mut assembly = Assembly::default();
+    let mut warnings = without_effect(pod, &settings, mode, &way);
+    let (changes, statsd_port, metrics_port, metrics_path) = match way {
         Way::Statsd(Telling { statsd_port, dialect, envoy, relay, changes }) => {
             let exporter = Exporter {
                 kind: settings.sidecar.unwrap_or(policy.sidecar),
@@ -118,132 +122,48 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
                 metrics_port: settings.metrics_port.unwrap_or_else(|| pod.free_port(exporter::METRICS_PORT, "TCP")),
                 mapping: Mapping::of(dialect, settings.profile, envoy),
                 relay: relay.as_deref(),
+                is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
                 resources: &settings.resources,
             };
             check_sidecar(pod, &exporter)?;
-            let (kind, mapping) = (exporter.kind, exporter.mapping);
-            let sidecar = (kind, mapping, statsd_port, exporter.container(policy));
-            (changes, Some(sidecar), exporter.metrics_port, METRICS_PATH.into())
+            assembly.exporter(policy, &exporter);
+            (changes, Some(statsd_port), exporter.metrics_port, METRICS_PATH.into())
         }
         Way::Scrape(Endpoint { port, path, changes }) => (changes, None, port, path),
     };
-    let Changes { container: mut additions, annotations: told, file, warnings } = changes;
-
-    let mut patch = PodPatch { container: index.unwrap_or_default(), ..PodPatch::default() };
-    let mut added = Vec::new();
-    let mut contents = vec![metrics_port.to_string(), metrics_path.to_string()];
+    warnings.extend(changes.warnings);
     if settings.discovery != Discovery::Annotations {
-        patch.labels.push((MONITORED_BY, quoted(&monitor_name(&workload))));
+        assembly.label(MONITORED_BY, &monitor_name(&workload));
     }
     if settings.discovery != Discovery::Monitor {
         for (key, value) in scrape_annotations(pod, metrics_port, &metrics_path)? {
-            patch.annotations.push((key, quoted(&value)));
+            assembly.annotation(key, value);
         }
     }
-    let statsd_port = sidecar.as_ref().map(|(_, _, port, _)| *port);
-    if let Some((kind, mapping, _, sidecar)) = sidecar {
-        let list = if kind == Sidecar::Native { "initContainers" } else { "containers" };
-        added.push(format!("{list}/{}", exporter::CONTAINER));
-        added.extend(exporter::VOLUMES.map(|name| format!("volumes/{name}")));
-        contents.extend([sidecar.clone(), mapping.hash().to_owned()]);
-        patch.annotations.push((MAPPING, mapping.text().into()));
-        patch.volumes.extend(exporter::VOLUME_OBJECTS.iter().map(|volume| volume.as_str().into()));
-        patch.sidecar = Some((kind, sidecar.into()));
+    match mesh::excluded(pod, gateway, metrics_port) {
+        Some(Ok((key, value))) => assembly.annotation(key, value),
+        Some(Err(warning)) => warnings.push(warning),
+        None => {}
     }
-    if let Some(file) = file {
-        let (volume, mount) = exporter::bootstrap_file();
-        added.push(format!("volumes/{}", exporter::BOOTSTRAP_VOLUME));
-        patch.annotations.push((BOOTSTRAP, quoted(&file)));
-        patch.volumes.push(volume);
-        additions.mounts.push(mount);
-        contents.push(file);
+    for (key, value) in changes.annotations {
+        assembly.annotation(key, value);
     }
-    for (key, value) in told {
-        added.push(format!("annotations/{key}"));
-        patch.annotations.push((key, quoted(&value)));
-        contents.push(value);
-    }
-    let part = |what: &str| format!("containers/{container}/{what}");
-    added.extend((!additions.args.is_empty()).then(|| part("args")));
-    added.extend(additions.env.iter().map(|(name, _)| part(&format!("env/{name}"))));
-    added.extend(additions.merged.iter().map(|merged| part(&merged.path)));
-    contents.extend(additions.args.iter().cloned());
-    contents.extend(additions.env.iter().map(|(name, value)| format!("{name}={value}")));
-    contents.extend(additions.merged.iter().map(|merged| merged.to.clone()));
-    patch.additions = additions;
-
-    let status = Status {
+    assembly.container(index.unwrap_or_default(), container, changes.container, changes.file);
+    let image = pod.all_containers().find(|candidate| candidate.name == container);
+    let (patch, status) = assembly.finish(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         gateway: gateway.to_owned(),
         container: container.to_owned(),
-        image_version: pod.all_containers().find(|c| c.name == container).and_then(|c| Some(c.version()?.to_string())),
+        image_version: image.and_then(|container| Some(container.version()?.to_string())),
         mode: mode.to_owned(),
         statsd_port,
         metrics_port,
         metrics_path: metrics_path.into_owned(),
-        added,
-        hash: short_hash(&contents),
-    };
-    patch.annotations.push((STATUS, quoted(&status.to_json())));
+        added: vec![],
+        hash: String::new(),
+    });
+    check_annotations(pod, &patch)?;
     Ok(Injection { patch: patch.build(pod), status, warnings })
-}
-
-/// What forbids any change, whatever the gateway is.
-fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
-    if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
-        return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
-    }
-    // Where no container was added, the note of it is all that there is to see. That of a pod with one, copied into a
-    // template, says nothing.
-    let status = pod.metadata.annotation(STATUS).and_then(|status| serde_json::from_str::<Status>(status).ok());
-    if status.is_some_and(|status| status.statsd_port.is_none()) {
-        return Err(Finding::new(Reason::AlreadyInjected, format!("annotation {STATUS} is there")));
-    }
-    let selected = pod.spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
-    let asked = pod.spec.os.as_ref().map(|os| &os.name);
-    if [selected, asked].into_iter().flatten().any(|os| os == "windows") {
-        return Err(Finding::new(Reason::WindowsPod, "the pod asks for Windows, for which there is no exporter image"));
-    }
-    Ok(())
-}
-
-/// What forbids a sidecar like this one.
-fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
-    if pod.spec.host_network {
-        let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
-        return Err(Finding::new(Reason::HostNetwork, detail));
-    }
-    for (port, protocol, key) in
-        [(exporter.statsd_port, "UDP", STATSD_PORT), (exporter.metrics_port, "TCP", METRICS_PORT)]
-    {
-        if let Some(holder) = pod.holder(port, protocol) {
-            let detail =
-                format!("container {} declares {protocol} port {port}; choose another with {key}", holder.name);
-            return Err(Finding::new(Reason::PortInUse, detail));
-        }
-    }
-    if exporter.kind == Sidecar::Container && pod.metadata.controller().is_some_and(|owner| owner.kind == "Job") {
-        let detail = "a Job's pod would never complete beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
-        return Err(Finding::new(Reason::JobPod, detail));
-    }
-    Ok(())
-}
-
-/// The annotations by which Prometheuses without an operator, Grafana's agents among them, find what to scrape.
-fn scrape_annotations(pod: &Pod, port: u16, path: &str) -> Result<Vec<(&'static str, String)>, Finding> {
-    let wanted = [
-        ("prometheus.io/scrape", "true".to_owned()),
-        ("prometheus.io/port", port.to_string()),
-        ("prometheus.io/path", path.to_owned()),
-    ];
-    for (key, value) in &wanted {
-        if let Some(other) = pod.metadata.annotation(key).filter(|set| set != value) {
-            let detail =
-                format!("{key} is {} already, and {DISCOVERY} needs {}; remove one", shown(other), shown(value));
-            return Err(Finding::new(Reason::ExistingScrape, detail));
-        }
-    }
-    Ok(wanted.into_iter().filter(|(key, _)| pod.metadata.annotation(key).is_none()).collect())
 }
 
 /// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
@@ -303,6 +223,7 @@ fn short_hash(parts: &[impl AsRef<str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::annotations::{RELAY, RESOURCES, STATUS};
     use serde_json::{Value, json};
 
     fn pod(extra: &Value) -> Value {
@@ -373,6 +294,42 @@ mod tests {
     }
 
     #[test]
+    fn what_would_not_start_beside_it_keeps_the_exporter_out() {
+        let agent = json!({"spec": {"containers": [
+            {"name": "ambassador", "image": "emissaryingress/emissary:3.9.1"}, {"name": "dd", "image": "gcr.io/datadoghq/agent:7"}]}});
+        assert_eq!(reason(&agent), Reason::PortInUse);
+        assert_eq!(reason(&json!({"metadata": {"annotations": {"gwmon.io/metrics-port": "9901"}}})), Reason::PortInUse);
+        let full = json!({"metadata": {"annotations": {"big": "x".repeat(262_000)}}});
+        assert_eq!(reason(&full), Reason::AnnotationsFull);
+    }
+
+    #[test]
+    fn the_exporter_is_neither_root_nor_the_user_that_istio_lets_by() {
+        let user = |run_as: Value| {
+            let pod = admitted(&json!({"spec": {"securityContext": {"runAsUser": run_as}}}));
+            pod["spec"]["initContainers"][0]["securityContext"]["runAsUser"].clone()
+        };
+        assert_eq!((user(json!(0)), user(json!(1337))), (json!(65534), json!(65534)));
+        assert_eq!((user(Value::Null), user(json!(1_000_650_000))), (Value::Null, Value::Null));
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        let said = |extra: Value| -> Vec<String> {
+            let injection = decide(&Policy::default(), &pod(&extra).to_string()).unwrap();
+            injection.warnings.into_iter().map(|warning| warning.detail).collect()
+        };
+        let relay = said(json!({"metadata": {"annotations": {"gwmon.io/relay": "true"}}}));
+        assert!(relay.len() == 1 && relay[0].contains(RELAY), "{relay:?}");
+        let kong = said(json!({
+            "metadata": {"annotations": {"gwmon.io/resources": "cpu=50m", "gwmon.io/container": "envoy"}},
+            "spec": {"containers": [{"name": "envoy", "image": "kong:3.9"}]},
+        }));
+        assert!(kong.len() == 1 && kong[0].contains(RESOURCES), "{kong:?}");
+        assert!(said(json!({})).is_empty());
+    }
+
+    #[test]
     fn a_plain_container_stands_last_and_keeps_its_port_name() {
         let asked = json!({"metadata": {"annotations": {"gwmon.io/sidecar": "container"}}});
         let spec = &admitted(&asked)["spec"];
@@ -420,9 +377,13 @@ mod tests {
         let hash = |extra: Value| decide(&Policy::default(), &pod(&extra).to_string()).unwrap().status.hash;
         let base = hash(json!({}));
         assert_eq!(hash(json!({"metadata": {"labels": {"app": "x"}}})), base);
-        for (key, value) in
-            [("metrics-port", "9200"), ("resources", "cpu=30m"), ("profile", "bakins"), ("sidecar", "container")]
-        {
+        for (key, value) in [
+            ("metrics-port", "9200"),
+            ("resources", "cpu=30m"),
+            ("profile", "bakins"),
+            ("sidecar", "container"),
+            ("discovery", "both"),
+        ] {
             let annotation = format!("gwmon.io/{key}");
             assert_ne!(hash(json!({"metadata": {"annotations": {annotation: value}}})), base, "{key}");
         }

@@ -90,6 +90,12 @@ impl<'a> Pod<'a> {
         self.spec.init_containers.iter().flatten().chain(self.spec.containers.iter().flatten())
     }
 
+    /// The user that a container inherits.
+    #[must_use]
+    pub fn run_as_user(&self) -> Option<i64> {
+        self.spec.security_context.as_ref()?.run_as_user
+    }
+
     /// The container that declares this port.
     #[must_use]
     pub fn holder(&self, port: u16, protocol: &str) -> Option<&Container<'a>> {
@@ -129,10 +135,20 @@ pub struct PodSpec<'a> {
     /// Whether the pod shares the node's network.
     #[serde(default, deserialize_with = "or_null")]
     pub host_network: bool,
+    /// As whom its containers run.
+    pub security_context: Option<SecurityContext>,
     /// The operating system the pod asks for.
     pub os: Option<Os>,
     /// Labels the node must have.
     pub node_selector: Option<BTreeMap<String, String>>,
+}
+
+/// The read part of `spec.securityContext`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecurityContext {
+    /// The user of every container that names none.
+    pub run_as_user: Option<i64>,
 }
 
 /// `spec.os`.

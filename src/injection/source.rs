@@ -6,7 +6,7 @@ use super::exporter::METRICS_PORT as EXPORTER_PORT;
 use super::gateway::{self, Changes, Endpoint, Subject, Telling};
 use super::pod::{Container, Pod};
 use crate::annotations::{METRICS_PORT, Mode, Settings};
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, shown};
 
 /// Where a pod's metrics come from.
 pub(super) struct Source<'a> {
@@ -52,14 +52,20 @@ pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'
         },
         Mode::Statsd => (Mode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
     };
-    // What another webhook is still to add, it adds under this name.
-    let container = container.map_or("envoy", |container| container.name.as_str());
+    let container = container.map_or(gateway.container, |container| container.name.as_str());
     Ok(Source { gateway: gateway.name, container, mode: mode.as_str(), index, way })
 }
 
-/// By the image: a container called `statsd` may be anything.
+/// By the image, or by the flags of another one: a container called `statsd` may be anything.
 fn is_exporter(container: &Container) -> bool {
-    matches!(container.image_name(), "statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter")
+    let is_named = matches!(container.image_name(), "statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter");
+    let flags = ["statsd.mapping-config", "statsd.listen-udp", "statsd.listen-address"];
+    is_named
+        || container
+            .args
+            .iter()
+            .flatten()
+            .any(|arg| flags.contains(&arg.trim_start_matches('-').split('=').next().unwrap_or_default()))
 }
 
 /// Where an exporter serves its metrics: one dash before version 0.7, two since.
@@ -70,8 +76,9 @@ fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding>
     let (host, port) = address.rsplit_once(':').unwrap_or_default();
     if matches!(host, "127.0.0.1" | "localhost" | "[::1]") {
         let detail = format!(
-            "the exporter in container {} listens on {address}, where Prometheus cannot reach it; set --web.listen-address=:{EXPORTER_PORT}",
-            exporter.name
+            "the exporter in container {} listens on {}, where Prometheus cannot reach it; set --web.listen-address=:{EXPORTER_PORT}",
+            exporter.name,
+            shown(&address)
         );
         return Err(Finding::new(Reason::EndpointClosed, detail));
     }
@@ -80,8 +87,9 @@ fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding>
         None if port.is_empty() => EXPORTER_PORT,
         None => port.parse().map_err(|_| {
             let detail = format!(
-                "the exporter in container {} listens on {address}; name the port with {METRICS_PORT}",
-                exporter.name
+                "the exporter in container {} listens on {}; name the port with {METRICS_PORT}",
+                exporter.name,
+                shown(&address)
             );
             Finding::new(Reason::EndpointUnknown, detail)
         })?,
@@ -124,6 +132,7 @@ mod tests {
             Err(Reason::EndpointClosed)
         );
         assert_eq!(with("statsd-exporter", json!(["--web.listen-address=:$(PORT)"])), Err(Reason::EndpointUnknown));
+        assert_eq!(with("mirror/metrics:1", json!(["--statsd.mapping-config=/m.yaml"])), Ok(("existing", 9102)));
         assert_eq!(with("datawire/statsd:0.30", json!([])), Ok(("statsd", 9125)));
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::patch::{Patch, quoted};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::{Injection, decide_for, gateway};
-use crate::annotations::{Annotations, COPIED, INJECT, Settings, VOCABULARY, ours};
+use crate::annotations::{Annotations, BOOTSTRAP, COPIED, INJECT, MAPPING, STATUS, Settings, VOCABULARY, ours};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 
@@ -71,6 +71,10 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
         }
     }
     after.remove(COPIED);
+    // Written on a pod, and pasted from there into a template: it would speak for pods that do not exist yet.
+    for key in [STATUS, MAPPING, BOOTSTRAP] {
+        after.remove(key);
+    }
     // The whole vocabulary as it would hold, mistyped keys included, which are not copied.
     let mut effective: Annotations = own.into_iter().flat_map(ours).map(|(k, v)| (k.clone(), v.clone())).collect();
     effective.extend(ours(&after).map(|(k, v)| (k.clone(), v.clone())));
@@ -105,8 +109,10 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
     let pods = decide_for(policy, &pod, Some(&workload.metadata.name));
+    // A proxy that is to come is looked at when it is there: in the pod.
     if let Err(refusal) = &pods
         && refusal.is_warning()
+        && refusal.reason != Reason::ProxyToCome
     {
         return Err(refusal.clone());
     }
@@ -212,6 +218,23 @@ mod tests {
             admitted(deployment(&json!({"gwmon.io/inject": "true", "gwmon.io/interval": "15s"}), &json!({})));
         workload["metadata"]["annotations"]["gwmon.io/interval"] = json!("30s");
         assert_eq!(admitted(workload).1["gwmon.io/interval"], "30s");
+    }
+
+    #[test]
+    fn what_was_pasted_from_a_pod_goes() {
+        let pasted = json!({"annotations": {"gwmon.io/status": "{}", "gwmon.io/mapping": "x", "mine": "1"}});
+        let (_, annotations) = admitted(deployment(&json!({"gwmon.io/inject": "true"}), &pasted));
+        assert!(annotations["gwmon.io/status"].is_null() && annotations["gwmon.io/mapping"].is_null());
+        assert_eq!(annotations["mine"], "1");
+    }
+
+    #[test]
+    fn a_proxy_that_is_to_come_is_left_to_the_pods() {
+        let mut workload = deployment(&json!({"gwmon.io/inject": "true", "gwmon.io/gateway": "osm"}), &json!({}));
+        workload["spec"]["template"]["spec"]["containers"][0] = json!({"name": "bookstore", "image": "shop:1"});
+        let (workload, annotations) = admitted(workload);
+        assert_eq!(annotations["gwmon.io/gateway"], "osm");
+        assert_eq!(change(&workload).pods.unwrap_err().reason, Reason::ProxyToCome);
     }
 
     #[test]

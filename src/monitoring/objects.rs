@@ -105,7 +105,8 @@ impl Gateway {
         Ok(Self {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
-            kind: status.gateway,
+            // An exporter that was there says nothing of the gateway.
+            kind: if status.mode == "existing" { String::new() } else { status.gateway },
             version: status.image_version.and_then(|version| version.parse().ok()),
             source: Source::Pods { metrics_port: status.metrics_port, path: status.metrics_path },
             interval: settings.interval,

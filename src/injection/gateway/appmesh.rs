@@ -52,8 +52,7 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
         let all: Vec<_> = Some(written.to_owned()).filter(|w| !w.is_empty()).into_iter().chain(added).collect();
         changes.annotations = vec![(SIDECAR_ENV, all.join(", "))];
     }
-    let envoy = subject.envoy_version();
-    Ok(Telling { statsd_port, dialect: Dialect::DogStatsd, envoy, relay: None, changes })
+    Ok(Telling { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes })
 }
 
 fn parse(written: &str) -> Result<Vec<Env>, Finding> {

@@ -11,6 +11,7 @@ use crate::reason::{Finding, Reason};
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "consul",
     recognise: |container, _| container.image_name() == "consul-dataplane",
+    container: "consul-dataplane",
     is_mesh: true,
     mode: Mode::Native,
     // GatewayClassConfig has none; what stands on the template, consul-k8s keeps.

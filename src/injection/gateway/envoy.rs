@@ -18,20 +18,30 @@ pub(super) const PORT: u16 = 9125;
 const IMAGE_CMD: [&str; 2] = ["-c", "/etc/envoy/envoy.yaml"];
 const CONFIG_YAML: &str = "--config-yaml";
 
-/// By the names of the published images, wherever they are pulled from, or by what runs.
+/// By the names of the published images, or by what runs.
 pub(super) fn recognise(container: &Container) -> bool {
+    is_named(container) || container.command.first().is_some_and(|program| program.rsplit('/').next() == Some("envoy"))
+}
+
+fn is_named(container: &Container) -> bool {
     let flavour = container.image_name().strip_prefix("envoy").unwrap_or("?");
-    let is_named = matches!(
+    matches!(
         flavour,
         "" | "-alpine" | "-distroless" | "-contrib" | "-dev" | "-debug" | "-contrib-dev" | "-alpine-debug"
-    );
-    is_named || container.command.first().is_some_and(|program| program.rsplit('/').next() == Some("envoy"))
+    )
+}
+
+/// Whether it is a published image, from wherever it is pulled: only of those is the tag Envoy's version, and known what
+/// runs where the pod does not say.
+fn is_published(container: &Container) -> bool {
+    matches!(container.image_parts().0.as_slice(), [.., "envoyproxy", _]) && is_named(container)
 }
 
 /// Every gateway that runs Envoy itself is told like this.
 pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
     let container = subject.container()?;
-    let envoy = subject.envoy_version();
+    let tagged = is_published(container).then(|| container.version()).flatten();
+    let envoy = subject.settings.envoy_version.or(tagged);
     let dialect = match subject.settings.profile {
         Profile::Envoy => Dialect::DogStatsd,
         Profile::Bakins => Dialect::Statsd,
@@ -62,6 +72,13 @@ pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
         );
     }
     let mut args = vec![];
+    if line.is_empty && !is_published(container) {
+        let detail = format!(
+            "container {} says nothing of its arguments, and gwmon does not know those of its image; write them into the pod",
+            container.name
+        );
+        return Err(Finding::new(Reason::UnpatchableCommand, detail));
+    }
     if line.is_empty {
         // The first argument that a pod writes drops those of the image.
         args.extend(IMAGE_CMD.map(str::to_owned));
@@ -158,6 +175,13 @@ mod tests {
     }
 
     #[test]
+    fn only_a_published_image_tells_its_version() {
+        let sink = |image: &str| changes(&json!({"image": image, "args": ["-c", "/e.yaml"]})).unwrap().args[1].clone();
+        assert!(sink("corp/envoy:1.12.3").contains("max_bytes_per_datagram"));
+        assert!(sink("mirror:5000/envoyproxy/envoy-alpine:v1.12.3").contains("\"config\""));
+    }
+
+    #[test]
     fn a_sink_to_loopback_is_adopted_and_not_doubled() {
         let own = bootstrap::overlay(&bootstrap::sink(None, Dialect::Statsd, 8126).unwrap());
         let telling = testing::tell(&GATEWAY, &with_image(&json!({"args": ["--config-yaml", own]}))).unwrap();
@@ -170,6 +194,7 @@ mod tests {
         for (extra, reason) in [
             (json!({"command": ["sh", "-c", "envoy -c /e.yaml"]}), Reason::UnpatchableCommand),
             (json!({"command": ["envoy"]}), Reason::UnpatchableCommand),
+            (json!({"image": "corp/envoy:1.4"}), Reason::UnpatchableCommand),
             (json!({"args": ["-c", "/e.yaml", "--", "x"]}), Reason::UnpatchableCommand),
             (json!({"args": ["-c", "/e.yaml", "--config-yaml", "a: ["]}), Reason::UnreadableConfiguration),
             (json!({"image": "envoyproxy/envoy:v1.6.0"}), Reason::UnsupportedVersion),

@@ -14,6 +14,7 @@ use crate::reason::{Finding, Reason, shown};
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "istio",
     recognise: |container, _| container.name == "istio-proxy" || container.image_name() == "proxyv2",
+    container: "istio-proxy",
     is_mesh: true,
     mode: Mode::Native,
     pod_annotations: Some("Gateway, spec.infrastructure.annotations"),

@@ -16,6 +16,8 @@ pub const NAME: &str = "kong";
 const LISTEN: &str = "KONG_STATUS_LISTEN";
 /// Where the chart has it since 1.14.0.
 const PORT: u16 = 8100;
+/// The first with a status API, and with the plugin that answers there.
+const STATUS_SINCE: Version = Version(1, 4);
 /// The first whose prometheus plugin takes the settings that switch each group of metrics on, and leaves them off.
 const SWITCHES_SINCE: Version = Version(3, 0);
 
@@ -28,6 +30,10 @@ fn recognise(container: &Container) -> bool {
 
 fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     let container = subject.container()?;
+    // A port that the user names is taken to be there.
+    if let Some(port) = subject.settings.metrics_port {
+        return Ok(Endpoint::new(port, "/metrics"));
+    }
     let env = container.read_env()?;
     if let Some(listen) = subject.literal(&env, LISTEN)? {
         let port = reachable(listen).ok_or_else(|| {
@@ -40,13 +46,27 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     if let Some(port) = container.port_named("status").or_else(|| container.port_named("metrics")) {
         return Ok(Endpoint::new(port, "/metrics"));
     }
+    let refuse = |reason, detail| Err(Finding::new(reason, detail));
+    if let Some(version) = container.version().filter(|version| *version < STATUS_SINCE) {
+        return refuse(
+            Reason::UnsupportedVersion,
+            format!("Kong {version} has no status API, which begins with {STATUS_SINCE}"),
+        );
+    }
     if !container.env_from.is_empty() {
         let detail =
             format!("envFrom of container {} may set {LISTEN}; set it in env, to 0.0.0.0:{PORT}", container.name);
-        return Err(Finding::new(Reason::HiddenEnvironment, detail));
+        return refuse(Reason::HiddenEnvironment, detail);
     }
-    let mut endpoint = Endpoint::new(subject.settings.metrics_port.unwrap_or(PORT), "/metrics");
-    endpoint.changes.container.env = vec![(LISTEN, format!("0.0.0.0:{}", endpoint.port))];
+    if subject.pod.spec.host_network {
+        let detail =
+            format!("on the host's network gwmon opens no port; set {LISTEN} to one that is free on every node");
+        return refuse(Reason::HostNetwork, detail);
+    }
+    // Opened: it has to be free.
+    let port = subject.pod.free_port(PORT, "TCP");
+    let mut endpoint = Endpoint::new(port, "/metrics");
+    endpoint.changes.container.env = vec![(LISTEN, format!("0.0.0.0:{port}"))];
     Ok(endpoint)
 }
 
@@ -64,10 +84,13 @@ fn reachable(listen: &str) -> Option<u16> {
 /// The group and version of a plugin for every route, and its kind.
 pub const PLUGIN: (&str, &str) = ("configuration.konghq.com/v1", "KongClusterPlugin");
 
-/// Whether this plugin is the one that counts the traffic, and on every route.
+/// Whether this plugin counts the traffic of every route of a Kong of this version.
 #[must_use]
-pub fn is_global_prometheus(plugin: &Value) -> bool {
-    plugin["plugin"] == "prometheus" && plugin["metadata"]["labels"]["global"] == "true" && plugin["disabled"] != true
+pub fn counts_traffic(plugin: &Value, version: Option<Version>) -> bool {
+    plugin["plugin"] == "prometheus"
+        && plugin["metadata"]["labels"]["global"] == "true"
+        && plugin["disabled"] != true
+        && (version.is_some_and(|version| version < SWITCHES_SINCE) || plugin["config"]["status_code_metrics"] == true)
 }
 
 /// The object without which Kong shows no traffic, for `kubectl apply`, in one line. Kong before 3.0 knows none of the
@@ -118,6 +141,12 @@ mod tests {
         assert_eq!(at(&old), Ok((9542, "/metrics".into())));
         assert_eq!(at(&json!({"envFrom": [{}]})), Err(Reason::HiddenEnvironment));
         assert_eq!(at(&json!({})), Ok((PORT, "/metrics".into())));
+        assert_eq!(
+            at(&json!({"ports": [{"containerPort": PORT}]})),
+            Ok((PORT + 1, "/metrics".into())),
+            "somebody's already"
+        );
+        assert_eq!(at(&json!({"image": "kong:1.3"})), Err(Reason::UnsupportedVersion));
     }
 
     #[test]
@@ -126,7 +155,8 @@ mod tests {
         assert!(parsed(Some(Version(2, 8)))["config"].is_null());
         for version in [None, Some(Version(3, 0))] {
             assert_eq!(parsed(version)["config"]["status_code_metrics"], true);
-            assert!(is_global_prometheus(&parsed(version)));
+            assert!(counts_traffic(&parsed(version), version));
+            assert!(!counts_traffic(&parsed(Some(Version(2, 8))), version), "all switched off");
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Gateway {
     recognise: fn(&Container, &Pod) -> bool,
     /// Whether this pod will have such a container, which another webhook is still to add.
     expect: fn(&Pod) -> bool,
+    /// The name under which another webhook adds it.
+    pub container: &'static str,
     /// A mesh's proxy, which gives way to a gateway beside it.
     is_mesh: bool,
     /// What it does where nobody says otherwise.
@@ -49,6 +51,7 @@ const PLAIN: Gateway = Gateway {
     name: "",
     recognise: |_, _| false,
     expect: |_| false,
+    container: "envoy",
     is_mesh: false,
     mode: Mode::Statsd,
     pod_annotations: None,
@@ -151,14 +154,10 @@ impl<'a> Subject<'a> {
     /// The gateway's container.
     ///
     /// # Errors
-    /// [`Reason::NoGateway`] where another webhook is still to add it.
+    /// [`Reason::ProxyToCome`] where another webhook is still to add it.
     fn container(&self) -> Result<&'a Container<'a>, Finding> {
-        self.container.ok_or_else(|| Finding::new(Reason::NoGateway, "its proxy is not in the pod yet"))
-    }
-
-    /// The Envoy version that the user names, or the image's tag.
-    fn envoy_version(&self) -> Option<Version> {
-        self.settings.envoy_version.or_else(|| self.container?.version())
+        let detail = "the mesh's webhook has not added its proxy; if that never comes, it does not inject this pod";
+        self.container.ok_or_else(|| Finding::new(Reason::ProxyToCome, detail))
     }
 
     /// The port on which the exporter shall listen: the user's, or the first that no container declares.
@@ -253,9 +252,11 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
     if recognised.iter().any(|(_, kind)| !kind.is_mesh) {
         recognised.retain(|(_, kind)| !kind.is_mesh);
     }
+    // Of a mesh that is named, and whose proxy is not this one Envoy under another image's name.
+    let is_to_come = |gateway: &Gateway| asked.is_some() && gateway.is_mesh && !containers.iter().any(envoy::recognise);
     let expected = || {
-        let candidates = ALL.iter().filter(|gateway| asked.is_none_or(|asked| asked.name == gateway.name));
-        candidates.into_iter().find(|gateway| (gateway.expect)(pod) || (asked.is_some() && gateway.is_mesh))
+        let mut candidates = ALL.iter().filter(|gateway| asked.is_none_or(|asked| asked.name == gateway.name));
+        candidates.find(|gateway| (gateway.expect)(pod) || is_to_come(gateway))
     };
     match (recognised.as_slice(), containers) {
         ([(index, kind)], _) => Ok((Some(*index), kind)),
@@ -273,7 +274,7 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
 
 fn no_gateway(containers: &str) -> Finding {
     let detail = format!(
-        "no gateway known in containers {containers}; say which with {GATEWAY} ({}) and {CONTAINER}",
+        "no gateway known; say which with {GATEWAY} ({}) and {CONTAINER}; there are {containers}",
         GATEWAYS.join(", ")
     );
     Finding::new(Reason::NoGateway, detail)

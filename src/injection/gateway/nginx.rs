@@ -26,8 +26,16 @@ const OFF_SINCE: Version = Version(1, 12);
 fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     let container = subject.container()?;
     let line = CommandLine::whole(container);
-    let is_on_by_default = container.version().is_none_or(|version| version < OFF_SINCE);
-    if line.value(&["--enable-metrics"]).map_or(!is_on_by_default, |set| set.value == "false") {
+    if let Some(port) = subject.settings.metrics_port {
+        return Ok(Endpoint::new(port, "/metrics"));
+    }
+    // A bare flag is one that is true.
+    let is_on_by_default =
+        line.has("--enable-metrics") || container.version().is_none_or(|version| version < OFF_SINCE);
+    if line
+        .value(&["--enable-metrics"])
+        .map_or(!is_on_by_default, |set| set.before.ends_with('=') && set.value == "false")
+    {
         let detail = "it runs without --enable-metrics=true; in the chart that is controller.metrics.enabled";
         return Err(Finding::new(Reason::EndpointClosed, detail));
     }
@@ -51,6 +59,7 @@ mod tests {
         assert_eq!(at(&["/nginx-ingress-controller"]), Ok((PORT, "/metrics".into())));
         assert_eq!(at(&["--healthz-port=10300"]), Ok((10300, "/metrics".into())));
         assert_eq!(at(&["--enable-metrics=false"]), Err(Reason::EndpointClosed));
+        assert_eq!(at(&["--enable-metrics", "--v=2"]), Ok((PORT, "/metrics".into())));
         let of = |tag: &str| testing::endpoint(&GATEWAY, &json!({"image": format!("ingress-nginx/controller:{tag}")}));
         assert_eq!((of("v1.11.3"), of("v1.12.0")), (Ok((PORT, "/metrics".into())), Err(Reason::EndpointClosed)));
     }

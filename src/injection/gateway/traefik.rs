@@ -44,11 +44,22 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         let flag = arg.trim_start_matches('-');
         flag.starts_with("metrics.prometheus") && flag != "metrics.prometheus=false"
     });
+    if args.is_empty() {
+        return refuse(Reason::EndpointUnknown, "has no arguments, so its configuration cannot be seen; use arguments");
+    }
     if !is_on {
         return refuse(Reason::EndpointClosed, "runs without --metrics.prometheus=true; add it");
     }
     let entry_point = value("metrics.prometheus.entrypoint").unwrap_or("traefik");
     let address = value(&format!("entrypoints.{entry_point}.address"));
+    if address
+        .is_some_and(|address| ["127.0.0.1:", "localhost:", "[::1]:"].iter().any(|local| address.starts_with(local)))
+    {
+        return refuse(
+            Reason::EndpointClosed,
+            "serves its metrics to the pod only; let its entry point listen on all addresses",
+        );
+    }
     let port = address.and_then(|address| address.trim_end_matches("/tcp").rsplit(':').next()?.parse().ok());
     Ok(Endpoint::new(port.unwrap_or(PORT), "/metrics"))
 }
@@ -69,6 +80,11 @@ mod tests {
             "--metrics.prometheus.entrypoint=metrics",
         ];
         assert_eq!(at(&chart), Ok((9100, "/metrics".into())));
+        assert_eq!(at(&[]), Err(Reason::EndpointUnknown));
+        assert_eq!(
+            at(&["--entrypoints.traefik.address=127.0.0.1:8080", "--metrics.prometheus"]),
+            Err(Reason::EndpointClosed)
+        );
         assert_eq!(at(&["--api.insecure"]), Err(Reason::EndpointClosed));
         assert_eq!(at(&["--metrics.prometheus=false"]), Err(Reason::EndpointClosed));
         assert_eq!(

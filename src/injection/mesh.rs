@@ -1,0 +1,49 @@
+//! Istio's sidecar beside a gateway takes all that comes into the pod, Prometheus' requests too, and with strict mTLS
+//! refuses them.
+
+use super::pod::Pod;
+use crate::reason::{Finding, Reason};
+
+/// Read when Istio's webhook injects (`files/injection-template.yaml`), which by the configurations' names is after
+/// gwmon's.
+const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+const ASKED: &str = "sidecar.istio.io/inject";
+
+/// The annotation that keeps the sidecar off the port that is scraped, or why it comes too late.
+pub(super) fn excluded(pod: &Pod, gateway: &str, port: u16) -> Option<Result<(&'static str, String), Finding>> {
+    let is_there =
+        pod.all_containers().any(|container| matches!(container.name.as_str(), "istio-proxy" | "istio-init"));
+    let is_asked = [pod.metadata.label(ASKED), pod.metadata.annotation(ASKED)].contains(&Some("true"));
+    let set = pod.metadata.annotation(EXCLUDED).unwrap_or_default();
+    if gateway == "istio" || !(is_there || is_asked) || set.split(',').any(|one| one.trim() == port.to_string()) {
+        return None;
+    }
+    if is_there {
+        let detail =
+            format!("Istio's sidecar takes port {port}, and Prometheus may not reach it; set {EXCLUDED}: \"{port}\"");
+        return Some(Err(Finding::new(Reason::MeshCaptures, detail)));
+    }
+    let all = if set.is_empty() { port.to_string() } else { format!("{set},{port}") };
+    Some(Ok((EXCLUDED, all)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gateway::testing::pod;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_sidecar_is_kept_off_the_port_where_there_is_time() {
+        let asked = |annotations| {
+            pod(&json!({}), &json!({"metadata": {"labels": {ASKED: "true"}, "annotations": annotations}}))
+        };
+        let excluded = |pod: &Pod| excluded(pod, "envoy", 9102).map(|done| done.map_err(|finding| finding.reason));
+        assert_eq!(excluded(&asked(json!({}))), Some(Ok((EXCLUDED, "9102".to_owned()))));
+        assert_eq!(excluded(&asked(json!({EXCLUDED: "15020"}))), Some(Ok((EXCLUDED, "15020,9102".to_owned()))));
+        assert_eq!(excluded(&asked(json!({EXCLUDED: "9102"}))), None);
+        assert_eq!(excluded(&pod(&json!({}), &json!({}))), None);
+        let late = pod(&json!({}), &json!({"spec": {"initContainers": [{"name": "istio-init"}]}}));
+        assert_eq!(excluded(&late), Some(Err(Reason::MeshCaptures)));
+    }
+}
