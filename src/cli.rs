@@ -161,3 +161,22 @@ pub enum Output {
     /// The JSON Patch of each pod.
     Patch,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clusters_version_decides_unless_somebody_does() {
+        let kind = |sidecar, version| {
+            let image = EXPORTER_IMAGE.parse().unwrap();
+            let args = PolicyArgs { exporter_image: image, sidecar, monitor_labels: Labels::new() };
+            args.policy(version).sidecar
+        };
+        let (old, new) = (Some(Version(1, 28)), Some(Version(1, 29)));
+        assert_eq!(kind(SidecarKind::Auto, old), Sidecar::Container);
+        assert_eq!((kind(SidecarKind::Auto, new), kind(SidecarKind::Auto, None)), (Sidecar::Native, Sidecar::Native));
+        assert_eq!(kind(SidecarKind::Native, old), Sidecar::Native);
+        assert_eq!(kind(SidecarKind::Container, new), Sidecar::Container);
+    }
+}

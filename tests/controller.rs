@@ -444,3 +444,21 @@ fn what_a_gateway_is_shows_in_its_objects() {
     assert_eq!(made["spec"]["podTargetLabels"], json!(["app"]));
     gwmon.assert_never_forbidden();
 }
+
+/// A kubelet before 1.29 would run a native sidecar as an init container, to its end, which never comes.
+#[test]
+fn the_oldest_kubelet_decides_for_a_plain_container() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let gwmon = installed.serve();
+    assert!(gwmon.log().contains("sidecar=\"native\""), "{}", gwmon.log());
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "old"}});
+    kubectl.apply(&node.to_string()).unwrap();
+    let info = json!({"status": {"nodeInfo": {"kubeletVersion": "v1.28.15-eks-1", "architecture": "", "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "", "machineID": "", "operatingSystem": "", "osImage": "", "systemUUID": ""}}});
+    kubectl
+        .run_with(&["patch", "node", "old", "--subresource=status", "--type=merge", "-p", &info.to_string()], "")
+        .unwrap();
+    let gwmon = installed.serve();
+    assert!(gwmon.log().contains("sidecar=\"container\""), "{}", gwmon.log());
+    gwmon.assert_never_forbidden();
+}

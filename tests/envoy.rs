@@ -5,6 +5,7 @@
 mod pods;
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
@@ -94,6 +95,35 @@ fn every_mapping_is_what_the_exporter_accepts() {
         assert!(check(mapping), "{mapping}");
         assert!(!check(&mapping.replace("observer_type: histogram", "observer_type: nonsense")), "the check can fail");
     }
+}
+
+/// The statsd server that a gateway sent to goes on receiving, labels and all.
+#[test]
+fn what_the_exporter_relays_arrives_as_it_was_sent() {
+    gwmon_cluster::build().unwrap();
+    let (_, template) = golden().into_iter().find(|(name, _)| name.ends_with("\"relayed\"")).unwrap();
+    let folder = TempDir::new().unwrap();
+    let mapping = folder.path().join("mapping.yaml");
+    std::fs::write(&mapping, template["metadata"]["annotations"]["gwmon.io/mapping"].as_str().unwrap()).unwrap();
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let [statsd, metrics] = free_ports().unwrap();
+    let args = template["spec"]["initContainers"][0]["args"].as_array().unwrap();
+    let here = |arg: &Value| {
+        let arg = arg.as_str().unwrap().replace("/etc/gwmon/mapping.yaml", &mapping.to_string_lossy());
+        let arg = arg.replace("10.96.0.25:8125", &server.local_addr().unwrap().to_string());
+        arg.replace("127.0.0.1:8125", &format!("127.0.0.1:{statsd}")).replace(":9102", &format!("127.0.0.1:{metrics}"))
+    };
+    let mut exporter = Command::new(program("statsd_exporter")).args(args.iter().map(here)).spawn().unwrap();
+    let ready = wait_for("the exporter", Duration::from_secs(10), || get(metrics, "/-/ready").map(Some));
+    let sent = b"envoy.cluster.upstream_rq_total:6|c|#envoy.cluster_name:a\nenvoy.server.live:1|g";
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(sent, ("127.0.0.1", statsd)).unwrap();
+    let mut received = [0; 1500];
+    let length = server.recv(&mut received);
+    exporter.kill().unwrap();
+    exporter.wait().unwrap();
+    ready.unwrap();
+    assert_eq!(&received[..length.unwrap()], [&sent[..], b"\n"].concat());
 }
 
 /// Never a gateway that cannot start because of gwmon: the command line of every injected Envoy, whether it runs itself

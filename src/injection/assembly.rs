@@ -2,8 +2,9 @@
 //! hash by which two injections are told apart.
 
 use super::exporter::{self, Exporter};
+use super::naming::short_hash;
 use super::patch::{ContainerPatch, PodPatch, quoted};
-use super::{Status, short_hash};
+use super::status::Status;
 use crate::annotations::{BOOTSTRAP, MAPPING, STATUS, Sidecar};
 use crate::policy::Policy;
 

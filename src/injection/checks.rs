@@ -1,12 +1,12 @@
 //! What keeps a pod as it is though its gateway is known, and what a user should know of a pod that is changed.
 
-use super::Status;
 use super::bootstrap::Dialect;
 use super::exporter::{self, Exporter};
 use super::gateway::Telling;
 use super::patch::PodPatch;
 use super::pod::{Container, Pod};
 use super::source::Way;
+use super::status::Status;
 use crate::annotations::{
     DISCOVERY, METRICS_PORT, MODE, Mode, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, STATUS, Settings,
     Sidecar,

@@ -6,15 +6,13 @@ mod checks;
 mod command;
 pub mod exporter;
 pub mod gateway;
-pub mod mapping;
 mod mesh;
+mod naming;
 pub mod patch;
 pub mod pod;
 mod source;
-mod tags;
+mod status;
 pub mod workload;
-
-use serde::{Deserialize, Serialize};
 
 use crate::annotations::{Annotations, Discovery, MONITORED_BY, Settings};
 use crate::policy::Policy;
@@ -22,57 +20,14 @@ use crate::reason::{Finding, Reason};
 use assembly::Assembly;
 use checks::{check_annotations, check_sidecar, check_surroundings, scrape_annotations, without_effect};
 use exporter::Exporter;
+use exporter::mapping::Mapping;
 use gateway::{Endpoint, Telling};
-use mapping::Mapping;
+pub use naming::{monitor_name, workload_of};
 use patch::Patch;
-use pod::{Metadata, Pod};
+use pod::Pod;
 use source::{Source, Way};
-
-/// What gwmon has done to a pod: the value of the annotation `gwmon.io/status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// gwmon's version.
-    pub version: String,
-    /// The gateway's kind.
-    pub gateway: String,
-    /// The container that serves the metrics or sends them.
-    pub container: String,
-    /// The version that its image's tag tells.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_version: Option<String>,
-    /// `statsd`: by a sidecar; `native`: at the gateway's own endpoint; `existing`: at that of an exporter that was
-    /// there.
-    pub mode: String,
-    /// Where the sidecar listens, UDP on loopback.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub statsd_port: Option<u16>,
-    /// What Prometheus scrapes.
-    pub metrics_port: u16,
-    /// The path that it scrapes there.
-    #[serde(default = "default_path")]
-    pub metrics_path: String,
-    /// What was added, by its path in the pod.
-    pub added: Vec<String>,
-    /// Changes when gwmon would inject something else: first half of a SHA-256, in hex.
-    pub hash: String,
-}
-
-/// Of pods that were injected before there was another.
-fn default_path() -> String {
-    METRICS_PATH.to_owned()
-}
-
-/// Where a statsd_exporter serves its metrics.
-const METRICS_PATH: &str = "/metrics";
-
-impl Status {
-    /// The annotation's value.
-    fn to_json(&self) -> String {
-        // Strings and numbers into memory: nothing to fail with.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
+use status::METRICS_PATH;
+pub use status::Status;
 
 /// A pod that is to be changed.
 #[derive(Debug)]
@@ -164,60 +119,6 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
     });
     check_annotations(pod, &patch)?;
     Ok(Injection { patch: patch.build(pod), status, warnings })
-}
-
-/// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
-/// pod is owned by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with.
-#[must_use]
-pub fn workload_of(pod: &Metadata) -> Option<String> {
-    let owner = pod.controller().filter(|owner| owner.kind != "Node")?;
-    if owner.kind != "ReplicaSet" {
-        return Some(owner.name.clone());
-    }
-    let stem = ["pod-template-hash", "rollouts-pod-template-hash"]
-        .into_iter()
-        .filter_map(|label| pod.label(label))
-        .find_map(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-'));
-    Some(stem.unwrap_or(&owner.name).to_owned())
-}
-
-/// The name of a workload's Service and ServiceMonitor, which is also the value of the pods' label:
-/// `<workload>-gwmon`. Both a DNS-1035 label and a label value, 63 characters at the most; a workload name
-/// that does not fit is cut and told from its like by a hash.
-#[must_use]
-pub fn monitor_name(workload: &str) -> String {
-    const SUFFIX: &str = "-gwmon";
-    const HASH: usize = 8;
-    let fits = workload.len() + SUFFIX.len() <= 63
-        && workload.starts_with(|c: char| c.is_ascii_lowercase())
-        && workload.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if fits {
-        return format!("{workload}{SUFFIX}");
-    }
-    let mut name: String = workload
-        .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
-        .take(63 - SUFFIX.len() - HASH - 1 - 1)
-        .collect();
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        name.insert(0, 'w');
-    }
-    let hash = short_hash(&[workload]);
-    format!("{}-{}{SUFFIX}", name.trim_end_matches('-'), &hash[..HASH])
-}
-
-/// The first half of a SHA-256 over the parts, in hex.
-fn short_hash(parts: &[impl AsRef<str>]) -> String {
-    use std::fmt::Write;
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for part in parts {
-        context.update(part.as_ref().as_bytes());
-        context.update(&[0]);
-    }
-    context.finish().as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 #[cfg(test)]
@@ -387,29 +288,5 @@ mod tests {
             let annotation = format!("gwmon.io/{key}");
             assert_ne!(hash(json!({"metadata": {"annotations": {annotation: value}}})), base, "{key}");
         }
-    }
-
-    #[test]
-    fn the_workload_is_read_off_the_pod() {
-        let of = |extra| workload_of(&Pod::parse(&pod(&extra).to_string()).unwrap().metadata);
-        let owner = |kind: &str, name: &str| json!({"metadata": {"ownerReferences": [{"kind": kind, "name": name, "controller": true}]}});
-        assert_eq!(of(json!({})).as_deref(), Some("edge"));
-        assert_eq!(of(owner("StatefulSet", "edge")).as_deref(), Some("edge"));
-        assert_eq!(of(owner("ReplicaSet", "alone")).as_deref(), Some("alone"));
-        assert_eq!(of(owner("Node", "worker")), None);
-    }
-
-    #[test]
-    fn a_monitor_name_is_a_legal_service_name_and_label_value() {
-        assert_eq!(monitor_name("edge"), "edge-gwmon");
-        let long = "a".repeat(63);
-        let longer = format!("{long}b");
-        let names = [&long, &longer, "a.b", "a-b", "1st", "-", "a.b-", &"x.".repeat(126)].map(monitor_name);
-        for name in &names {
-            assert!(name.len() <= 63 && name.ends_with("-gwmon"), "{name}");
-            assert!(name.starts_with(|c: char| c.is_ascii_lowercase()), "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
-        }
-        assert_eq!(std::collections::BTreeSet::from(names.clone()).len(), names.len(), "{names:?}");
     }
 }

@@ -1,10 +1,10 @@
 //! Where a pod's metrics come from: an exporter that is there, the gateway's own endpoint, or the gateway's statsd.
 
-use super::METRICS_PATH;
 use super::command::CommandLine;
 use super::exporter::METRICS_PORT as EXPORTER_PORT;
 use super::gateway::{self, Changes, Endpoint, Subject, Telling};
 use super::pod::{Container, Pod};
+use super::status::METRICS_PATH;
 use crate::annotations::{METRICS_PORT, Mode, Settings};
 use crate::reason::{Finding, Reason, shown};
 
@@ -14,7 +14,7 @@ pub(super) struct Source<'a> {
     pub(super) gateway: &'static str,
     /// The container that sends or serves them.
     pub(super) container: &'a str,
-    /// As [`super::Status::mode`] says it.
+    /// As [`super::status::Status::mode`] says it.
     pub(super) mode: &'static str,
     /// The gateway's container, by its index in `spec.containers`.
     pub(super) index: Option<usize>,

@@ -1,5 +1,5 @@
 //! Which parts of a statistic's name Envoy takes out of it as labels: its `well_known_names.cc`, for gateways that send
-//! plain statsd, with the parts still in the name. Checked against what three real Envoys show (`tests/parity.rs`).
+//! plain statsd, with the parts still in the name. Checked against what three real Envoys show (`tests/parity`).
 
 use crate::annotations::Version;
 

@@ -1,13 +1,16 @@
 //! The sidecar: a statsd_exporter that listens on the pod's loopback and serves `/metrics`.
 
+pub mod mapping;
+mod tags;
+
 use std::sync::LazyLock;
 
 use serde_json::json;
 
-use super::mapping::Mapping;
 use super::patch::{Json, Template, quoted};
 use crate::annotations::{BOOTSTRAP, MAPPING, Resources, Sidecar};
 use crate::policy::Policy;
+use mapping::Mapping;
 
 /// The sidecar's container name.
 pub const CONTAINER: &str = "gwmon-statsd-exporter";

@@ -1,14 +1,14 @@
 //! The exporter's mapping file: statsd lines in, the metric names, labels and units of Envoy's own
-//! `/stats/prometheus` out. For statsd_exporter 0.30. What the real Envoy makes of it is in `tests/parity.rs`.
+//! `/stats/prometheus` out. For statsd_exporter 0.30. What the real Envoy makes of it is in `tests/parity`.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use super::bootstrap::Dialect;
-use super::patch::quoted;
-use super::short_hash;
 use super::tags::{self, TAGS};
 use crate::annotations::{Profile, Version};
+use crate::injection::bootstrap::Dialect;
+use crate::injection::naming::short_hash;
+use crate::injection::patch::quoted;
 
 /// One mapping file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,92 @@
+//! What a gateway's objects are called, and when two things are the same.
+
+use super::pod::Metadata;
+
+/// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
+/// pod is owned by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with.
+#[must_use]
+pub fn workload_of(pod: &Metadata) -> Option<String> {
+    let owner = pod.controller().filter(|owner| owner.kind != "Node")?;
+    if owner.kind != "ReplicaSet" {
+        return Some(owner.name.clone());
+    }
+    let stem = ["pod-template-hash", "rollouts-pod-template-hash"]
+        .into_iter()
+        .filter_map(|label| pod.label(label))
+        .find_map(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-'));
+    Some(stem.unwrap_or(&owner.name).to_owned())
+}
+
+/// The name of a workload's Service and ServiceMonitor, which is also the value of the pods' label:
+/// `<workload>-gwmon`. Both a DNS-1035 label and a label value, 63 characters at the most; a workload name
+/// that does not fit is cut and told from its like by a hash.
+#[must_use]
+pub fn monitor_name(workload: &str) -> String {
+    const SUFFIX: &str = "-gwmon";
+    const HASH: usize = 8;
+    let fits = workload.len() + SUFFIX.len() <= 63
+        && workload.starts_with(|c: char| c.is_ascii_lowercase())
+        && workload.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits {
+        return format!("{workload}{SUFFIX}");
+    }
+    let mut name: String = workload
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .take(63 - SUFFIX.len() - HASH - 1 - 1)
+        .collect();
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        name.insert(0, 'w');
+    }
+    let hash = short_hash(&[workload]);
+    format!("{}-{}{SUFFIX}", name.trim_end_matches('-'), &hash[..HASH])
+}
+
+/// The first half of a SHA-256 over the parts, in hex.
+pub(super) fn short_hash(parts: &[impl AsRef<str>]) -> String {
+    use std::fmt::Write;
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in parts {
+        context.update(part.as_ref().as_bytes());
+        context.update(&[0]);
+    }
+    context.finish().as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_workload_is_read_off_the_pod() {
+        let of = |kind: &str, name: &str| {
+            let metadata = json!({
+                "labels": {"pod-template-hash": "6d4b"},
+                "ownerReferences": [{"kind": kind, "name": name, "controller": true}],
+            });
+            workload_of(&serde_json::from_value(metadata).unwrap())
+        };
+        assert_eq!(of("ReplicaSet", "edge-6d4b").as_deref(), Some("edge"));
+        assert_eq!(of("StatefulSet", "edge").as_deref(), Some("edge"));
+        assert_eq!(of("ReplicaSet", "alone").as_deref(), Some("alone"));
+        assert_eq!(of("Node", "worker"), None);
+    }
+
+    #[test]
+    fn a_monitor_name_is_a_legal_service_name_and_label_value() {
+        assert_eq!(monitor_name("edge"), "edge-gwmon");
+        let long = "a".repeat(63);
+        let longer = format!("{long}b");
+        let names = [&long, &longer, "a.b", "a-b", "1st", "-", "a.b-", &"x.".repeat(126)].map(monitor_name);
+        for name in &names {
+            assert!(name.len() <= 63 && name.ends_with("-gwmon"), "{name}");
+            assert!(name.starts_with(|c: char| c.is_ascii_lowercase()), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
+        }
+        assert_eq!(std::collections::BTreeSet::from(names.clone()).len(), names.len(), "{names:?}");
+    }
+}

@@ -1,0 +1,49 @@
+//! What gwmon notes on a pod that it has changed.
+
+use serde::{Deserialize, Serialize};
+
+/// What gwmon has done to a pod: the value of the annotation `gwmon.io/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// gwmon's version.
+    pub version: String,
+    /// The gateway's kind.
+    pub gateway: String,
+    /// The container that serves the metrics or sends them.
+    pub container: String,
+    /// The version that its image's tag tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_version: Option<String>,
+    /// `statsd`: by a sidecar; `native`: at the gateway's own endpoint; `existing`: at that of an exporter that was
+    /// there.
+    pub mode: String,
+    /// Where the sidecar listens, UDP on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statsd_port: Option<u16>,
+    /// What Prometheus scrapes.
+    pub metrics_port: u16,
+    /// The path that it scrapes there.
+    #[serde(default = "default_path")]
+    pub metrics_path: String,
+    /// What was added, by its path in the pod.
+    pub added: Vec<String>,
+    /// Changes when gwmon would inject something else: first half of a SHA-256, in hex.
+    pub hash: String,
+}
+
+/// Of pods that were injected before there was another.
+fn default_path() -> String {
+    METRICS_PATH.to_owned()
+}
+
+/// Where a statsd_exporter serves its metrics.
+pub(super) const METRICS_PATH: &str = "/metrics";
+
+impl Status {
+    /// The annotation's value.
+    pub(super) fn to_json(&self) -> String {
+        // Strings and numbers into memory: nothing to fail with.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
