@@ -12,8 +12,10 @@ use crate::reason::{Finding, Reason};
 
 /// `--config-yaml` (Envoy 1.7.0's release notes).
 const OVERLAY_SINCE: Version = Version(1, 7);
-/// `typed_config` with the v3 API. Before, `config`, which 1.18 no longer reads.
+/// `typed_config` with the v3 API. Before, `config`.
 const V3_SINCE: Version = Version(1, 14);
+/// The first that reads nothing but the v3 API (its changelog).
+pub(crate) const V3_ONLY_SINCE: Version = Version(1, 18);
 /// `max_bytes_per_datagram` on the `dog_statsd` sink.
 const BATCHES_SINCE: Version = Version(1, 16);
 

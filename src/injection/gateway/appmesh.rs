@@ -32,11 +32,13 @@ const OWN_TAGS: &str = "ENVOY_STATS_CONFIG_FILE";
 /// Each makes the image ignore the settings above.
 const OVERRIDES: [&str; 3] = ["ENVOY_STATS_SINKS_CFG_FILE", "ENVOY_CONFIG_FILE", "STATSD_SOCKET_PATH"];
 
-/// By the image, by the stub that the controller puts its own in the place of, or by the image's environment.
+/// By the image, by the stub that the controller puts its own in the place of, or by the image's environment. The
+/// controller calls its container `envoy`; another's environment may be most of the pod, and is not searched.
 fn recognise(container: &Container) -> bool {
     let is_named = matches!(container.image_name(), "aws-appmesh-envoy" | "injector-envoy-image");
     let has = |name: &str| container.env.is_some_and(|env| env.get().contains(name));
-    is_named || has("\"APPMESH_RESOURCE_ARN\"") || has("\"APPMESH_VIRTUAL_NODE_NAME\"")
+    let is_told = || has("\"APPMESH_RESOURCE_ARN\"") || has("\"APPMESH_VIRTUAL_NODE_NAME\"");
+    is_named || (container.name == "envoy" && is_told())
 }
 
 fn tell(subject: &Subject) -> Result<Telling, Finding> {
@@ -137,7 +139,7 @@ mod tests {
         for image in [IMAGE, "injector-envoy-image"] {
             assert_eq!(kind(&json!({"image": image}), &json!({})), Ok("appmesh"), "{image}");
         }
-        let by_env = json!({"image": "corp/envoy-fork:1", "env": [{"name": "APPMESH_RESOURCE_ARN", "value": "x"}]});
+        let by_env = json!({"name": "envoy", "image": "corp/envoy-fork:1", "env": [{"name": "APPMESH_RESOURCE_ARN", "value": "x"}]});
         assert_eq!(kind(&by_env, &json!({})), Ok("appmesh"));
     }
 

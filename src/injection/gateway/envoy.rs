@@ -2,12 +2,12 @@
 //! the file of `-c`. Checked on a real Envoy: `docs/root/operations/cli.rst`, "override and merge".
 
 use super::{Changes, ENVOY_PATH, Endpoint, Gateway, PLAIN, Subject, Telling};
-use crate::annotations::{METRICS_PORT, Profile};
+use crate::annotations::{ENVOY_VERSION, METRICS_PORT, Profile, Version};
 use crate::injection::bootstrap::{self, Dialect};
 use crate::injection::command::CommandLine;
 use crate::injection::patch::{ContainerPatch, Merged};
 use crate::injection::pod::Container;
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: Gateway =
     Gateway { name: "envoy", recognise: |container, _| recognise(container), tell: Some(tell), endpoint, ..PLAIN };
@@ -37,11 +37,28 @@ fn is_published(container: &Container) -> bool {
     matches!(container.image_parts().0.as_slice(), [.., "envoyproxy", _]) && is_named(container)
 }
 
+/// The version that the user names, or the tag of a published image. Another image's tag may be a version of its own: an
+/// old one would be told in a language that today's Envoy does not start with, so that is for the user to say.
+fn version(subject: &Subject, container: &Container) -> Result<Option<Version>, Finding> {
+    let tagged = container.version();
+    match subject.settings.envoy_version {
+        Some(version) => Ok(Some(version)),
+        None if is_published(container) => Ok(tagged),
+        None if tagged.is_none_or(|version| version >= bootstrap::V3_ONLY_SINCE) => Ok(None),
+        None => {
+            let detail = format!(
+                "the tag of {} may be Envoy's version or another; name Envoy's with {ENVOY_VERSION}",
+                shown(&container.image)
+            );
+            Err(Finding::new(Reason::UnsupportedVersion, detail))
+        }
+    }
+}
+
 /// Every gateway that runs Envoy itself is told like this.
 pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
     let container = subject.container()?;
-    let tagged = is_published(container).then(|| container.version()).flatten();
-    let envoy = subject.settings.envoy_version.or(tagged);
+    let envoy = version(subject, container)?;
     let dialect = match subject.settings.profile {
         Profile::Envoy => Dialect::DogStatsd,
         Profile::Bakins => Dialect::Statsd,
@@ -114,7 +131,7 @@ pub(super) fn statistics(port: u16) -> Endpoint {
 mod tests {
     use super::super::testing::{self, kind, pod, subject};
     use super::*;
-    use crate::annotations::{Settings, Version};
+    use crate::annotations::Settings;
     use serde_json::{Value, json};
 
     fn with_image(extra: &Value) -> Value {
@@ -176,9 +193,10 @@ mod tests {
 
     #[test]
     fn only_a_published_image_tells_its_version() {
-        let sink = |image: &str| changes(&json!({"image": image, "args": ["-c", "/e.yaml"]})).unwrap().args[1].clone();
-        assert!(sink("corp/envoy:1.12.3").contains("max_bytes_per_datagram"));
-        assert!(sink("mirror:5000/envoyproxy/envoy-alpine:v1.12.3").contains("\"config\""));
+        let added = |image: &str| changes(&json!({"image": image, "args": ["-c", "/e.yaml"]}));
+        assert_eq!(added("corp/envoy:1.12.3"), Err(Reason::UnsupportedVersion));
+        assert!(added("corp/envoy:2024.1").unwrap().args[1].contains("max_bytes_per_datagram"));
+        assert!(added("mirror:5000/envoyproxy/envoy-alpine:v1.12.3").unwrap().args[1].contains("\"config\""));
     }
 
     #[test]
@@ -194,7 +212,7 @@ mod tests {
         for (extra, reason) in [
             (json!({"command": ["sh", "-c", "envoy -c /e.yaml"]}), Reason::UnpatchableCommand),
             (json!({"command": ["envoy"]}), Reason::UnpatchableCommand),
-            (json!({"image": "corp/envoy:1.4"}), Reason::UnpatchableCommand),
+            (json!({"image": "corp/envoy:prod"}), Reason::UnpatchableCommand),
             (json!({"args": ["-c", "/e.yaml", "--", "x"]}), Reason::UnpatchableCommand),
             (json!({"args": ["-c", "/e.yaml", "--config-yaml", "a: ["]}), Reason::UnreadableConfiguration),
             (json!({"image": "envoyproxy/envoy:v1.6.0"}), Reason::UnsupportedVersion),
