@@ -262,7 +262,7 @@ fn invalid(key: &str, value: &str) -> Finding {
         format!("{key}: {} is not valid; allowed is {}", shown(value), known.allowed)
     } else {
         let known: Vec<_> = VOCABULARY.iter().filter_map(|k| k.name.strip_prefix(PREFIX)).collect();
-        format!("{} is not a key of gwmon's; after {PREFIX} it knows {}", shown(key), known.join(", "))
+        format!("{} is none of {PREFIX}{}", shown(key), known.join(", "))
     };
     Finding::new(Reason::InvalidAnnotation, detail)
 }

@@ -3,24 +3,37 @@
 pub mod preview;
 pub mod serve;
 
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, ListParams};
 
 use crate::annotations::Version;
 
+/// kube's client by itself would wait for an answer for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The version of the oldest among the API server and the kubelets, which may be three versions behind it, and are
-/// during every upgrade. Where gwmon may not see the nodes, the API server's.
-async fn oldest_version(client: &Client) -> kube::Result<Option<Version>> {
-    let info = client.apiserver_version().await?;
+/// during every upgrade. Where the nodes cannot be seen, that of those which were, and of the API server.
+async fn oldest_version(client: &Client) -> Result<Option<Version>> {
+    let info = tokio::time::timeout(PATIENCE, client.apiserver_version()).await.context("no answer")??;
     // Some providers write `29+`.
     let mut oldest = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
-    let mut page = ListParams::default().limit(500);
+    // Nodes are large, with a list of all their images.
+    let mut page = ListParams::default().limit(50);
     loop {
-        let nodes = match Api::<Node>::all(client.clone()).list(&page).await {
-            Ok(nodes) => nodes,
-            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(oldest),
-            Err(error) => return Err(error),
+        let nodes = match tokio::time::timeout(PATIENCE, Api::<Node>::all(client.clone()).list(&page)).await {
+            Ok(Ok(nodes)) => nodes,
+            Ok(Err(error)) => {
+                tracing::warn!("cannot read the nodes' versions: {error}");
+                return Ok(oldest);
+            }
+            Err(_) => {
+                tracing::warn!("cannot read the nodes' versions: no answer");
+                return Ok(oldest);
+            }
         };
         let kubelets = nodes.items.iter().filter_map(|node| node.status.as_ref()?.node_info.as_ref());
         oldest = kubelets.filter_map(|info| info.kubelet_version.parse().ok()).chain(oldest).min();

@@ -127,13 +127,11 @@ async fn serve(args: Serve) -> Result<()> {
 }
 
 /// The version of the cluster's oldest part that matters, as soon as it can be told: what may be injected depends on it.
-/// kube's client by itself would wait for an answer for ever.
 async fn kubernetes(client: &Client) -> Option<Version> {
     loop {
-        match tokio::time::timeout(Duration::from_secs(10), super::oldest_version(client)).await {
-            Ok(Ok(version)) => return version,
-            Ok(Err(error)) => tracing::warn!("cannot ask the API server for its version: {error}"),
-            Err(_) => tracing::warn!("the API server does not answer"),
+        match super::oldest_version(client).await {
+            Ok(version) => return version,
+            Err(error) => tracing::warn!("cannot ask the API server for its version: {error:#}"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

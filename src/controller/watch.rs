@@ -136,7 +136,11 @@ impl<'a> Watches<'a> {
                     listed();
                 }
                 let kind = &resource.kind;
-                tracing::warn!(kind, %error, "cannot watch; if this is forbidden, apply deploy/install.yaml again");
+                if is_forbidden(&error) {
+                    tracing::warn!(kind, %error, "forbidden to watch; apply deploy/install.yaml again");
+                } else {
+                    tracing::warn!(kind, %error, "cannot watch");
+                }
                 (None, LOOK_AGAIN)
             }
         };

@@ -14,10 +14,8 @@ use crate::reason::{Finding, Reason};
 const OVERLAY_SINCE: Version = Version(1, 7);
 /// `typed_config` with the v3 API. Before, `config`.
 const V3_SINCE: Version = Version(1, 14);
-/// The first that reads nothing but the v3 API (its changelog).
-pub(crate) const V3_ONLY_SINCE: Version = Version(1, 18);
-/// `max_bytes_per_datagram` on the `dog_statsd` sink.
-const BATCHES_SINCE: Version = Version(1, 16);
+/// `max_bytes_per_datagram` on the `dog_statsd` sink: of what gwmon writes, the last that came.
+pub(crate) const BATCHES_SINCE: Version = Version(1, 16);
 
 /// What a gateway writes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

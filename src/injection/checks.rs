@@ -43,7 +43,7 @@ fn is_statsd_agent(container: &Container) -> bool {
     matches!(path.as_slice(), [.., "datadog" | "datadoghq", "agent"])
         || matches!(
             container.image_name(),
-            "dd-agent" | "docker-dd-agent" | "cloudwatch-agent" | "telegraf" | "statsd" | "veneur"
+            "dd-agent" | "docker-dd-agent" | "datadog-agent" | "dogstatsd" | "cloudwatch-agent" | "statsd" | "veneur"
         )
 }
 
@@ -69,7 +69,7 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
             && protocol == "UDP"
             && let Some(agent) = pod.all_containers().find(|container| is_statsd_agent(container))
         {
-            return refuse(&format!("container {} is an agent that takes", agent.name));
+            return refuse(&format!("container {} is an agent that may take", agent.name));
         }
         if protocol == "TCP" && GATEWAYS_OWN.contains(&port) {
             let detail = format!(
@@ -100,7 +100,7 @@ pub(super) fn without_effect(pod: &Pod, settings: &Settings, mode: &str, way: &W
             [STATSD_PORT, RELAY, SIDECAR, RESOURCES].into_iter().chain(renames).collect()
         }
     };
-    let set = |key: &&str| pod.metadata.annotation(key).is_some();
+    let set = |key: &&str| pod.metadata.annotation(key).is_some_and(|value| value != "false");
     let finding = |key| Finding::new(Reason::NoEffect, format!("{key} has no effect here; remove it"));
     idle.into_iter().filter(set).map(finding).collect()
 }

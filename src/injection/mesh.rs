@@ -9,16 +9,23 @@ use crate::reason::{Finding, Reason};
 const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 const ASKED: &str = "sidecar.istio.io/inject";
 
-/// The annotation that keeps the sidecar off the port that is scraped, or why it comes too late.
-pub(super) fn excluded(pod: &Pod, gateway: &str, port: u16) -> Option<Result<(&'static str, String), Finding>> {
+/// The annotation that keeps the sidecar off the exporter's port; or why Prometheus may not reach what it scrapes: a port
+/// of the gateway's own stays the mesh's, and where the sidecar is in the pod already, it is too late.
+pub(super) fn excluded(
+    pod: &Pod,
+    gateway: &str,
+    port: u16,
+    is_exporters: bool,
+) -> Option<Result<(&'static str, String), Finding>> {
     let is_there =
         pod.all_containers().any(|container| matches!(container.name.as_str(), "istio-proxy" | "istio-init"));
-    let is_asked = [pod.metadata.label(ASKED), pod.metadata.annotation(ASKED)].contains(&Some("true"));
+    let is_asked = [pod.metadata.label(ASKED), pod.metadata.annotation(ASKED)].contains(&Some("true"))
+        || pod.metadata.label("istio.io/rev").is_some();
     let set = pod.metadata.annotation(EXCLUDED).unwrap_or_default();
     if gateway == "istio" || !(is_there || is_asked) || set.split(',').any(|one| one.trim() == port.to_string()) {
         return None;
     }
-    if is_there {
+    if is_there || !is_exporters {
         let detail =
             format!("Istio's sidecar takes port {port}, and Prometheus may not reach it; set {EXCLUDED}: \"{port}\"");
         return Some(Err(Finding::new(Reason::MeshCaptures, detail)));
@@ -38,12 +45,15 @@ mod tests {
         let asked = |annotations| {
             pod(&json!({}), &json!({"metadata": {"labels": {ASKED: "true"}, "annotations": annotations}}))
         };
-        let excluded = |pod: &Pod| excluded(pod, "envoy", 9102).map(|done| done.map_err(|finding| finding.reason));
+        let excluded =
+            |pod: &Pod| excluded(pod, "envoy", 9102, true).map(|done| done.map_err(|finding| finding.reason));
         assert_eq!(excluded(&asked(json!({}))), Some(Ok((EXCLUDED, "9102".to_owned()))));
         assert_eq!(excluded(&asked(json!({EXCLUDED: "15020"}))), Some(Ok((EXCLUDED, "15020,9102".to_owned()))));
         assert_eq!(excluded(&asked(json!({EXCLUDED: "9102"}))), None);
         assert_eq!(excluded(&pod(&json!({}), &json!({}))), None);
         let late = pod(&json!({}), &json!({"spec": {"initContainers": [{"name": "istio-init"}]}}));
         assert_eq!(excluded(&late), Some(Err(Reason::MeshCaptures)));
+        let own = super::excluded(&asked(json!({})), "traefik", 8000, false);
+        assert!(own.is_some_and(|done| done.is_err()), "traffic may come in there");
     }
 }

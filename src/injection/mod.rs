@@ -95,7 +95,7 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
             assembly.annotation(key, value);
         }
     }
-    match mesh::excluded(pod, gateway, metrics_port) {
+    match mesh::excluded(pod, gateway, metrics_port, statsd_port.is_some()) {
         Some(Ok((key, value))) => assembly.annotation(key, value),
         Some(Err(warning)) => warnings.push(warning),
         None => {}

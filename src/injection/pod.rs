@@ -96,6 +96,13 @@ impl<'a> Pod<'a> {
         self.spec.security_context.as_ref()?.run_as_user
     }
 
+    /// The containers that run as long as the pod does.
+    pub fn lasting_containers(&self) -> impl Iterator<Item = &Container<'a>> {
+        let sidecars =
+            self.spec.init_containers.iter().flatten().filter(|container| container.restart_policy == "Always");
+        sidecars.chain(self.spec.containers.iter().flatten())
+    }
+
     /// The container that declares this port.
     #[must_use]
     pub fn holder(&self, port: u16, protocol: &str) -> Option<&Container<'a>> {
@@ -172,6 +179,9 @@ pub struct Volume {
 pub struct Container<'a> {
     /// Unique in the pod.
     pub name: String,
+    /// `Always` on an init container that runs on.
+    #[serde(default, deserialize_with = "or_null")]
+    pub restart_policy: String,
     /// Image reference; empty where a template leaves it to somebody else.
     #[serde(default, deserialize_with = "or_null")]
     pub image: String,

@@ -33,9 +33,13 @@ pub(super) enum Way {
 pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'a>, Finding> {
     let found = gateway::find(pod, settings);
     if settings.mode != Some(Mode::Native)
-        && let Some(exporter) = pod.all_containers().find(|container| is_exporter(container))
+        && let Some(exporter) = pod.lasting_containers().find(|container| is_exporter(container))
     {
-        let gateway = found.map_or("unknown", |(_, gateway)| gateway.name);
+        let gateway = match found {
+            Ok((_, gateway)) => gateway.name,
+            Err(finding) if finding.reason == Reason::NoGateway => "unknown",
+            Err(finding) => return Err(finding),
+        };
         let way = Way::Scrape(adopt(exporter, settings)?);
         return Ok(Source { gateway, container: &exporter.name, mode: "existing", index: None, way });
     }
@@ -58,14 +62,11 @@ pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'
 
 /// By the image, or by the flags of another one: a container called `statsd` may be anything.
 fn is_exporter(container: &Container) -> bool {
-    let is_named = matches!(container.image_name(), "statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter");
     let flags = ["statsd.mapping-config", "statsd.listen-udp", "statsd.listen-address"];
-    is_named
-        || container
-            .args
-            .iter()
-            .flatten()
-            .any(|arg| flags.contains(&arg.trim_start_matches('-').split('=').next().unwrap_or_default()))
+    let is_flag =
+        |word: &String| word.trim_start_matches('-').split('=').next().is_some_and(|flag| flags.contains(&flag));
+    matches!(container.image_name(), "statsd-exporter" | "statsd_exporter" | "prom-statsd-exporter")
+        || container.command.iter().chain(container.args.iter().flatten()).any(is_flag)
 }
 
 /// Where an exporter serves its metrics: one dash before version 0.7, two since.
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn an_exporter_that_is_there_is_adopted() {
         let with = |image: &str, args: Value| {
-            let exporter = json!({"spec": {"initContainers": [{"name": "x", "image": image, "args": args}]}});
+            let exporter = json!({"spec": {"initContainers": [{"name": "x", "restartPolicy": "Always", "image": image, "args": args}]}});
             source(&json!({"image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/e"]}), &exporter, &Settings::default())
         };
         assert_eq!(with("prom/statsd-exporter:v0.28.0", json!([])), Ok(("existing", 9102)));
@@ -134,6 +135,9 @@ mod tests {
         assert_eq!(with("statsd-exporter", json!(["--web.listen-address=:$(PORT)"])), Err(Reason::EndpointUnknown));
         assert_eq!(with("mirror/metrics:1", json!(["--statsd.mapping-config=/m.yaml"])), Ok(("existing", 9102)));
         assert_eq!(with("datawire/statsd:0.30", json!([])), Ok(("statsd", 9125)));
+        let ended = json!({"spec": {"initContainers": [{"name": "x", "image": "prom/statsd-exporter", "args": ["--check-config"]}]}});
+        let envoy = json!({"image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/e"]});
+        assert_eq!(source(&envoy, &ended, &Settings::default()), Ok(("statsd", 9125)));
     }
 
     #[test]

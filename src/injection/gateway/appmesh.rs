@@ -3,13 +3,14 @@
 
 use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
 use crate::injection::bootstrap::Dialect;
-use crate::injection::pod::{Container, Env};
+use crate::injection::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "appmesh",
-    recognise: |container, _| recognise(container),
+    recognise,
     expect: |pod| pod.metadata.annotation(OPT_IN) == Some("enabled"),
+    comes_late: true,
     is_mesh: true,
     tell: Some(tell),
     endpoint,
@@ -33,12 +34,14 @@ const OWN_TAGS: &str = "ENVOY_STATS_CONFIG_FILE";
 const OVERRIDES: [&str; 3] = ["ENVOY_STATS_SINKS_CFG_FILE", "ENVOY_CONFIG_FILE", "STATSD_SOCKET_PATH"];
 
 /// By the image, by the stub that the controller puts its own in the place of, or by the image's environment. The
-/// controller calls its container `envoy`; another's environment may be most of the pod, and is not searched.
-fn recognise(container: &Container) -> bool {
+/// controller calls its container `envoy`; another's environment, beside others, may be most of the pod, and is not
+/// searched.
+fn recognise(container: &Container, pod: &Pod) -> bool {
     let is_named = matches!(container.image_name(), "aws-appmesh-envoy" | "injector-envoy-image");
     let has = |name: &str| container.env.is_some_and(|env| env.get().contains(name));
     let is_told = || has("\"APPMESH_RESOURCE_ARN\"") || has("\"APPMESH_VIRTUAL_NODE_NAME\"");
-    is_named || (container.name == "envoy" && is_told())
+    let is_alone = pod.spec.containers.as_ref().is_some_and(|containers| containers.len() == 1);
+    is_named || ((container.name == "envoy" || is_alone) && is_told())
 }
 
 fn tell(subject: &Subject) -> Result<Telling, Finding> {

@@ -44,11 +44,12 @@ fn version(subject: &Subject, container: &Container) -> Result<Option<Version>, 
     match subject.settings.envoy_version {
         Some(version) => Ok(Some(version)),
         None if is_published(container) => Ok(tagged),
-        None if tagged.is_none_or(|version| version >= bootstrap::V3_ONLY_SINCE) => Ok(None),
+        None if tagged.is_none_or(|version| version >= bootstrap::BATCHES_SINCE) => Ok(None),
         None => {
+            let (_, tag) = container.image_parts();
             let detail = format!(
-                "the tag of {} may be Envoy's version or another; name Envoy's with {ENVOY_VERSION}",
-                shown(&container.image)
+                "the image's tag {} may be Envoy's version or another; name Envoy's with {ENVOY_VERSION}",
+                shown(tag.unwrap_or_default())
             );
             Err(Finding::new(Reason::UnsupportedVersion, detail))
         }

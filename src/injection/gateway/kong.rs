@@ -84,22 +84,26 @@ fn reachable(listen: &str) -> Option<u16> {
 /// The group and version of a plugin for every route, and its kind.
 pub const PLUGIN: (&str, &str) = ("configuration.konghq.com/v1", "KongClusterPlugin");
 
-/// Whether this plugin counts the traffic of every route of a Kong of this version.
+const SWITCHES: [&str; 4] = ["status_code_metrics", "latency_metrics", "bandwidth_metrics", "upstream_health_metrics"];
+
+/// Whether this plugin counts the traffic of every route of a Kong of this version, as far as can be seen.
 #[must_use]
 pub fn counts_traffic(plugin: &Value, version: Option<Version>) -> bool {
+    let needs_switches = version.is_some_and(|version| version >= SWITCHES_SINCE);
     plugin["plugin"] == "prometheus"
         && plugin["metadata"]["labels"]["global"] == "true"
         && plugin["disabled"] != true
-        && (version.is_some_and(|version| version < SWITCHES_SINCE) || plugin["config"]["status_code_metrics"] == true)
+        && (!needs_switches
+            || plugin["configFrom"].is_object()
+            || SWITCHES.iter().any(|switch| plugin["config"][switch] == true))
 }
 
 /// The object without which Kong shows no traffic, for `kubectl apply`, in one line. Kong before 3.0 knows none of the
 /// switches and refuses a plugin that has them.
 #[must_use]
 pub fn plugin(version: Option<Version>) -> String {
-    let switches = ["status_code_metrics", "latency_metrics", "bandwidth_metrics", "upstream_health_metrics"];
     let config = if version.is_none_or(|version| version >= SWITCHES_SINCE) {
-        format!(", config: {{{}}}", switches.map(|switch| format!("{switch}: true")).join(", "))
+        format!(", config: {{{}}}", SWITCHES.map(|switch| format!("{switch}: true")).join(", "))
     } else {
         String::new()
     };
@@ -156,7 +160,8 @@ mod tests {
         for version in [None, Some(Version(3, 0))] {
             assert_eq!(parsed(version)["config"]["status_code_metrics"], true);
             assert!(counts_traffic(&parsed(version), version));
-            assert!(!counts_traffic(&parsed(Some(Version(2, 8))), version), "all switched off");
+            let bare = parsed(Some(Version(2, 8)));
+            assert_eq!(counts_traffic(&bare, version), version.is_none(), "all switched off since 3.0");
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Gateway {
     expect: fn(&Pod) -> bool,
     /// The name under which another webhook adds it.
     pub container: &'static str,
+    /// Whether its proxy stands in no template, but comes by a webhook.
+    comes_late: bool,
     /// A mesh's proxy, which gives way to a gateway beside it.
     is_mesh: bool,
     /// What it does where nobody says otherwise.
@@ -52,6 +54,7 @@ const PLAIN: Gateway = Gateway {
     recognise: |_, _| false,
     expect: |_| false,
     container: "envoy",
+    comes_late: false,
     is_mesh: false,
     mode: Mode::Statsd,
     pod_annotations: None,
@@ -253,7 +256,8 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
         recognised.retain(|(_, kind)| !kind.is_mesh);
     }
     // Of a mesh that is named, and whose proxy is not this one Envoy under another image's name.
-    let is_to_come = |gateway: &Gateway| asked.is_some() && gateway.is_mesh && !containers.iter().any(envoy::recognise);
+    let is_to_come =
+        |gateway: &Gateway| asked.is_some() && gateway.comes_late && !containers.iter().any(envoy::recognise);
     let expected = || {
         let mut candidates = ALL.iter().filter(|gateway| asked.is_none_or(|asked| asked.name == gateway.name));
         candidates.find(|gateway| (gateway.expect)(pod) || is_to_come(gateway))

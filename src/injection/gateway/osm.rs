@@ -5,6 +5,7 @@ use super::{Gateway, PLAIN, envoy};
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "osm",
     recognise: |container, pod| envoy::recognise(container) && pod.metadata.label("osm-proxy-uuid").is_some(),
+    comes_late: true,
     is_mesh: true,
     tell: Some(envoy::tell),
     // `pkg/constants/constants.go`: the listener for Prometheus.
