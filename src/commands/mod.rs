@@ -6,11 +6,12 @@ pub mod serve;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Node;
 use kube::Client;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, DynamicObject, ListParams};
+use serde_json::Value;
 
 use crate::annotations::Version;
+use crate::controller::api_resource;
 
 /// kube's client by itself would wait for an answer for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,8 +24,9 @@ async fn oldest_version(client: &Client) -> Result<Option<Version>> {
     let mut oldest = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
     // Nodes are large, with a list of all their images.
     let mut page = ListParams::default().limit(50);
+    let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource("v1", "Node"));
     loop {
-        let nodes = match tokio::time::timeout(PATIENCE, Api::<Node>::all(client.clone()).list(&page)).await {
+        let nodes = match tokio::time::timeout(PATIENCE, api.list(&page)).await {
             Ok(Ok(nodes)) => nodes,
             Ok(Err(error)) => {
                 tracing::warn!("cannot read the nodes' versions: {error}");
@@ -35,8 +37,9 @@ async fn oldest_version(client: &Client) -> Result<Option<Version>> {
                 return Ok(oldest);
             }
         };
-        let kubelets = nodes.items.iter().filter_map(|node| node.status.as_ref()?.node_info.as_ref());
-        oldest = kubelets.filter_map(|info| info.kubelet_version.parse().ok()).chain(oldest).min();
+        let kubelets = nodes.items.iter().filter_map(|node| node.data.pointer("/status/nodeInfo/kubeletVersion"));
+        let versions = kubelets.filter_map(Value::as_str).filter_map(|version| version.parse().ok());
+        oldest = versions.chain(oldest).min();
         match nodes.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
             None => return Ok(oldest),
