@@ -13,7 +13,7 @@ mod pods;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use gwmon_cluster::local::{LocalEnvoy, LocalGateway, free_ports, get};
+use gwmon_cluster::local::{LocalEnvoy, LocalGateway, datagrams_lost, free_ports, get};
 use gwmon_cluster::scenario::envoy_configuration;
 use serde_json::json;
 use tempfile::TempDir;
@@ -121,7 +121,8 @@ async fn measure(name: &str, version: &str, buffer: Option<&str>, rate: u32) {
     // Envoy flushes every five seconds.
     let settle = Duration::from_secs(7);
     tokio::time::sleep(settle).await;
-    let (before, kernel, cpu, started) = (counts(), kernel_lost(), cpu_seconds(gateway.exporter()), Instant::now());
+    let (before, kernel, cpu, started) =
+        (counts(), datagrams_lost().unwrap(), cpu_seconds(gateway.exporter()), Instant::now());
     let senders: Vec<_> = (0..CONNECTIONS).map(|i| tokio::spawn(send(http, i, rate))).collect();
     for sender in senders {
         sender.await.unwrap();
@@ -137,7 +138,7 @@ async fn measure(name: &str, version: &str, buffer: Option<&str>, rate: u32) {
         sent / took,
         lost(before.counter, after.counter),
         lost(before.histogram, after.histogram),
-        kernel_lost() - kernel,
+        datagrams_lost().unwrap() - kernel,
         1000. * cpu,
         resident_mib(gateway.exporter()),
     );
@@ -163,14 +164,6 @@ async fn send(port: u16, number: u32, rate: u32) {
             read += stream.read(&mut answer[read..]).await.unwrap();
         }
     }
-}
-
-/// Datagrams that the kernel threw away since nobody read them in time.
-fn kernel_lost() -> u64 {
-    let counters = fs::read_to_string("/proc/net/snmp").unwrap();
-    let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
-    let (names, values) = (udp.next().unwrap(), udp.next().unwrap());
-    names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "RcvbufErrors").unwrap().1.parse().unwrap()
 }
 
 /// Processor time of a process, in the kernel's hundredths.

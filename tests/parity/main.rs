@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use exposition::{Exposition, Sample, Series};
-use gwmon_cluster::local::{LocalEnvoy, LocalGateway, free_ports, get};
+use gwmon_cluster::local::{LocalEnvoy, LocalGateway, datagrams_lost, free_ports, get};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::json;
@@ -67,9 +67,9 @@ struct Known {
 fn compare(program: &str, version: &str, sink: &str) {
     gwmon_cluster::build().unwrap();
     for attempt in 1.. {
-        let lost = datagrams_lost();
+        let lost = datagrams_lost().unwrap();
         let unknown = attempt_to_compare(program, version, sink);
-        let lost = datagrams_lost() - lost;
+        let lost = datagrams_lost().unwrap() - lost;
         if lost == 0 || unknown.is_empty() || attempt == 3 {
             let hint = if lost == 0 { "" } else { " (the kernel lost datagrams: net.core.rmem_max is small here)" };
             let text = unknown.join("\n");
@@ -77,15 +77,6 @@ fn compare(program: &str, version: &str, sink: &str) {
             return;
         }
     }
-}
-
-/// How many datagrams the kernel has thrown away because nobody read them in time.
-fn datagrams_lost() -> u64 {
-    let counters = fs::read_to_string("/proc/net/snmp").unwrap();
-    let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
-    let (names, values) = (udp.next().unwrap(), udp.next().unwrap());
-    let lost = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "RcvbufErrors");
-    lost.unwrap().1.parse().unwrap()
 }
 
 fn attempt_to_compare(program: &str, version: &str, sink: &str) -> Vec<String> {

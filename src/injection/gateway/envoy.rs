@@ -2,8 +2,8 @@
 //! the file of `-c`. Checked on a real Envoy: `docs/root/operations/cli.rst`, "override and merge".
 
 use super::{Changes, ENVOY_PATH, Endpoint, Gateway, PLAIN, Subject, Telling};
-use crate::annotations::{ENVOY_VERSION, METRICS_PORT, Profile, Version};
-use crate::injection::bootstrap::{self, Dialect};
+use crate::annotations::{ENVOY_VERSION, METRICS_PORT, Version};
+use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
 use crate::injection::patch::{ContainerPatch, Merged};
 use crate::injection::pod::Container;
@@ -60,10 +60,7 @@ fn version(subject: &Subject, container: &Container) -> Result<Option<Version>, 
 pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
     let container = subject.container()?;
     let envoy = version(subject, container)?;
-    let dialect = match subject.settings.profile {
-        Profile::Envoy => Dialect::DogStatsd,
-        Profile::Bakins => Dialect::Statsd,
-    };
+    let dialect = subject.dialect();
     let line = CommandLine::of(container, "envoy")?.open_ended()?;
     let statsd_port = subject.statsd_port(PORT);
     let telling = |statsd_port, dialect, container| {
@@ -133,6 +130,7 @@ mod tests {
     use super::super::testing::{self, kind, pod, subject};
     use super::*;
     use crate::annotations::Settings;
+    use crate::injection::bootstrap::Dialect;
     use serde_json::{Value, json};
 
     fn with_image(extra: &Value) -> Value {

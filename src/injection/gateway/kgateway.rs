@@ -4,8 +4,7 @@
 
 use super::envoy::PORT;
 use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
-use crate::annotations::Profile;
-use crate::injection::bootstrap::{self, Dialect};
+use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
 use crate::injection::exporter::BOOTSTRAP_FILE;
 use crate::injection::patch::ContainerPatch;
@@ -44,10 +43,7 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
 
 /// The sink in a file that these arguments name.
 pub(super) fn by_file(subject: &Subject, args: Vec<String>) -> Result<Telling, Finding> {
-    let dialect = match subject.settings.profile {
-        Profile::Envoy => Dialect::DogStatsd,
-        Profile::Bakins => Dialect::Statsd,
-    };
+    let dialect = subject.dialect();
     // The tag of these images is not Envoy's version.
     let envoy = subject.settings.envoy_version;
     let statsd_port = subject.statsd_port(PORT);

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use super::bootstrap::Dialect;
 use super::patch::ContainerPatch;
 use super::pod::{Container, Env, Pod};
-use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, STATSD_PORT, Settings, Version};
+use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, Profile, STATSD_PORT, Settings, Version};
 use crate::reason::{Finding, Reason, shown};
 
 /// A kind of gateway: how to recognise it, and how its metrics are had.
@@ -161,6 +161,14 @@ impl<'a> Subject<'a> {
     fn container(&self) -> Result<&'a Container<'a>, Finding> {
         let detail = "the mesh's webhook has not added its proxy; if that never comes, it does not inject this pod";
         self.container.ok_or_else(|| Finding::new(Reason::ProxyToCome, detail))
+    }
+
+    /// What an Envoy that can send either is told to send.
+    fn dialect(&self) -> Dialect {
+        match self.settings.profile {
+            Profile::Envoy => Dialect::DogStatsd,
+            Profile::Bakins => Dialect::Statsd,
+        }
     }
 
     /// The port on which the exporter shall listen: the user's, or the first that no container declares.

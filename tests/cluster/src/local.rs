@@ -118,6 +118,18 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(std::array::from_fn(|_| ports.next().unwrap_or_default()))
 }
 
+/// How many datagrams the kernel has thrown away because nobody read them in time.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn datagrams_lost() -> Result<u64> {
+    let counters = fs::read_to_string("/proc/net/snmp")?;
+    let mut udp = counters.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let (names, values) = udp.next().zip(udp.next()).context("no UDP counters")?;
+    let lost = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "RcvbufErrors");
+    Ok(lost.context("no RcvbufErrors")?.1.parse()?)
+}
+
 /// A request to loopback: the whole answer, head and body.
 ///
 /// # Errors
