@@ -34,8 +34,8 @@ fn pod(variables: usize, bytes: usize) -> Value {
 
 fn decide(bencher: Bencher, pod: &Value) {
     let (policy, text) = (Policy::default(), pod.to_string());
-    assert!(injection::decide(&policy, &text).is_ok());
-    bencher.counter(BytesCount::of_str(&text)).bench(|| injection::decide(&policy, divan::black_box(&text)));
+    assert!(injection::decide(&policy, &[], &text).is_ok());
+    bencher.counter(BytesCount::of_str(&text)).bench(|| injection::decide(&policy, &[], divan::black_box(&text)));
 }
 
 #[divan::bench]
@@ -55,6 +55,6 @@ fn workload_of_10_kib(bencher: Bencher) {
     template["metadata"] = json!({"labels": {"app": "edge"}});
     let text = json!({"metadata": {"name": "edge", "annotations": {"gwmon.io/inject": "true"}}, "spec": {"template": template}}).to_string();
     let policy = Policy::default();
-    assert!(workload::decide(&policy, &text).is_ok());
-    bencher.counter(BytesCount::of_str(&text)).bench(|| workload::decide(&policy, divan::black_box(&text)));
+    assert!(workload::decide(&policy, &[], &text).is_ok());
+    bencher.counter(BytesCount::of_str(&text)).bench(|| workload::decide(&policy, &[], divan::black_box(&text)));
 }

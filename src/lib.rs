@@ -6,7 +6,8 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
 //! ```
 //!
-//! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`], [`reason`]) is pure: it holds no
+//! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`],
+//! [`quantity`], [`reason`]) is pure: it holds no
 //! client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`tls`], [`admin`],
 //! [`commands`]) call it and decide nothing themselves.
 
@@ -20,6 +21,7 @@ pub mod labels;
 pub mod metrics;
 pub mod monitoring;
 pub mod policy;
+pub mod quantity;
 pub mod reason;
 pub mod tls;
 pub mod webhook;

@@ -85,6 +85,10 @@ reasons! {
     AnnotationsFull,
     /// Another container declares the port that the sidecar needs.
     PortInUse,
+    /// A `LimitRange` of the namespace leaves too little for the exporter.
+    LimitRangeExceeded,
+    /// The pod carries a part of what gwmon injects, without the annotations that this part reads.
+    IncompleteInjection,
     /// `hostNetwork`: the sidecar's ports would be the node's.
     HostNetwork,
     /// A Windows pod: there is no exporter image for it.

@@ -33,7 +33,7 @@ fn the_annotation_goes_down_starts_a_roll_out_and_comes_off_again() {
         let mounts = container["volumeMounts"].as_array().unwrap();
         mounts.iter().find(|mount| mount["mountPath"] == token).map(|mount| mount["name"].as_str().unwrap().to_owned())
     };
-    assert_eq!(mounted(sidecar).as_deref(), Some("gwmon-no-token"));
+    assert_eq!(mounted(sidecar).as_deref(), Some("gwmon-mapping"));
     assert!(mounted(&pod["spec"]["containers"][0]).unwrap().starts_with("kube-api-access"));
 
     scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
@@ -100,7 +100,7 @@ fn pods_keep_all_that_gwmon_does_not_know_and_gain_the_lists_they_lack() {
         list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(&pod["spec"]["initContainers"]), ["gwmon-statsd-exporter", "first"]);
-    assert_eq!(names(&pod["spec"]["volumes"]), ["gwmon-mapping", "gwmon-no-token"]);
+    assert_eq!(names(&pod["spec"]["volumes"]), ["gwmon-mapping"]);
     assert_eq!(pod["spec"]["topologySpreadConstraints"][0]["matchLabelKeys"], json!(["pod-template-hash"]));
 }
 

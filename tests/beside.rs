@@ -214,6 +214,76 @@ fn quotas_and_limits_count_the_exporter_and_let_it_in() {
     assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["memory"], "512Mi");
 }
 
+/// A field of the gateway's pod spec.
+fn with(mut deployment: Value, field: &str, value: Value) -> Value {
+    deployment["spec"]["template"]["spec"][field] = value;
+    deployment
+}
+
+/// The API server refuses a pod whose containers ask for more than the pod itself does (Kubernetes 1.34).
+#[test]
+fn a_pod_with_resources_of_its_own_is_admitted_with_the_exporter() {
+    let scene = Scene::new("pod-level");
+    let asked = json!({"gwmon.io/inject": "true"});
+    let own = json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}});
+    let mut deployment = with(gateway("edge", &asked), "resources", own.clone());
+    deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = own;
+    scene.apply(&deployment);
+    let pod = scene.pod("app=edge");
+    let [exporter] = exporters(&pod)[..] else { panic!("{}", pod["spec"]) };
+    assert_eq!(exporter["resources"], json!({}));
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed");
+}
+
+#[test]
+fn a_guaranteed_pod_stays_guaranteed() {
+    let scene = Scene::new("guaranteed");
+    let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
+    deployment["spec"]["template"]["spec"]["containers"][0]["resources"] =
+        json!({"limits": {"cpu": "2", "memory": "1Gi"}});
+    scene.apply(&deployment);
+    let pod = scene.pod("app=edge");
+    assert_eq!(exporters(&pod).len(), 1);
+    assert_eq!(pod["status"]["qosClass"], "Guaranteed", "{}", pod["spec"]);
+}
+
+/// What keeps `kubectl drain` from a node keeps the cluster autoscaler from it, too.
+#[test]
+fn a_node_with_an_injected_gateway_can_be_drained() {
+    let scene = Scene::new("drained");
+    scene.kubectl.apply(r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "drained"}}"#).unwrap();
+    scene.apply(&with(gateway("edge", &json!({"gwmon.io/inject": "true"})), "nodeName", json!("drained")));
+    assert_eq!(exporters(&scene.pod("app=edge")).len(), 1);
+    let drained = scene.kubectl.run("drain drained --dry-run=client").unwrap();
+    assert!(drained.out.contains("node/drained drained"), "{drained:?}");
+}
+
+/// A manifest that `gwmon preview -o json` has printed, applied where gwmon runs.
+#[test]
+fn a_preview_that_is_applied_runs_as_it_was_shown() {
+    let scene = Scene::new("previewed");
+    let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
+    // One that reads a file which comes with the pod.
+    let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!("quay.io/solo-io/gloo-envoy-wrapper:1.18.0");
+    container["args"] = json!(["--log-level", "info"]);
+    let shown = support::pods::preview(&deployment);
+    scene.apply(&shown);
+    let pod = scene.pod("app=edge");
+    assert_eq!(exporters(&pod).len(), 1);
+    for annotation in ["gwmon.io/mapping", "gwmon.io/envoy-bootstrap"] {
+        let expected = &shown["spec"]["template"]["metadata"]["annotations"][annotation];
+        assert!(expected.is_string(), "{shown}");
+        assert_eq!(&pod["metadata"]["annotations"][annotation], expected);
+    }
+
+    // Half of it: said at once.
+    let mut half = shown;
+    half["spec"]["template"]["metadata"]["annotations"].as_object_mut().unwrap().remove("gwmon.io/envoy-bootstrap");
+    let said = scene.run_with(&["replace", "-f", "-"], &half.to_string()).unwrap();
+    assert!(said.err.contains("IncompleteInjection"), "{}", said.err);
+}
+
 #[test]
 fn a_job_gets_a_native_sidecar_or_none() {
     let scene = Scene::new("jobs");

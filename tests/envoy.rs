@@ -62,6 +62,86 @@ fn an_injected_envoy_counts_its_requests_in_the_exporter() {
     assert!(families(&exposition).iter().filter(|name| name.starts_with("envoy_")).count() > 50);
 }
 
+/// The sidecar's own command, with the real exporter: whatever becomes of that, the container runs on, and with it the pod
+/// is ready.
+#[test]
+fn an_exporter_that_ends_does_not_end_its_container() {
+    gwmon_cluster::build().unwrap();
+    let folder = TempDir::new().unwrap();
+    let [statsd, metrics] = free_ports().unwrap();
+    let pod = injected(&[("statsd-port", statsd.to_string()), ("metrics-port", metrics.to_string())]);
+    let sidecar = &pod["spec"]["initContainers"][0];
+    let mapping = folder.path().join("mapping.yaml");
+    std::fs::write(&mapping, pod["metadata"]["annotations"]["gwmon.io/mapping"].as_str().unwrap()).unwrap();
+    let words = |list: &str| -> Vec<String> {
+        let words = sidecar[list].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        words.map(|word| word.replace("/etc/gwmon/mapping.yaml", &mapping.to_string_lossy())).collect()
+    };
+    let (command, args) = (words("command"), words("args"));
+    assert_eq!((command[0].as_str(), command[1].as_str()), ("/bin/sh", "-c"));
+    let memory_limit = sidecar["env"][0]["value"].as_str().unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let mut container = Command::new(program("busybox"))
+        .arg("sh")
+        .args(&command[1..])
+        .args(&args)
+        .env("PATH", program(""))
+        .env("GOMEMLIMIT", memory_limit)
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let id = container.id();
+    let exporter = || {
+        wait_for("the exporter", Duration::from_secs(20), || {
+            get(metrics, "/-/ready")?;
+            let children = format!("/proc/{id}/task/{id}/children");
+            Ok(std::fs::read_to_string(children)?.split_whitespace().next().map(str::to_owned))
+        })
+        .unwrap()
+    };
+    let first = exporter();
+
+    // Ended from outside.
+    assert!(Command::new("kill").arg("-KILL").arg(&first).status().unwrap().success());
+    wait_for("it to be gone", Duration::from_secs(5), || Ok(get(metrics, "/-/ready").is_err().then_some(()))).unwrap();
+    let second = exporter();
+    assert_ne!(first, second);
+
+    // More series than fit: it ends by itself before the container's limit is reached.
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (mut peak, mut sent) = (0, 0);
+    while get(metrics, "/-/ready").is_ok() {
+        assert!(sent < 100_000, "{sent} clusters did not end it, at {peak} KiB");
+        for cluster in sent..sent + 50 {
+            let tags = format!("|#envoy.cluster_name:cluster_{cluster}");
+            let counters: Vec<_> = (0..9).map(|i| format!("envoy.cluster.counter_{i}:1|c{tags}")).collect();
+            let datagram = format!("{}\nenvoy.cluster.upstream_rq_time:7|ms{tags}", counters.join("\n"));
+            socket.send_to(datagram.as_bytes(), ("127.0.0.1", statsd)).unwrap();
+        }
+        sent += 50;
+        std::thread::sleep(Duration::from_millis(10));
+        let status = std::fs::read_to_string(format!("/proc/{second}/status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        peak = peak.max(resident.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0_u64));
+    }
+    assert!(sent > 3_000, "three times the largest gateway of the benchmarks fits, not {sent} clusters");
+    assert!(peak < 192 << 10, "{peak} KiB is more than the container may take");
+    assert_ne!(exporter(), second);
+    assert!(container.try_wait().unwrap().is_none(), "the container has never ended");
+
+    // The kubelet ends it at once.
+    let last = exporter();
+    assert!(Command::new("kill").arg(id.to_string()).status().unwrap().success());
+    wait_for("the container to end", Duration::from_secs(2), || container.try_wait().map_err(Into::into)).unwrap();
+    wait_for("the exporter to end", Duration::from_secs(2), || {
+        Ok((!std::path::Path::new(&format!("/proc/{last}")).exists()).then_some(()))
+    })
+    .unwrap();
+    let said = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(said.contains("ended with code 137; starting it again"), "{said}");
+}
+
 /// The pod templates of the golden cases that are injected.
 fn golden() -> Vec<(String, Value)> {
     let template = |(name, object): (String, Value)| (name, object["spec"]["template"].clone());

@@ -193,16 +193,16 @@ proptest! {
     #[test]
     fn a_patch_applies_only_adds_and_is_the_last_one(pod in pod()) {
         let policy = Policy::default();
-        if let Ok(injection) = injection::decide(&policy, &pod.to_string()) {
+        if let Ok(injection) = injection::decide(&policy, &[], &pod.to_string()) {
             let operations = injection.patch.to_operations().unwrap();
             let is_safe = |op: &PatchOperation| matches!(op, PatchOperation::Add(_) | PatchOperation::Replace(_));
             prop_assert!(operations.iter().all(is_safe), "{operations:?}");
             let mut after = pod.clone();
             json_patch::patch(&mut after, &operations).unwrap();
             prop_assert!(only_added(&pod, &after), "{pod}\n{after}");
-            let again = injection::decide(&policy, &after.to_string()).unwrap_err();
+            let again = injection::decide(&policy, &[], &after.to_string()).unwrap_err();
             prop_assert_eq!(again.reason, Reason::AlreadyInjected);
-            let same = injection::decide(&policy, &pod.to_string()).unwrap();
+            let same = injection::decide(&policy, &[], &pod.to_string()).unwrap();
             prop_assert_eq!(same.patch, injection.patch);
         }
     }
@@ -214,10 +214,10 @@ proptest! {
         let template = json!({"metadata": object(vec![("annotations", template)], Value::Null), "spec": pod["spec"]});
         let mut workload = json!({"metadata": metadata, "spec": {"template": template}});
         let before = workload.clone();
-        if let Ok(change) = injection::workload::decide(&policy, &workload.to_string()) {
+        if let Ok(change) = injection::workload::decide(&policy, &[], &workload.to_string()) {
             json_patch::patch(&mut workload, &change.patch.to_operations().unwrap()).unwrap();
             prop_assert!(only_added(&before, &workload));
-            let again = injection::workload::decide(&policy, &workload.to_string()).unwrap();
+            let again = injection::workload::decide(&policy, &[], &workload.to_string()).unwrap();
             prop_assert!(again.patch.is_empty(), "{workload}");
         }
     }

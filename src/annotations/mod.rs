@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::labels::{self, Labels};
 use crate::reason::{Finding, Reason, shown};
+pub(crate) use values::SMALLEST_MEMORY_LIMIT;
 pub(crate) use values::duration;
 pub use values::{Discovery, Mode, Profile, Resources, Sidecar, Target, Version};
 use values::{parse_resources, port};
@@ -133,7 +134,7 @@ pub const VOCABULARY: &[Key] = &[
     Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "how often Prometheus scrapes" },
     Key {
         name: RESOURCES,
-        allowed: "requests and limits such as cpu=50m/500m,memory=32Mi/128Mi",
+        allowed: "requests and limits such as cpu=50m/500m,memory=32Mi/192Mi",
         meaning: "requests and limits of the exporter",
     },
 ];
@@ -313,8 +314,11 @@ mod tests {
         assert_eq!((settings.mode, settings.relay, settings.profile), (Some(Mode::Statsd), true, Profile::Bakins));
         assert_eq!((settings.sidecar, settings.discovery), (Some(Sidecar::Container), Discovery::Both));
         assert_eq!(settings.interval.as_deref(), Some("1m30s"));
-        assert_eq!(settings.resources.cpu, ("60m".into(), "500m".into()));
-        assert_eq!(settings.resources.memory, ("32Mi".into(), "256Mi".into()));
+        let Resources { cpu, memory } = settings.resources;
+        assert_eq!(
+            [cpu.0, cpu.1, memory.0, memory.1].map(|amount| amount.to_string()),
+            ["60m", "500m", "32Mi", "256Mi"]
+        );
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let mut after = object.clone();
     if object["kind"] != "Pod" && text("/apiVersion") == "apps/v1" && text("/kind") != "ReplicaSet" {
-        apply(&mut after, &workload::decide(policy, &object.to_string())?.patch)?;
+        apply(&mut after, &workload::decide(policy, &[], &object.to_string())?.patch)?;
     }
     // The pod that the API server would see.
     let template = template_of(&after).cloned().unwrap_or_default();
@@ -96,7 +96,7 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
         pod["metadata"]["ownerReferences"] =
             json!([{"kind": object["kind"], "name": text("/metadata/name"), "controller": true}]);
     }
-    let injection = injection::decide(policy, &pod.to_string())?;
+    let injection = injection::decide(policy, &[], &pod.to_string())?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;

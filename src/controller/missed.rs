@@ -114,7 +114,7 @@ async fn about_pod(context: &Context, namespace: &str, pod: &str, owner: &Owner)
     let api = objects(&context.client, namespace, ("v1", "Pod"));
     let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?;
     let Some(found) = found else { return Ok(None) };
-    Ok(match injection::decide(&context.policy, &json!(found).to_string()) {
+    Ok(match injection::decide(&context.policy, &[], &json!(found).to_string()) {
         Ok(_) => {
             let detail = format!(
                 "pods ask for injection and run without, for no gwmon answered when they were made; {}",

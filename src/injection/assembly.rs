@@ -30,11 +30,11 @@ impl Assembly {
     pub(super) fn exporter(&mut self, policy: &Policy, exporter: &Exporter) {
         let list = if exporter.kind == Sidecar::Native { "initContainers" } else { "containers" };
         self.added.push(format!("{list}/{}", exporter::CONTAINER));
-        self.added.extend(exporter::VOLUMES.map(|name| format!("volumes/{name}")));
+        self.added.push(format!("volumes/{}", exporter::MAPPING_VOLUME));
         let container = exporter.container(policy);
         self.contents.extend([container.clone(), exporter.mapping.hash().to_owned()]);
         self.patch.annotations.push((MAPPING, exporter.mapping.text().into()));
-        self.patch.volumes.extend(exporter::VOLUME_OBJECTS.iter().map(|volume| volume.as_str().into()));
+        self.patch.volumes.push(exporter::MAPPING_VOLUME_OBJECT.as_str().into());
         self.patch.sidecar = Some((exporter.kind, container.into()));
     }
 

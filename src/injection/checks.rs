@@ -15,6 +15,17 @@ use crate::reason::{Finding, Reason, shown};
 
 /// What forbids any change, whatever the gateway is.
 pub(super) fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
+    // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
+    // them, and with an empty configuration the gateway itself does not start.
+    let has_volume = |name: &str| pod.spec.volumes.iter().flatten().any(|volume| volume.name == name);
+    for (volume, annotation) in exporter::READ_FROM_ANNOTATIONS {
+        if has_volume(volume) && pod.metadata.annotation(annotation).is_none() {
+            let detail = format!(
+                "volume {volume} reads the annotation {annotation}, which is missing; apply the whole output of gwmon preview, or remove all that it added"
+            );
+            return Err(Finding::new(Reason::IncompleteInjection, detail));
+        }
+    }
     if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
         return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
     }

@@ -10,6 +10,7 @@ mod mesh;
 mod naming;
 pub mod patch;
 pub mod pod;
+pub mod resources;
 mod source;
 mod status;
 pub mod workload;
@@ -25,6 +26,7 @@ use gateway::{Endpoint, Telling};
 pub use naming::{monitor_name, workload_of};
 use patch::Patch;
 use pod::Pod;
+use resources::LimitRange;
 use source::{Source, Way};
 use status::METRICS_PATH;
 pub use status::Status;
@@ -43,17 +45,17 @@ pub struct Injection {
 /// What becomes of a pod. There is no "deny": gwmon cannot refuse a pod.
 pub type Decision = Result<Injection, Finding>;
 
-/// Decides on a pod as the API server sends it.
+/// Decides on a pod as the API server sends it, in a namespace with these `LimitRange`s.
 ///
 /// # Errors
 /// The reason why the pod stays as it is.
-pub fn decide(policy: &Policy, pod: &str) -> Decision {
+pub fn decide(policy: &Policy, limits: &[LimitRange], pod: &str) -> Decision {
     let pod = Pod::parse(pod)?;
-    decide_for(policy, &pod, None)
+    decide_for(policy, limits, &pod, None)
 }
 
 /// Decides on a pod, or on a template whose workload is known.
-fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
+fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Decision {
     static NONE: Annotations = Annotations::new();
     let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
     check_surroundings(pod)?;
@@ -71,6 +73,7 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
     let mut warnings = without_effect(pod, &settings, mode, &way);
     let (changes, statsd_port, metrics_port, metrics_path) = match way {
         Way::Statsd(Telling { statsd_port, dialect, envoy, relay, changes }) => {
+            let resources = resources::fit(pod, &settings.resources, limits)?;
             let exporter = Exporter {
                 kind: settings.sidecar.unwrap_or(policy.sidecar),
                 statsd_port,
@@ -78,7 +81,8 @@ fn decide_for(policy: &Policy, pod: &Pod, workload: Option<&str>) -> Decision {
                 mapping: Mapping::of(dialect, settings.profile, envoy),
                 relay: relay.as_deref(),
                 is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
-                resources: &settings.resources,
+                resources,
+                memory_limit: resources.limits.memory.unwrap_or(settings.resources.memory.1),
             };
             check_sidecar(pod, &exporter)?;
             assembly.exporter(policy, &exporter);
@@ -141,7 +145,7 @@ mod tests {
     }
 
     fn reason(extra: &Value) -> Reason {
-        decide(&Policy::default(), &pod(extra).to_string()).unwrap_err().reason
+        decide(&Policy::default(), &[], &pod(extra).to_string()).unwrap_err().reason
     }
 
     #[test]
@@ -179,9 +183,9 @@ mod tests {
     /// The pod after its admission.
     fn admitted(extra: &Value) -> Value {
         let mut pod = pod(extra);
-        let injection = decide(&Policy::default(), &pod.to_string()).unwrap();
+        let injection = decide(&Policy::default(), &[], &pod.to_string()).unwrap();
         json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
-        let again = decide(&Policy::default(), &pod.to_string()).unwrap_err();
+        let again = decide(&Policy::default(), &[], &pod.to_string()).unwrap_err();
         assert_eq!(again.reason, Reason::AlreadyInjected, "{extra}");
         pod
     }
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_said() {
         let said = |extra: Value| -> Vec<String> {
-            let injection = decide(&Policy::default(), &pod(&extra).to_string()).unwrap();
+            let injection = decide(&Policy::default(), &[], &pod(&extra).to_string()).unwrap();
             injection.warnings.into_iter().map(|warning| warning.detail).collect()
         };
         let relay = said(json!({"metadata": {"annotations": {"gwmon.io/relay": "true"}}}));
@@ -270,12 +274,12 @@ mod tests {
     fn what_vpa_has_set_on_the_sidecar_stays() {
         let mut pod = admitted(&json!({}));
         pod["spec"]["initContainers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
-        assert_eq!(decide(&Policy::default(), &pod.to_string()).unwrap_err().reason, Reason::AlreadyInjected);
+        assert_eq!(decide(&Policy::default(), &[], &pod.to_string()).unwrap_err().reason, Reason::AlreadyInjected);
     }
 
     #[test]
     fn the_hash_changes_with_what_is_injected_and_with_nothing_else() {
-        let hash = |extra: Value| decide(&Policy::default(), &pod(&extra).to_string()).unwrap().status.hash;
+        let hash = |extra: Value| decide(&Policy::default(), &[], &pod(&extra).to_string()).unwrap().status.hash;
         let base = hash(json!({}));
         assert_eq!(hash(json!({"metadata": {"labels": {"app": "x"}}})), base);
         for (key, value) in [

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::resources::Requirements;
 use crate::annotations::{Annotations, Version};
 use crate::reason::{Finding, Reason};
 
@@ -144,6 +145,8 @@ pub struct PodSpec<'a> {
     pub host_network: bool,
     /// As whom its containers run.
     pub security_context: Option<SecurityContext>,
+    /// What the pod as a whole asks for and may take (Kubernetes 1.34).
+    pub resources: Option<Requirements>,
     /// The operating system the pod asks for.
     pub os: Option<Os>,
     /// Labels the node must have.
@@ -199,6 +202,8 @@ pub struct Container<'a> {
     pub env_from: Vec<serde::de::IgnoredAny>,
     /// Present where a patch finds the list.
     pub volume_mounts: Option<serde::de::IgnoredAny>,
+    /// What it asks for and may take.
+    pub resources: Option<Requirements>,
     /// Declared ports; a hint, not a promise.
     #[serde(default, deserialize_with = "or_null")]
     pub ports: Vec<Port>,

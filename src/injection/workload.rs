@@ -4,10 +4,12 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use super::exporter::READ_FROM_ANNOTATIONS;
 use super::patch::{Patch, quoted};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
+use super::resources::LimitRange;
 use super::{Injection, decide_for, gateway};
-use crate::annotations::{Annotations, BOOTSTRAP, COPIED, INJECT, MAPPING, STATUS, Settings, VOCABULARY, ours};
+use crate::annotations::{Annotations, COPIED, INJECT, STATUS, Settings, VOCABULARY, ours};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 
@@ -44,7 +46,7 @@ pub struct WorkloadChange {
     pub pods: Result<Injection, Finding>,
 }
 
-/// Decides on a Deployment, StatefulSet or DaemonSet as the API server sends it.
+/// Decides on a Deployment, StatefulSet or DaemonSet as the API server sends it, in a namespace with these `LimitRange`s.
 ///
 /// The template's own annotations win over the workload's and are never touched: what gwmon copied it has
 /// noted in [`COPIED`], with the value, so that a value that somebody changed since is theirs again.
@@ -52,7 +54,7 @@ pub struct WorkloadChange {
 ///
 /// # Errors
 /// The reason why the workload stays as it is.
-pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
+pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<WorkloadChange, Finding> {
     let workload: Workload = parse(json)?;
     let own = workload.metadata.annotations.as_ref();
     let template = workload.spec.template.metadata;
@@ -71,9 +73,18 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
         }
     }
     after.remove(COPIED);
-    // Written on a pod, and pasted from there into a template: it would speak for pods that do not exist yet.
-    for key in [STATUS, MAPPING, BOOTSTRAP] {
-        after.remove(key);
+    // Written on a pod, and pasted from there into a template: it would speak for pods that do not exist yet. Not so in
+    // what `gwmon preview` prints, where the template has the sidecar and the volumes that read them.
+    let spec = &workload.spec.template.spec;
+    let is_read = |annotation: &str| {
+        let volume = READ_FROM_ANNOTATIONS.into_iter().find(|(_, read)| *read == annotation).map(|(volume, _)| volume);
+        spec.volumes.iter().flatten().any(|found| Some(found.name.as_str()) == volume)
+    };
+    if !READ_FROM_ANNOTATIONS.iter().any(|(_, annotation)| is_read(annotation)) {
+        after.remove(STATUS);
+    }
+    for (_, annotation) in READ_FROM_ANNOTATIONS.into_iter().filter(|(_, annotation)| !is_read(annotation)) {
+        after.remove(annotation);
     }
     // The whole vocabulary as it would hold, mistyped keys included, which are not copied.
     let mut effective: Annotations = own.into_iter().flat_map(ours).map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -108,7 +119,7 @@ pub fn decide(policy: &Policy, json: &str) -> Result<WorkloadChange, Finding> {
         );
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
-    let pods = decide_for(policy, &pod, Some(&workload.metadata.name));
+    let pods = decide_for(policy, limits, &pod, Some(&workload.metadata.name));
     // A proxy that is to come is looked at when it is there: in the pod.
     if let Err(refusal) = &pods
         && refusal.is_warning()
@@ -158,7 +169,7 @@ mod tests {
     }
 
     fn change(workload: &Value) -> WorkloadChange {
-        decide(&Policy::default(), &workload.to_string()).unwrap()
+        decide(&Policy::default(), &[], &workload.to_string()).unwrap()
     }
 
     /// The workload after its admission, and the template's annotations.
@@ -229,6 +240,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_preview_printed_is_left_whole() {
+        let mut previewed = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
+        let container = &mut previewed["spec"]["template"]["spec"]["containers"][0];
+        *container = json!({"name": "gloo", "image": "quay.io/solo-io/gloo-envoy-wrapper:1.18.0"});
+        let (mut previewed, _) = admitted(previewed);
+        let mut pod = previewed["spec"]["template"].clone();
+        let injection =
+            decide_for(&Policy::default(), &[], &Pod::parse(&pod.to_string()).unwrap(), Some("edge")).unwrap();
+        json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
+        previewed["spec"]["template"] = pod.clone();
+
+        let change = change(&previewed);
+        assert_eq!((change.patch.to_json().as_str(), change.pods.unwrap_err().reason), ("[]", Reason::AlreadyInjected));
+
+        for annotation in ["gwmon.io/mapping", "gwmon.io/envoy-bootstrap"] {
+            let mut half = previewed.clone();
+            half["spec"]["template"]["metadata"]["annotations"].as_object_mut().unwrap().remove(annotation).unwrap();
+            let refused = decide(&Policy::default(), &[], &half.to_string()).unwrap_err();
+            assert_eq!(refused.reason, Reason::IncompleteInjection);
+            assert!(refused.detail.contains(annotation), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_proxy_that_is_to_come_is_left_to_the_pods() {
         let mut workload = deployment(&json!({"gwmon.io/inject": "true", "gwmon.io/gateway": "osm"}), &json!({}));
         workload["spec"]["template"]["spec"]["containers"][0] = json!({"name": "bookstore", "image": "shop:1"});
@@ -244,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_the_pods_would_be_refused_for_is_said_at_once() {
-        let refused = |workload: Value| decide(&Policy::default(), &workload.to_string()).unwrap_err().reason;
+        let refused = |workload: Value| decide(&Policy::default(), &[], &workload.to_string()).unwrap_err().reason;
         assert_eq!(refused(deployment(&json!({"gwmon.io/inject": "yes"}), &json!({}))), Reason::InvalidAnnotation);
         let mut other = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
         other["spec"]["template"]["spec"]["containers"][0]["image"] = json!("nginx:1");
@@ -253,7 +288,7 @@ mod tests {
         managed["metadata"]["ownerReferences"] = json!([{"kind": "EnvoyProxy", "name": "eg", "controller": true}]);
         assert_eq!(refused(managed.clone()), Reason::ManagedWorkload);
         managed["spec"]["template"]["metadata"] = json!({"labels": {"app.kubernetes.io/managed-by": "envoy-gateway"}});
-        let finding = decide(&Policy::default(), &managed.to_string()).unwrap_err();
+        let finding = decide(&Policy::default(), &[], &managed.to_string()).unwrap_err();
         assert!(finding.detail.contains("EnvoyProxy, spec.provider.kubernetes"), "{finding}");
     }
 }

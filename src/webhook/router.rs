@@ -204,9 +204,9 @@ impl Admission {
             request.object.ok_or_else(|| Finding::new(Reason::MalformedObject, "request.object is missing"))?.get();
         match route {
             Route::Pods => {
-                injection::decide(&self.policy, object).map(|injection| (injection.patch, Ok(injection.warnings)))
+                injection::decide(&self.policy, &[], object).map(|injection| (injection.patch, Ok(injection.warnings)))
             }
-            Route::Workloads => workload::decide(&self.policy, object)
+            Route::Workloads => workload::decide(&self.policy, &[], object)
                 .map(|change| (change.patch, change.pods.map(|injection| injection.warnings))),
         }
     }

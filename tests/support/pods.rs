@@ -17,13 +17,18 @@ pub(crate) fn injected(container: &Value, annotations: &[(&str, String)]) -> Val
         "metadata": {"name": "edge", "annotations": all},
         "spec": {"template": {"spec": {"containers": [container]}}},
     });
+    preview(&deployment)["spec"]["template"].clone()
+}
+
+/// The workload as `gwmon preview` shows it.
+pub(crate) fn preview(workload: &Value) -> Value {
     let folder = TempDir::new().unwrap();
-    let file = folder.path().join("edge.json");
-    std::fs::write(&file, deployment.to_string()).unwrap();
+    let file = folder.path().join("workload.json");
+    std::fs::write(&file, workload.to_string()).unwrap();
     let mut preview = Command::new(env!("CARGO_BIN_EXE_gwmon"));
     let output = preview.args(["preview", "-o", "json", "-f"]).arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()["items"][0]["spec"]["template"].clone()
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["items"][0].clone()
 }
 
 /// What the real binary makes of every golden case: its objects, with the file and the name of each.

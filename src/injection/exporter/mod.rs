@@ -8,8 +8,10 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::patch::{Json, Template, quoted};
-use crate::annotations::{BOOTSTRAP, MAPPING, Resources, Sidecar};
+use super::resources::Requirements;
+use crate::annotations::{BOOTSTRAP, MAPPING, Sidecar};
 use crate::policy::Policy;
+use crate::quantity::Quantity;
 use mapping::Mapping;
 
 /// The sidecar's container name.
@@ -19,12 +21,15 @@ pub const PORT_NAME: &str = "gwmon-metrics";
 /// Where `/metrics` is served by default: statsd_exporter's own default.
 pub const METRICS_PORT: u16 = 9102;
 
-const MAPPING_VOLUME: &str = "gwmon-mapping";
-const NO_TOKEN_VOLUME: &str = "gwmon-no-token";
+/// The volume that holds the mapping. The sidecar mounts it a second time over the place where the API server would mount
+/// the pod's service account token: a volume of its own for that, an `emptyDir`, would keep `kubectl drain` and the
+/// cluster autoscaler from the node.
+pub const MAPPING_VOLUME: &str = "gwmon-mapping";
 /// The volume that a gateway mounts where it is told by a file.
 pub const BOOTSTRAP_VOLUME: &str = "gwmon-bootstrap";
-/// The volumes that the sidecar mounts.
-pub const VOLUMES: [&str; 2] = [MAPPING_VOLUME, NO_TOKEN_VOLUME];
+
+/// The volumes that hold an annotation of the pod, and which.
+pub const READ_FROM_ANNOTATIONS: [(&str, &str); 2] = [(MAPPING_VOLUME, MAPPING), (BOOTSTRAP_VOLUME, BOOTSTRAP)];
 
 const FOLDER: &str = "/etc/gwmon";
 /// Where a gateway's container finds the Envoy configuration that is for it. Envoy tells the format by the ending.
@@ -47,24 +52,51 @@ pub struct Exporter<'a> {
     /// the image's user is as good, and `OpenShift` gives each namespace its own (R25).
     pub is_user_set: bool,
     /// Its requests and limits.
-    pub resources: &'a Resources,
+    pub resources: Requirements,
+    /// How much memory it may take, by its own limit or one that is set for the whole pod.
+    pub memory_limit: Quantity,
 }
 
-/// No readiness probe: the pod would leave its Services when only its telemetry is slow. The start-up probe
-/// holds the gateway back until a native sidecar listens; the liveness probe restarts a stuck exporter alone.
+/// Runs the exporter, its name and arguments being the script's own, and starts it again when it ends: a pod is ready only
+/// while each of its containers runs, so an exporter that cannot (a port that is taken, a mapping that it refuses, more
+/// series than fit) must not end its container.
+///
+/// Go's runtime ends a program that gets no more memory. The data limit makes that happen before the kernel kills the whole
+/// container, the shell included (`memory.oom.group`, which the kubelet sets with cgroup v2). Go maps more than it uses,
+/// by 28 MiB with Go 1.25 and by 66 MiB with Go 1.26: hence the least data limit, without which no exporter would start.
+fn script(memory_limit: Quantity) -> String {
+    const LEAST: u128 = 96 << 10;
+    let kibibytes = (memory_limit.units() >> 10).max(LEAST);
+    format!(
+        r#"trap 'kill "$child"; exit' TERM INT
+ulimit -d {kibibytes}
+while :; do
+  "$0" "$@" & child=$!
+  wait "$child"
+  echo "gwmon: $0 ended with code $?; starting it again in 5 seconds" >&2
+  sleep 5 & child=$!
+  wait "$child"
+done"#
+    )
+}
+
+/// A soft limit for Go's heap, below the data limit of [`script`], so that garbage is collected before memory runs out.
+fn soft_memory_limit(memory_limit: Quantity) -> String {
+    format!("{}MiB", (memory_limit.units() >> 20) * 3 / 5)
+}
+
+/// No probes. A readiness probe would take the pod out of its Services when only its telemetry is slow; a liveness probe
+/// would end the container, which does the same; and a mesh that sends probes to its own proxy (Istio), which starts
+/// after this one, would wait with a start-up probe for ever.
 fn template(kind: Sidecar, is_user_set: bool) -> Template {
-    let probe = |path: &str| json!({"path": path, "port": "$metricsPort"});
     let mut sidecar = json!({
         "name": CONTAINER,
         "image": "$image",
+        "command": "$command",
         "args": "$args",
+        "env": [{"name": "GOMEMLIMIT", "value": "$softMemoryLimit"}],
         "ports": [{"name": PORT_NAME, "containerPort": "$metricsPort", "protocol": "TCP"}],
-        "startupProbe": {"httpGet": probe("/-/ready"), "periodSeconds": 1, "failureThreshold": 30},
-        "livenessProbe": {"httpGet": probe("/-/healthy"), "periodSeconds": 10, "timeoutSeconds": 5},
-        "resources": {
-            "requests": {"cpu": "$cpuRequest", "memory": "$memoryRequest"},
-            "limits": {"cpu": "$cpuLimit", "memory": "$memoryLimit"},
-        },
+        "resources": "$resources",
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"drop": ["ALL"]},
@@ -74,18 +106,17 @@ fn template(kind: Sidecar, is_user_set: bool) -> Template {
         },
         "volumeMounts": [
             {"name": MAPPING_VOLUME, "mountPath": FOLDER, "readOnly": true},
-            {"name": NO_TOKEN_VOLUME, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
+            {"name": MAPPING_VOLUME, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true},
         ],
     });
     if kind == Sidecar::Native {
-        // Listening before the gateway sends its first packet, and ended after it.
+        // Started before the gateway, and ended after it.
         sidecar["restartPolicy"] = json!("Always");
     }
     if is_user_set {
         sidecar["securityContext"]["runAsUser"] = json!(65534);
     }
-    let gaps = ["image", "args", "metricsPort", "cpuRequest", "cpuLimit", "memoryRequest", "memoryLimit"];
-    Template::new(&sidecar, &gaps)
+    Template::new(&sidecar, &["image", "command", "args", "softMemoryLimit", "metricsPort", "resources"])
 }
 
 impl Exporter<'_> {
@@ -96,15 +127,14 @@ impl Exporter<'_> {
             [Sidecar::Native, Sidecar::Container]
                 .map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
         });
-        let Resources { cpu, memory } = self.resources;
+        let command = json!(["/bin/sh", "-c", script(self.memory_limit), "statsd_exporter"]);
         TEMPLATES[self.kind as usize][usize::from(self.is_user_set)].fill(&[
             ("image", &quoted(policy.exporter_image.as_str())),
+            ("command", &command.to_string()),
             ("args", &json!(self.args()).to_string()),
+            ("softMemoryLimit", &quoted(&soft_memory_limit(self.memory_limit))),
             ("metricsPort", &self.metrics_port.to_string()),
-            ("cpuRequest", &quoted(&cpu.0)),
-            ("cpuLimit", &quoted(&cpu.1)),
-            ("memoryRequest", &quoted(&memory.0)),
-            ("memoryLimit", &quoted(&memory.1)),
+            ("resources", &self.resources.to_json()),
         ])
     }
 
@@ -128,14 +158,9 @@ impl Exporter<'_> {
     }
 }
 
-/// The volumes behind the sidecar's mounts, as JSON: the mapping out of the pod's own annotation, and nothing at all
-/// over the place where the API server would mount the pod's service account token.
-pub(crate) static VOLUME_OBJECTS: LazyLock<[String; 2]> = LazyLock::new(|| {
-    [
-        annotation_volume(MAPPING_VOLUME, MAPPING, "mapping.yaml"),
-        json!({"name": NO_TOKEN_VOLUME, "emptyDir": {}}).to_string(),
-    ]
-});
+/// The volume behind the sidecar's mounts, as JSON: the mapping out of the pod's own annotation.
+pub(crate) static MAPPING_VOLUME_OBJECT: LazyLock<String> =
+    LazyLock::new(|| annotation_volume(MAPPING_VOLUME, MAPPING, "mapping.yaml"));
 
 /// The volume and the mount that bring [`BOOTSTRAP_FILE`] into the gateway's container, as JSON.
 pub(crate) fn bootstrap_file() -> (Json, Json) {
