@@ -16,6 +16,7 @@ pub struct Readiness(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     certificate: AtomicBool,
+    surroundings: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -23,6 +24,12 @@ impl Readiness {
     /// The certificate is served, and the API server has been told to trust it (R7).
     pub fn certificate_served(&self) {
         self.0.certificate.store(true, Ordering::Relaxed);
+    }
+
+    /// What admission has to know of the cluster is known: without it, a workload that gwmon has stepped aside from would
+    /// get the exporter.
+    pub fn surroundings_known(&self) {
+        self.0.surroundings.store(true, Ordering::Relaxed);
     }
 
     /// The process is about to end; there is no way back.
@@ -35,10 +42,12 @@ impl Readiness {
     pub fn obstacle(&self) -> Option<&'static str> {
         if self.0.stopping.load(Ordering::Relaxed) {
             Some("stopping")
-        } else if self.0.certificate.load(Ordering::Relaxed) {
-            None
-        } else {
+        } else if !self.0.certificate.load(Ordering::Relaxed) {
             Some("no certificate that the API server trusts is served yet")
+        } else if !self.0.surroundings.load(Ordering::Relaxed) {
+            Some("the suspended workloads and the LimitRanges have not been listed yet")
+        } else {
+            None
         }
     }
 }

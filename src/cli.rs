@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::annotations::{Sidecar, Version};
+use crate::annotations::{Sidecar, Version, duration};
 use crate::labels::{self, Labels};
 use crate::policy::{EXPORTER_IMAGE, Image, NATIVE_SIDECARS_SINCE, Policy};
 
@@ -93,6 +93,16 @@ pub struct Serve {
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "gwmon")]
     pub namespace: String,
 
+    /// How long an exporter may keep a gateway's pod from being ready, or from being created, until new pods of that
+    /// workload are admitted without.
+    #[arg(long, value_name = "DURATION", env = "GWMON_SUSPEND_AFTER", value_parser = seconds, default_value = "30s")]
+    pub suspend_after: i64,
+
+    /// How long such a workload then goes without, until one pod of it is tried again; twice as long after each further
+    /// failure, up to twelve times.
+    #[arg(long, value_name = "DURATION", env = "GWMON_SUSPEND_FOR", value_parser = seconds, default_value = "5m")]
+    pub suspend_for: i64,
+
     /// How log lines look.
     #[arg(long, value_enum, value_name = "FORMAT", env = "GWMON_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -104,6 +114,14 @@ pub struct Serve {
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// Whole seconds of a duration such as `30s` or `1m30s`.
+fn seconds(value: &str) -> Result<i64, &'static str> {
+    let seconds = duration(value).map(|milliseconds| milliseconds / 1000).filter(|seconds| *seconds > 0);
+    seconds
+        .and_then(|seconds| i64::try_from(seconds).ok())
+        .ok_or("a duration of a second or more, such as 30s or 1m30s")
 }
 
 /// How log lines look.

@@ -6,9 +6,8 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
 //! ```
 //!
-//! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`],
-//! [`quantity`], [`reason`]) is pure: it holds no
-//! client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`tls`], [`admin`],
+//! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`], [`quantity`], [`reason`],
+//! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`tls`], [`admin`],
 //! [`commands`]) call it and decide nothing themselves.
 
 pub mod admin;
@@ -23,5 +22,6 @@ pub mod monitoring;
 pub mod policy;
 pub mod quantity;
 pub mod reason;
+pub mod suspension;
 pub mod tls;
 pub mod webhook;

@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::reason::Reason;
+use crate::suspension::Suspensions;
 
 /// How a review ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -51,6 +52,11 @@ enum ReconcileOutcome {
     error,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SuspendedLabels {
+    reason: Reason,
+}
+
 /// How the controller writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Verb {
@@ -81,6 +87,8 @@ pub struct Metrics {
     /// Gateways with injected pods.
     pub gateways: Gauge,
     certificate_expiry: Gauge<f64, AtomicU64>,
+    suspended_workloads: Family<SuspendedLabels, Gauge>,
+    injection_stopped: Gauge,
 }
 
 impl Metrics {
@@ -97,6 +105,8 @@ impl Metrics {
             missed_pods: Gauge::default(),
             gateways: Gauge::default(),
             certificate_expiry: Gauge::default(),
+            suspended_workloads: Family::default(),
+            injection_stopped: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("gwmon");
         let m = metrics.clone();
@@ -107,6 +117,10 @@ impl Metrics {
         registry.register("queue_depth", "Gateways that wait to be reconciled", m.queue_depth);
         registry.register("missed_pods", "Pods that ask for injection and run without", m.missed_pods);
         registry.register("gateways", "Gateways with injected pods", m.gateways);
+        let help = "Workloads whose new pods get no exporter, since it kept a gateway from being ready";
+        registry.register("suspended_workloads", help, m.suspended_workloads);
+        let help = "Namespaces in which no new pod gets an exporter, since too many workloads are suspended; 1 for all of them";
+        registry.register("injection_stopped", help, m.injection_stopped);
         let help = "When the served certificate ends, in seconds since 1970";
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, m.certificate_expiry);
         registry.register("build", "What this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
@@ -128,6 +142,16 @@ impl Metrics {
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double for ever")]
     pub fn certificate_ends(&self, timestamp: i64) {
         self.certificate_expiry.set(timestamp as f64);
+    }
+
+    /// Notes which workloads are suspended.
+    pub(crate) fn suspended(&self, suspensions: &Suspensions) {
+        self.suspended_workloads.clear();
+        for reason in suspensions.iter().filter(|(_, entry)| entry.is_active()).filter_map(|(_, entry)| entry.reason())
+        {
+            self.suspended_workloads.get_or_create(&SuspendedLabels { reason }).inc();
+        }
+        self.injection_stopped.set(i64::try_from(suspensions.stopped().len()).unwrap_or(i64::MAX));
     }
 
     /// Counts one reconciliation.

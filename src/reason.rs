@@ -125,6 +125,20 @@ reasons! {
     Forbidden,
     /// Pods that ask for injection run without: they were made while no gwmon answered.
     MissedInjection,
+    /// The kubelet cannot pull the exporter's image, or takes too long for it.
+    ImageNotPulled,
+    /// The exporter's container ends again and again, or cannot be made.
+    ExporterNotRunning,
+    /// The API server refuses the pod: by a quota, a policy or another webhook.
+    PodRefused,
+    /// No node has room for the pod.
+    PodUnschedulable,
+    /// gwmon has stepped aside: new pods of the workload are admitted without the exporter until it can run there.
+    InjectionSuspended,
+    /// gwmon has stepped aside from several workloads within minutes, and gives no new pod an exporter.
+    InjectionStopped,
+    /// New pods of the workload get the exporter again.
+    InjectionResumed,
     /// The gateway's objects are as its Prometheus asks.
     Monitored,
 }

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CORE: &[&str] = &["annotations", "injection", "labels.rs", "monitoring", "policy.rs", "quantity.rs", "reason.rs"];
+const CORE: &[&str] =
+    &["annotations", "injection", "labels.rs", "monitoring", "policy.rs", "quantity.rs", "reason.rs", "suspension"];
 
 fn files(place: &Path) -> Vec<PathBuf> {
     if place.is_file() {

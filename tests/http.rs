@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 fn webhook() -> Router {
-    router(&Arc::new(Admission { policy: Policy::default(), metrics: Metrics::new().0 }))
+    router(&Arc::new(Admission { policy: Policy::default(), surroundings: Arc::default(), metrics: Metrics::new().0 }))
 }
 
 async fn send(path: &str, content_type: &str, body: impl Into<Body>) -> (StatusCode, String) {

@@ -155,7 +155,13 @@ pub const MAPPING: &str = "gwmon.io/mapping";
 /// On a pod template: which of its annotations gwmon copied from the workload, as JSON. Written by gwmon.
 pub const COPIED: &str = "gwmon.io/copied";
 
-const WRITTEN: &[&str] = &[MONITORED_BY, STATUS, MAPPING, BOOTSTRAP, COPIED];
+/// The monitor of a pod that has an exporter, however that is scraped. Written by gwmon, as a label.
+pub const EXPORTER: &str = "gwmon.io/exporter";
+/// On a pod by which gwmon tries whether a suspended workload can have an exporter again: which suspension. Written by
+/// gwmon.
+pub const TRIAL: &str = "gwmon.io/trial";
+
+const WRITTEN: &[&str] = &[MONITORED_BY, STATUS, MAPPING, BOOTSTRAP, COPIED, EXPORTER, TRIAL];
 
 /// What says nothing beside a certain value, and so was not meant.
 const CONTRADICTIONS: &[(&str, &str, &[&str])] = &[

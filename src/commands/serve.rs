@@ -21,8 +21,10 @@ use crate::annotations::Version;
 use crate::cli::{LogFormat, Serve};
 use crate::controller::{self, Site, certificates, lead};
 use crate::metrics::Metrics;
+use crate::suspension::Timing;
 use crate::tls::pki::{Material, Validity};
 use crate::tls::{self, CurrentLeaf};
+use crate::webhook::surroundings::{self, Surroundings};
 use crate::webhook::{self, Admission};
 
 /// After SIGTERM the API server goes on calling this replica until the endpoints have reached it (R30).
@@ -70,6 +72,7 @@ async fn serve(args: Serve) -> Result<()> {
     let stop = CancellationToken::new();
     let stopped = |token: &CancellationToken| token.clone().cancelled_owned();
     let mut tasks = tokio::task::JoinSet::new();
+    let surroundings = Arc::new(Surroundings::default());
     let (goodbye, policy) = if args.standalone {
         let material = Material::new(&["localhost".to_owned(), "127.0.0.1".to_owned()], OffsetDateTime::now_utc())?;
         leaf.put(&material.leaf, &material.leaf_key)?;
@@ -80,6 +83,7 @@ async fn serve(args: Serve) -> Result<()> {
         metrics.certificate_ends(ends.unix_timestamp());
         tracing::info!(%ends, "serving a certificate of my own for localhost and 127.0.0.1");
         readiness.certificate_served();
+        readiness.surroundings_known();
         (Duration::ZERO, args.policy.policy(None))
     } else {
         let client = Client::try_default().await.context("no cluster; run with --standalone to serve without one")?;
@@ -92,18 +96,27 @@ async fn serve(args: Serve) -> Result<()> {
         let site = Site { namespace: args.namespace, name: "gwmon".to_owned() };
         let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());
         tasks.spawn(certificates::keep(client.clone(), site.clone(), leaf, ready, metrics.clone(), stopped(&stop)));
+        let (known, ready, around, until) =
+            (Arc::clone(&surroundings), readiness.clone(), (client.clone(), site.clone()), stopped(&stop));
+        tasks.spawn(async move {
+            let (client, site) = around;
+            surroundings::keep(client, &site.namespace, &site.suspensions(), known, ready, until).await;
+        });
+        let timing = Timing { patience: args.suspend_after, first_retry: args.suspend_for };
+        let known = Arc::clone(&surroundings);
         let (for_controller, metrics, stop) = (policy.clone(), metrics.clone(), stopped(&stop));
         tasks.spawn(async move {
             let identity = identity();
             let work = || {
-                controller::run(client.clone(), site.clone(), for_controller.clone(), metrics.clone(), identity.clone())
+                let (client, site, policy) = (client.clone(), site.clone(), for_controller.clone());
+                controller::run(client, site, policy, Arc::clone(&known), timing, metrics.clone(), identity.clone())
             };
             lead::lead(&site, &identity, work, stop).await;
         });
         (GOODBYE, policy)
     };
 
-    let router = webhook::router(&Arc::new(Admission { policy, metrics }));
+    let router = webhook::router(&Arc::new(Admission { policy, surroundings, metrics }));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
     let config = Arc::new(tls::leaf::server_config(leaf));
     tasks.spawn(tls::https(webhook, config, router, stopped(&stop)));

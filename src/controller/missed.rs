@@ -18,9 +18,11 @@ use super::report::Told;
 use super::world::{api_resource, asks_for_injection, objects};
 use super::{GatewayKey, plain};
 use crate::annotations::{INJECT, MONITORED_BY};
+use crate::injection::resources::LimitRange;
 use crate::injection::{self, monitor_name};
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
+use crate::webhook::Surroundings;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_mins(5);
@@ -33,11 +35,11 @@ const SYSTEM: &str = "kube-system";
 type Found = HashMap<(String, Owner), (usize, Finding)>;
 
 /// Looks, tells and counts, for ever.
-pub(super) async fn look(context: &Context) {
+pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
     let mut told: HashMap<(String, Owner), Told> = HashMap::new();
     loop {
         let late = |_| Err(anyhow::anyhow!("no answer from the API server in {EVERY:?}"));
-        match tokio::time::timeout(EVERY, find(context)).await.unwrap_or_else(late) {
+        match tokio::time::timeout(EVERY, find(context, surroundings)).await.unwrap_or_else(late) {
             Ok(found) => {
                 let missed = found.values().filter(|(_, finding)| finding.reason == Reason::MissedInjection);
                 let count: usize = missed.map(|(pods, _)| pods).sum();
@@ -58,7 +60,7 @@ pub(super) async fn look(context: &Context) {
     }
 }
 
-async fn find(context: &Context) -> Result<Found> {
+async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
     let mut found = Found::new();
     let is_served = |namespace: &str| namespace != SYSTEM && namespace != context.site.namespace;
     // By controller: its pods are alike, so one of them is looked at whole.
@@ -77,7 +79,14 @@ async fn find(context: &Context) -> Result<Found> {
     .await?;
     for ((namespace, _), (owner, pod, count)) in pods {
         let Some(owner) = workload(&context.client, &namespace, owner).await? else { continue };
-        if let Some(finding) = about_pod(context, &namespace, &pod, &owner).await? {
+        // Of those that gwmon has stepped aside from, people have been told.
+        let key = (namespace, monitor_name(&owner.name));
+        if surroundings.suspensions().obstacle(&key).is_some() {
+            continue;
+        }
+        let namespace = key.0;
+        let limits = surroundings.limits(&namespace);
+        if let Some(finding) = about_pod(context, &limits, &namespace, &pod, &owner).await? {
             // A roll-out has two controllers for one workload.
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
@@ -110,14 +119,20 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
 }
 
 /// What the webhook would have said to this pod.
-async fn about_pod(context: &Context, namespace: &str, pod: &str, owner: &Owner) -> Result<Option<Finding>> {
+async fn about_pod(
+    context: &Context,
+    limits: &[LimitRange],
+    namespace: &str,
+    pod: &str,
+    owner: &Owner,
+) -> Result<Option<Finding>> {
     let api = objects(&context.client, namespace, ("v1", "Pod"));
     let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?;
     let Some(found) = found else { return Ok(None) };
-    Ok(match injection::decide(&context.policy, &[], &json!(found).to_string()) {
+    Ok(match injection::decide(&context.policy, limits, &json!(found).to_string()) {
         Ok(_) => {
             let detail = format!(
-                "pods ask for injection and run without, for no gwmon answered when they were made; {}",
+                "pods ask for injection and run without: when they were made no gwmon answered, or it had stepped aside; {}",
                 repair(namespace, owner)
             );
             Some(Finding::new(Reason::MissedInjection, detail))

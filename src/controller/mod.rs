@@ -12,12 +12,14 @@ mod missed;
 mod reconcile;
 mod report;
 mod rights;
+mod sidecars;
+mod suspend;
 mod watch;
 mod world;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -31,6 +33,8 @@ use crate::metrics::Metrics;
 use crate::monitoring::objects::name_in;
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
+use crate::suspension::{Suspensions, Timing};
+use crate::webhook::Surroundings;
 use index::Meta;
 use reconcile::Context;
 pub(crate) use world::api_resource;
@@ -115,15 +119,25 @@ impl Drop for Gauges<'_> {
         for gauge in [&self.0.gateways, &self.0.queue_depth, &self.0.missed_pods] {
             gauge.set(0);
         }
+        self.0.suspended(&Suspensions::default());
     }
 }
 
 /// Reconciles for ever. Errors are logged, counted and tried again, ever more slowly.
-pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, identity: String) {
+pub async fn run(
+    client: Client,
+    site: Site,
+    policy: Policy,
+    surroundings: Arc<Surroundings>,
+    timing: Timing,
+    metrics: Metrics,
+    identity: String,
+) {
     let (world, changes) = World::watch(&client);
     let context = Context::new(client, site, policy, world, metrics, identity);
     let _gauges = Gauges(&context.metrics);
-    let mut missed = pin!(missed::look(&context));
+    let mut missed = pin!(missed::look(&context, &surroundings));
+    let mut suspending = Box::pin(suspend::run(&context, &surroundings, timing));
     let (requests, queue) = futures::channel::mpsc::unbounded();
     let mut queue = pin!(debounced_scheduler(queue, DEBOUNCE));
     let mut changes = pin!(changes);
@@ -189,6 +203,7 @@ pub async fn run(client: Client, site: Site, policy: Policy, metrics: Metrics, i
             }
             () = world.listed(), if !listed => listed = true,
             () = &mut missed, if listed => {}
+            () = &mut suspending => {}
         }
     }
 }

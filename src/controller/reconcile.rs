@@ -244,11 +244,7 @@ impl Context {
     /// gwmon's own metrics, where it runs from its Deployment.
     async fn myself(&self) -> Result<Option<Gateway>> {
         let Site { namespace, name } = &self.site;
-        let (api_version, kind) = ("apps/v1", "Deployment");
-        let api = objects(&self.client, namespace, (api_version, kind));
-        let deployment =
-            api.get_metadata_opt(name).await.map_err(plain).context("cannot read gwmon's own Deployment")?;
-        Ok(deployment.map(|deployment| Gateway {
+        Ok(self.own_deployment().await?.map(|deployment| Gateway {
             namespace: namespace.clone(),
             monitor: name.clone(),
             kind: String::new(),
@@ -261,12 +257,22 @@ impl Context {
             pod_labels: &[],
             target: Target::Best,
             labels: self.policy.monitor_labels.clone(),
-            owner: Some(Owner {
-                api_version: api_version.to_owned(),
-                kind: kind.to_owned(),
-                name: name.clone(),
-                uid: deployment.uid().unwrap_or_default(),
-            }),
+            owner: Some(deployment),
+        }))
+    }
+
+    /// gwmon's own Deployment, where it runs from one.
+    pub(super) async fn own_deployment(&self) -> Result<Option<Owner>> {
+        let Site { namespace, name } = &self.site;
+        let (api_version, kind) = ("apps/v1", "Deployment");
+        let api = objects(&self.client, namespace, (api_version, kind));
+        let deployment =
+            api.get_metadata_opt(name).await.map_err(plain).context("cannot read gwmon's own Deployment")?;
+        Ok(deployment.map(|deployment| Owner {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            name: name.clone(),
+            uid: deployment.uid().unwrap_or_default(),
         }))
     }
 

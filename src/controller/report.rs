@@ -44,6 +44,17 @@ impl Report {
         self.publish(namespace, owner, EventType::Normal, Reason::Monitored, why).await;
     }
 
+    /// Tells one thing, whether it has been told or not.
+    pub(super) async fn tell(&self, namespace: &str, owner: &Owner, type_: EventType, finding: &Finding) {
+        let Finding { reason, detail } = finding;
+        if type_ == EventType::Normal {
+            tracing::info!(namespace, kind = owner.kind, name = owner.name, reason = reason.as_str(), "{detail}");
+        } else {
+            tracing::warn!(namespace, kind = owner.kind, name = owner.name, reason = reason.as_str(), "{detail}");
+        }
+        self.publish(namespace, owner, type_, *reason, detail).await;
+    }
+
     /// Whether the Event is published.
     async fn publish(&self, namespace: &str, owner: &Owner, type_: EventType, reason: Reason, note: &str) -> bool {
         // The API server refuses a longer one.

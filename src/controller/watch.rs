@@ -95,6 +95,33 @@ impl<'a> Watches<'a> {
         resource: ApiResource,
         label: &str,
         need: Need,
+        take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
+    ) -> BoxStream<'static, C>
+    where
+        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        self.observe_with(resource, watcher::Config::default().labels(label), need, take)
+    }
+
+    /// The same for those that a field selector selects.
+    pub(super) fn observe_where<K, C: Send + 'static>(
+        &self,
+        resource: ApiResource,
+        fields: &str,
+        need: Need,
+        take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
+    ) -> BoxStream<'static, C>
+    where
+        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        self.observe_with(resource, watcher::Config::default().fields(fields), need, take)
+    }
+
+    fn observe_with<K, C: Send + 'static>(
+        &self,
+        resource: ApiResource,
+        config: watcher::Config,
+        need: Need,
         mut take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
     ) -> BoxStream<'static, C>
     where
@@ -146,7 +173,7 @@ impl<'a> Watches<'a> {
         };
         // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
         // is tried.)
-        watcher(api, watcher::Config::default().labels(label))
+        watcher(api, config)
             .flat_map(move |event| {
                 let (change, pause) = seen(event);
                 // Not even of no length where there is none: a timer takes a millisecond.

@@ -15,7 +15,7 @@ mod source;
 mod status;
 pub mod workload;
 
-use crate::annotations::{Annotations, Discovery, MONITORED_BY, Settings};
+use crate::annotations::{Annotations, Discovery, EXPORTER, MONITORED_BY, Settings, TRIAL};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 use assembly::Assembly;
@@ -23,7 +23,7 @@ use checks::{check_annotations, check_sidecar, check_surroundings, scrape_annota
 use exporter::Exporter;
 use exporter::mapping::Mapping;
 use gateway::{Endpoint, Telling};
-pub use naming::{monitor_name, workload_of};
+pub use naming::{monitor_name, workload_named, workload_of};
 use patch::Patch;
 use pod::Pod;
 use resources::LimitRange;
@@ -40,6 +40,22 @@ pub struct Injection {
     pub status: Status,
     /// What should be known, though it is done.
     pub warnings: Vec<Finding>,
+    /// The name of the workload's monitor.
+    pub monitor: String,
+}
+
+impl Injection {
+    /// Whether the pod gets a container.
+    #[must_use]
+    pub const fn adds_exporter(&self) -> bool {
+        self.status.statsd_port.is_some()
+    }
+
+    /// Notes on the pod that it is to be watched: which suspension it may end.
+    pub fn mark_trial(&mut self, since: i64) {
+        // The map is there: the pod asks by an annotation.
+        self.patch.add(&["metadata", "annotations", TRIAL], patch::quoted(&since.to_string()));
+    }
 }
 
 /// What becomes of a pod. There is no "deny": gwmon cannot refuse a pod.
@@ -91,8 +107,12 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
         Way::Scrape(Endpoint { port, path, changes }) => (changes, None, port, path),
     };
     warnings.extend(changes.warnings);
+    let monitor = monitor_name(&workload);
     if settings.discovery != Discovery::Annotations {
-        assembly.label(MONITORED_BY, &monitor_name(&workload));
+        assembly.label(MONITORED_BY, &monitor);
+    }
+    if statsd_port.is_some() {
+        assembly.label(EXPORTER, &monitor);
     }
     if settings.discovery != Discovery::Monitor {
         for (key, value) in scrape_annotations(pod, metrics_port, &metrics_path)? {
@@ -122,7 +142,7 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
         hash: String::new(),
     });
     check_annotations(pod, &patch)?;
-    Ok(Injection { patch: patch.build(pod), status, warnings })
+    Ok(Injection { patch: patch.build(pod), status, warnings, monitor })
 }
 
 #[cfg(test)]

@@ -7,14 +7,15 @@ use super::pod::Metadata;
 #[must_use]
 pub fn workload_of(pod: &Metadata) -> Option<String> {
     let owner = pod.controller().filter(|owner| owner.kind != "Node")?;
-    if owner.kind != "ReplicaSet" {
-        return Some(owner.name.clone());
-    }
-    let stem = ["pod-template-hash", "rollouts-pod-template-hash"]
-        .into_iter()
-        .filter_map(|label| pod.label(label))
-        .find_map(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-'));
-    Some(stem.unwrap_or(&owner.name).to_owned())
+    Some(workload_named(&owner.kind, &owner.name, |label| pod.label(label)))
+}
+
+/// The same from the parts: kind and name of the pod's controller, and the pod's labels.
+#[must_use]
+pub fn workload_named<'l>(kind: &str, name: &str, label: impl Fn(&'static str) -> Option<&'l str>) -> String {
+    let hashes = ["pod-template-hash", "rollouts-pod-template-hash"].into_iter().filter(|_| kind == "ReplicaSet");
+    let stem = hashes.filter_map(label).find_map(|hash| name.strip_suffix(hash)?.strip_suffix('-'));
+    stem.unwrap_or(name).to_owned()
 }
 
 /// The name of a workload's Service and ServiceMonitor, which is also the value of the pods' label:

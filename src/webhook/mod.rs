@@ -2,5 +2,7 @@
 
 pub mod review;
 mod router;
+pub mod surroundings;
 
 pub use router::{Admission, Route, router};
+pub use surroundings::Surroundings;

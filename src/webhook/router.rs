@@ -15,8 +15,9 @@ use tower_http::timeout::TimeoutLayer;
 use tracing::{field, info_span};
 
 use super::review::{BadReview, Reply, Request};
+use super::surroundings::{Admitted, Surroundings};
 use crate::injection::patch::Patch;
-use crate::injection::{self, workload};
+use crate::injection::{self, Injection, workload};
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
@@ -58,11 +59,13 @@ impl Route {
     }
 }
 
-/// What a review needs: the operator's policy and where to count.
+/// What a review needs: the operator's policy, what is known of the cluster, and where to count.
 #[derive(Debug)]
 pub struct Admission {
     /// What holds for every injection.
     pub policy: Policy,
+    /// What is known of the cluster.
+    pub surroundings: Arc<Surroundings>,
     /// Where reviews are counted.
     pub metrics: Metrics,
 }
@@ -202,12 +205,37 @@ impl Admission {
         }
         let object =
             request.object.ok_or_else(|| Finding::new(Reason::MalformedObject, "request.object is missing"))?.get();
+        let limits = self.surroundings.limits(&request.namespace);
+        let is_dry_run = request.dry_run.unwrap_or_default();
         match route {
             Route::Pods => {
-                injection::decide(&self.policy, &[], object).map(|injection| (injection.patch, Ok(injection.warnings)))
+                let mut injection = injection::decide(&self.policy, &limits, object)?;
+                match self.admit(&injection, request, is_dry_run) {
+                    Admitted::With => {}
+                    Admitted::Trial(since) => injection.mark_trial(since),
+                    Admitted::Without(finding) => return Err(finding),
+                }
+                Ok((injection.patch, Ok(injection.warnings)))
             }
-            Route::Workloads => workload::decide(&self.policy, &[], object)
-                .map(|change| (change.patch, change.pods.map(|injection| injection.warnings))),
+            Route::Workloads => {
+                let change = workload::decide(&self.policy, &limits, object)?;
+                let notes = change.pods.map(|mut injection| {
+                    // A workload is no pod to try.
+                    if let Admitted::Without(finding) = self.admit(&injection, request, true) {
+                        injection.warnings.push(finding);
+                    }
+                    injection.warnings
+                });
+                Ok((change.patch, notes))
+            }
         }
+    }
+
+    /// Whether a pod gets its exporter. One that is scraped itself has none to step aside with.
+    fn admit(&self, injection: &Injection, request: &Request, is_dry_run: bool) -> Admitted {
+        if !injection.adds_exporter() {
+            return Admitted::With;
+        }
+        self.surroundings.admit(&(request.namespace.clone(), injection.monitor.clone()), is_dry_run)
     }
 }

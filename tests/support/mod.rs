@@ -149,6 +149,11 @@ impl Installed {
 
     /// `gwmon serve` with the rights of the shipped service account.
     pub(crate) fn serve(&self) -> Gwmon {
+        self.serve_with(&[])
+    }
+
+    /// The same with some arguments.
+    pub(crate) fn serve_with(&self, arguments: &[&str]) -> Gwmon {
         let token = self.kubectl.run("-n gwmon create token gwmon").unwrap().out;
         let kubeconfig = std::fs::read_to_string(self.kubectl.kubeconfig()).unwrap();
         let mut config: Value = serde_saphyr::from_str(&kubeconfig).unwrap();
@@ -156,7 +161,7 @@ impl Installed {
         let gwmon = Gwmon::start(|command, folder| {
             let kubeconfig = folder.join("kubeconfig");
             std::fs::write(&kubeconfig, config.to_string()).unwrap();
-            command.env("KUBECONFIG", kubeconfig)
+            command.args(arguments).env("KUBECONFIG", kubeconfig)
         });
         gwmon.wait_ready();
         gwmon

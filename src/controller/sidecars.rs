@@ -1,0 +1,269 @@
+//! Exporters that do not run, and pods that are refused: what the watches tell of them, and what is kept. Of pods only
+//! those are kept whose exporter does not run, or has not lately.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use kube::api::{DynamicObject, NotUsed, Object};
+use kube::runtime::watcher::Event;
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+use super::index::Place;
+use super::watch::{Need, Watches};
+use super::world::api_resource;
+use crate::annotations::{EXPORTER, TRIAL};
+use crate::injection::{monitor_name, workload_named};
+use crate::reason::Finding;
+use crate::suspension::{Key, PodStatus};
+
+/// After an exporter has run for so long, what was before is forgotten, as the kubelet forgets its back-off.
+const RECOVERED: Duration = Duration::from_mins(10);
+/// A controller tries at least every 17 minutes: one that has not for longer is gone.
+const GIVEN_UP: Duration = Duration::from_mins(30);
+
+type PodView = Object<NotUsed, PodStatus>;
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// A list of all pods begins.
+    ListBegins,
+    /// It is complete.
+    ListEnds,
+    /// A pod that has an exporter.
+    Pod(Place, Box<SeenPod>),
+    /// One that has ended, is about to, or is deleted.
+    Gone(Place),
+    /// A controller could not make a pod.
+    Refused(Refused),
+}
+
+/// A pod that has an exporter.
+#[derive(Debug)]
+pub(super) struct SeenPod {
+    owner: OwnerReference,
+    key: Key,
+    created: i64,
+    failure: Option<Finding>,
+    runs: bool,
+    /// The suspension that it may end.
+    trial: Option<i64>,
+}
+
+/// A controller whose pod the API server has refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) namespace: String,
+    pub(super) owner: OwnerReference,
+    pub(super) message: String,
+    pub(super) at: i64,
+}
+
+/// An exporter that does not run, or has not lately.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) key: Key,
+    pub(super) owner: OwnerReference,
+    pub(super) created: i64,
+    /// When it failed first, in seconds since 1970; unknown where it did already when it was listed.
+    pub(super) began: Option<i64>,
+    pub(super) finding: Finding,
+    /// Since when, where it does not now.
+    pub(super) down: Option<Instant>,
+    /// How long it has not, before.
+    before: Duration,
+    /// Since when it does.
+    up: Instant,
+}
+
+impl Trouble {
+    pub(super) fn lasts(&self) -> Duration {
+        self.before + self.down.map_or(Duration::ZERO, |down| down.elapsed())
+    }
+}
+
+/// Refusals of one controller's pods.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) seen: Refused,
+    pub(super) first: Instant,
+    pub(super) last: Instant,
+    /// Since when its workload is suspended for this.
+    pub(super) suspended: Option<(Key, Instant)>,
+}
+
+/// A pod by which it is tried whether its workload can have the exporter again.
+#[derive(Debug)]
+pub(super) struct Trial {
+    pub(super) pod: String,
+    /// Which suspension it may end: when that began.
+    pub(super) since: i64,
+    /// Since when its exporter runs.
+    runs: Option<Instant>,
+}
+
+impl Trial {
+    pub(super) fn has_run(&self, seconds: i64) -> bool {
+        self.runs.is_some_and(|since| whole_seconds(since.elapsed()) >= seconds)
+    }
+}
+
+/// What is watched closely, by pod and by controller.
+#[derive(Default)]
+pub(super) struct Watched {
+    pub(super) pods: HashMap<Place, Trouble>,
+    /// The pods of a list that has begun.
+    listed: Option<HashSet<Place>>,
+    /// Whether any list has been complete.
+    pub(super) is_known: bool,
+    pub(super) refusals: HashMap<String, Refusal>,
+    /// Controllers whose pods are refused without the exporter, too, and since when that is known.
+    pub(super) innocent: HashMap<String, Instant>,
+    /// Pods that are tried.
+    pub(super) trials: HashMap<Key, Trial>,
+}
+
+impl Watched {
+    pub(super) fn is_idle(&self) -> bool {
+        self.pods.is_empty() && self.refusals.is_empty() && self.trials.is_empty()
+    }
+
+    pub(super) fn take(&mut self, seen: Seen) {
+        match seen {
+            Seen::ListBegins => self.listed = Some(HashSet::new()),
+            Seen::ListEnds => {
+                self.is_known = true;
+                if let Some(listed) = self.listed.take() {
+                    self.pods.retain(|place, _| listed.contains(place));
+                    self.trials.retain(|key, trial| listed.contains(&(key.0.clone(), trial.pod.clone())));
+                }
+            }
+            Seen::Pod(place, pod) => self.take_pod(place, *pod),
+            Seen::Gone(place) => {
+                self.pods.remove(&place);
+                self.trials.retain(|key, trial| key.0 != place.0 || trial.pod != place.1);
+            }
+            Seen::Refused(refused) => self.take_refusal(refused),
+        }
+    }
+
+    /// Forgets what is over.
+    pub(super) fn forget(&mut self) {
+        self.pods.retain(|_, trouble| trouble.down.is_some() || trouble.up.elapsed() < RECOVERED);
+        self.refusals.retain(|_, refusal| refusal.last.elapsed() < GIVEN_UP);
+    }
+
+    fn take_pod(&mut self, place: Place, pod: SeenPod) {
+        let now = Instant::now();
+        let is_listed = self.listed.as_mut().map(|listed| listed.insert(place.clone())).is_some();
+        // A pod that was made after a refusal shows that it is over.
+        if self.refusals.get(&pod.owner.uid).is_some_and(|refusal| pod.created > refusal.seen.at) {
+            self.refusals.remove(&pod.owner.uid);
+        }
+        // The annotation stays on a pod when its trial is long over.
+        let known = self.trials.get(&pod.key);
+        if let Some(since) = pod.trial.filter(|since| known.is_none_or(|known| known.since <= *since)) {
+            let before = known.filter(|known| known.pod == place.1).and_then(|known| known.runs);
+            let runs = pod.runs.then(|| before.unwrap_or(now));
+            self.trials.insert(pod.key.clone(), Trial { pod: place.1.clone(), since, runs });
+        }
+        match (pod.failure, self.pods.get_mut(&place)) {
+            (Some(finding), Some(trouble)) => {
+                trouble.finding = finding;
+                if trouble.down.is_none() {
+                    (trouble.down, trouble.began) = (Some(now), Some(seconds_now()));
+                }
+            }
+            (Some(finding), None) => {
+                let SeenPod { key, owner, created, .. } = pod;
+                let began = (!is_listed).then(seconds_now);
+                let trouble =
+                    Trouble { key, owner, created, began, finding, down: Some(now), before: Duration::ZERO, up: now };
+                self.pods.insert(place, trouble);
+            }
+            (None, Some(trouble)) if trouble.down.is_some() => {
+                (trouble.before, trouble.down, trouble.up) = (trouble.lasts(), None, now);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn take_refusal(&mut self, refused: Refused) {
+        let now = Instant::now();
+        let before = self.refusals.remove(&refused.owner.uid);
+        let (first, suspended) = before.map_or((now, None), |before| (before.first, before.suspended));
+        self.refusals.insert(refused.owner.uid.clone(), Refusal { seen: refused, first, last: now, suspended });
+    }
+}
+
+/// Watches the pods that have an exporter, and the Events by which a pod's controller tells that it could not make one.
+pub(super) fn watch(client: &Client) -> BoxStream<'static, Seen> {
+    let watches = Watches::new(client);
+    let pods = watches
+        .observe(api_resource("v1", "Pod"), EXPORTER, Need::Must, |event: &Event<PodView>| Some(seen_pod(event)));
+    let refusals = watches.observe_where(api_resource("v1", "Event"), "reason=FailedCreate", Need::Can, seen_refusal);
+    stream::select(pods, refusals).boxed()
+}
+
+fn seen_pod(event: &Event<PodView>) -> Seen {
+    let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
+        return if matches!(event, Event::Init) { Seen::ListBegins } else { Seen::ListEnds };
+    };
+    let place = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let status = pod.status.clone().unwrap_or_default();
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true)).cloned();
+    let is_gone = matches!(event, Event::Delete(_)) || pod.metadata.deletion_timestamp.is_some() || status.is_over();
+    let Some(owner) = owner.filter(|_| !is_gone) else { return Seen::Gone(place) };
+    let name = workload_named(&owner.kind, &owner.name, |label| pod.labels().get(label).map(String::as_str));
+    Seen::Pod(
+        place.clone(),
+        Box::new(SeenPod {
+            owner,
+            key: (place.0, monitor_name(&name)),
+            created: pod.creation_timestamp().as_ref().map(seconds).unwrap_or_default(),
+            failure: status.exporter_failure(),
+            runs: status.exporter_runs(),
+            trial: pod.annotations().get(TRIAL).and_then(|since| since.parse().ok()),
+        }),
+    )
+}
+
+pub(super) fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn seconds_now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
+fn seconds(time: &Time) -> i64 {
+    time.0.as_second()
+}
+
+/// An Event with which a controller of the controller manager's tells that it could not make a pod.
+fn seen_refusal(event: &Event<DynamicObject>) -> Option<Seen> {
+    let (Event::Apply(event) | Event::InitApply(event)) = event else { return None };
+    let text = |pointer: &str| event.data.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = text("/involvedObject/kind");
+    if !matches!(kind.as_str(), "ReplicaSet" | "StatefulSet" | "DaemonSet") {
+        return None;
+    }
+    let last: Option<Time> = event.data.get("lastTimestamp").and_then(|at| serde_json::from_value(at.clone()).ok());
+    Some(Seen::Refused(Refused {
+        namespace: text("/involvedObject/namespace"),
+        owner: OwnerReference {
+            api_version: "apps/v1".to_owned(),
+            kind,
+            name: text("/involvedObject/name"),
+            uid: text("/involvedObject/uid"),
+            ..OwnerReference::default()
+        },
+        message: text("/message"),
+        at: last.or_else(|| event.creation_timestamp()).as_ref().map(seconds).unwrap_or_default(),
+    }))
+}

@@ -1,0 +1,401 @@
+//! Workloads that gwmon has stepped aside from: their new pods are admitted without the exporter, because it kept a
+//! gateway from being ready or from being created. One ConfigMap in gwmon's namespace holds them all, an entry each, so
+//! that every replica knows them, a restart forgets none, and `kubectl get configmap` shows them.
+//!
+//! ```text
+//!  Suspended ── back-off ──▶ Trial ── a pod with the exporter ──▶ Watched ── it runs ──▶ Resumed ── an hour ──▶ forgotten
+//!      ▲                                                             │                       │
+//!      └────────────────── longer back-off ──── it does not ─────────┴───────────────────────┘
+//! ```
+
+mod pod;
+
+use std::collections::BTreeMap;
+
+pub use pod::PodStatus;
+use serde::{Deserialize, Serialize};
+
+use crate::reason::{Finding, Reason};
+
+/// How far an entry is on its way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// New pods get no exporter.
+    Suspended,
+    /// The next pod gets one.
+    Trial,
+    /// One pod has got one, and no other does until it is known how that goes.
+    Watched,
+    /// New pods get exporters again. The entry stays for a while: should it fail again, the back-off goes on.
+    Resumed,
+}
+
+/// One workload that gwmon has stepped aside from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspension {
+    /// The workload.
+    #[serde(flatten)]
+    pub workload: Workload,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub detail: String,
+    /// When it was suspended, or has resumed, in seconds since 1970.
+    pub since: i64,
+    /// How far it is.
+    pub phase: Phase,
+    /// When the phase ends by itself, in seconds since 1970.
+    pub until: i64,
+    /// How often it has failed; the back-off follows it.
+    pub failures: u32,
+    /// The pod that is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+}
+
+/// Which workload is suspended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// The API version of its kind.
+    pub api_version: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: another one of that name is another one.
+    pub uid: String,
+}
+
+/// How long things take, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How long an exporter may keep a gateway from being ready.
+    pub patience: i64,
+    /// After the first failure, until the exporter is tried again; twice as long after each further one.
+    pub first_retry: i64,
+}
+
+impl Timing {
+    /// No back-off is longer, and a workload that has run for so long has no failures any more.
+    const LONGEST: i64 = 12;
+
+    fn back_off(self, failures: u32) -> i64 {
+        let factor = 1_i64.checked_shl(failures.saturating_sub(1)).unwrap_or(Self::LONGEST);
+        self.first_retry.saturating_mul(factor.min(Self::LONGEST))
+    }
+
+    /// How long an entry that resumed is remembered.
+    #[must_use]
+    pub const fn memory(self) -> i64 {
+        self.first_retry.saturating_mul(Self::LONGEST)
+    }
+
+    /// How long a pod that is tried may take to start, for reasons that are not the exporter's.
+    const fn trial(self) -> i64 {
+        self.patience.saturating_mul(20)
+    }
+}
+
+impl Suspension {
+    /// The entry after a failure.
+    #[must_use]
+    pub fn failed(before: Option<&Self>, workload: Workload, why: &Finding, now: i64, timing: Timing) -> Self {
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        Self {
+            workload,
+            reason: why.reason.as_str().to_owned(),
+            detail: cut(&why.detail),
+            since: now,
+            phase: Phase::Suspended,
+            until: now + timing.back_off(failures),
+            failures,
+            pod: None,
+        }
+    }
+
+    /// The entry once this much time has come: another phase, or none any more (`None`).
+    #[must_use]
+    pub fn at(&self, now: i64, timing: Timing) -> Option<Self> {
+        if now < self.until {
+            return Some(self.clone());
+        }
+        match self.phase {
+            // Until there is a pod, however long that takes.
+            Phase::Suspended | Phase::Trial => Some(self.on_trial(now, timing)),
+            // It has come to nothing either way: later again.
+            Phase::Watched => {
+                let until = now + timing.back_off(self.failures);
+                Some(Self { phase: Phase::Suspended, until, pod: None, ..self.clone() })
+            }
+            Phase::Resumed => None,
+        }
+    }
+
+    /// The entry when its next pod is to be tried.
+    #[must_use]
+    pub fn on_trial(&self, now: i64, timing: Timing) -> Self {
+        Self { phase: Phase::Trial, until: now + timing.memory(), pod: None, ..self.clone() }
+    }
+
+    /// The entry when a pod has got an exporter to try.
+    #[must_use]
+    pub fn watched(&self, pod: &str, now: i64, timing: Timing) -> Self {
+        Self { phase: Phase::Watched, until: now + timing.trial(), pod: Some(pod.to_owned()), ..self.clone() }
+    }
+
+    /// The entry when that pod runs.
+    #[must_use]
+    pub fn resumed(&self, now: i64, timing: Timing) -> Self {
+        Self { phase: Phase::Resumed, since: now, until: now + timing.memory(), pod: None, ..self.clone() }
+    }
+
+    /// Why, where the word is one of the list.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        Reason::ALL.iter().find(|reason| reason.as_str() == self.reason).copied()
+    }
+
+    /// Whether the pods of this workload are at present made without.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.phase != Phase::Resumed
+    }
+}
+
+/// An entry is one of many in an object of 1 MiB.
+fn cut(detail: &str) -> String {
+    const MOST: usize = 300;
+    detail.char_indices().nth(MOST).map_or_else(|| detail.to_owned(), |(at, _)| format!("{}…", &detail[..at]))
+}
+
+/// A workload: its namespace, and the name of its monitor, which is that of its pods' label.
+pub type Key = (String, String);
+
+/// Every workload that gwmon has stepped aside from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspensions(BTreeMap<Key, Suspension>);
+
+/// That many workloads, suspended for one reason within [`BURST`] of each other, are no longer a matter of workloads.
+const MANY: usize = 3;
+/// In seconds.
+const BURST: i64 = 300;
+
+impl Suspensions {
+    /// More are not kept: an object holds 1 MiB.
+    pub const MOST: usize = 1000;
+
+    /// Reads the data of the ConfigMap. An entry that is none, because somebody has edited it, is not there.
+    #[must_use]
+    pub fn parse(data: &BTreeMap<String, String>) -> Self {
+        let entry = |(key, json): (&String, &String)| {
+            let (namespace, monitor) = key.split_once('.')?;
+            Some(((namespace.to_owned(), monitor.to_owned()), serde_json::from_str(json).ok()?))
+        };
+        Self(data.iter().filter_map(entry).collect())
+    }
+
+    /// The key of an entry in the ConfigMap. A namespace has no dots.
+    #[must_use]
+    pub fn data_key((namespace, monitor): &Key) -> String {
+        format!("{namespace}.{monitor}")
+    }
+
+    /// One entry.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<&Suspension> {
+        self.0.get(key)
+    }
+
+    /// Every entry.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Suspension)> {
+        self.0.iter()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What keeps the exporter out of a new pod of this workload, if anything does. In [`Phase::Trial`] only one pod gets
+    /// it; which, the caller knows.
+    #[must_use]
+    pub fn obstacle(&self, key: &Key) -> Option<Finding> {
+        if let Some(entry) = self.0.get(key).filter(|entry| entry.is_active()) {
+            let Suspension { workload: Workload { kind, name, .. }, reason, detail, .. } = entry;
+            let detail = format!("new pods of {kind} {name} are admitted without the exporter: {reason}: {detail}");
+            return Some(Finding::new(Reason::InjectionSuspended, detail));
+        }
+        let stopped =
+            self.stopped().into_iter().find(|stop| stop.namespace.is_none_or(|namespace| namespace == key.0))?;
+        Some(Finding::new(Reason::InjectionStopped, stopped.to_string()))
+    }
+
+    /// Where too many workloads are suspended at once for one reason, so that nobody gets an exporter there until some of
+    /// them have one again: in one namespace, or, where they are in several, everywhere. So whoever has one namespace
+    /// stops it in that one only.
+    #[must_use]
+    pub fn stopped(&self) -> Vec<Stop<'_>> {
+        let mut active: Vec<_> = self.0.iter().filter(|(_, entry)| entry.is_active()).collect();
+        active.sort_by_key(|(_, entry)| entry.since);
+        let mut stops: Vec<Stop> = Vec::new();
+        for (index, (_, first)) in active.iter().enumerate() {
+            // Nodes that are full are no fault of the exporter's.
+            if first.reason == Reason::PodUnschedulable.as_str() {
+                continue;
+            }
+            let burst = active[index..].iter().take_while(|(_, entry)| entry.since - first.since <= BURST);
+            let namespaces: Vec<&str> = burst
+                .filter(|(_, entry)| entry.reason == first.reason)
+                .map(|((namespace, _), _)| namespace.as_str())
+                .collect();
+            if namespaces.len() < MANY {
+                continue;
+            }
+            let several = namespaces.iter().any(|namespace| *namespace != namespaces[0]);
+            let stop = |namespace, workloads| Stop { namespace, reason: &first.reason, workloads };
+            if several {
+                return vec![stop(None, namespaces.len())];
+            }
+            if stops.iter().all(|stop| stop.namespace != Some(namespaces[0])) {
+                stops.push(stop(Some(namespaces[0]), namespaces.len()));
+            }
+        }
+        stops
+    }
+}
+
+/// Where nobody gets an exporter at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop<'a> {
+    /// One namespace, or all of them.
+    pub namespace: Option<&'a str>,
+    /// Why, in a word.
+    pub reason: &'a str,
+    /// How many workloads are suspended for that.
+    pub workloads: usize,
+}
+
+impl std::fmt::Display for Stop<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place =
+            self.namespace.map_or_else(|| "in the whole cluster".to_owned(), |one| format!("in namespace {one}"));
+        write!(
+            f,
+            "no new pod {place} gets an exporter: {} workloads were suspended within minutes: {}",
+            self.workloads, self.reason
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing = Timing { patience: 30, first_retry: 300 };
+
+    fn failed(before: Option<&Suspension>, at: i64) -> Suspension {
+        let text = str::to_owned;
+        let workload =
+            Workload { api_version: text("apps/v1"), kind: text("Deployment"), name: text("edge"), uid: text("u") };
+        Suspension::failed(before, workload, &Finding::new(Reason::ImageNotPulled, "not found"), at, TIMING)
+    }
+
+    fn all(entries: &[(&str, &str, Suspension)]) -> Suspensions {
+        let data = entries
+            .iter()
+            .map(|(namespace, name, entry)| {
+                (
+                    Suspensions::data_key(&((*namespace).to_owned(), (*name).to_owned())),
+                    serde_json::to_string(entry).unwrap(),
+                )
+            })
+            .collect();
+        Suspensions::parse(&data)
+    }
+
+    #[test]
+    fn the_back_off_doubles_up_to_an_hour_and_starts_anew_after_an_hour_without_failure() {
+        let mut entry = failed(None, 0);
+        let mut waits = vec![entry.until];
+        for _ in 0..5 {
+            let now = entry.until;
+            let trial = entry.at(now, TIMING).unwrap();
+            assert_eq!(trial.phase, Phase::Trial);
+            let watched = trial.watched("pod", now, TIMING);
+            entry = failed(Some(&watched), now);
+            waits.push(entry.until - now);
+        }
+        assert_eq!(waits, [300, 600, 1200, 2400, 3600, 3600]);
+        let resumed = entry.resumed(0, TIMING);
+        assert_eq!(resumed.at(3599, TIMING).map(|entry| entry.phase), Some(Phase::Resumed));
+        assert_eq!(resumed.at(3600, TIMING), None);
+        assert_eq!(failed(Some(&resumed), 0).until, 3600, "an image that can be pulled every other time does not flap");
+    }
+
+    #[test]
+    fn a_trial_that_comes_to_nothing_is_made_again_later() {
+        let entry = failed(None, 0);
+        assert_eq!(entry.at(299, TIMING), Some(entry.clone()));
+        let trial = entry.at(300, TIMING).unwrap();
+        assert_eq!(trial.at(90_000, TIMING).unwrap().phase, Phase::Trial, "there may be no pod for a long time");
+        let watched = trial.watched("pod", 1000, TIMING);
+        assert_eq!((watched.phase, watched.pod.as_deref()), (Phase::Watched, Some("pod")));
+        let again = watched.at(1600, TIMING).unwrap();
+        assert_eq!((again.phase, again.until, again.failures), (Phase::Suspended, 1900, 1));
+    }
+
+    #[test]
+    fn entries_survive_the_config_map_and_broken_ones_are_not_there() {
+        let entry = failed(None, 7);
+        let read = all(&[("edge", "edge.x-gwmon", entry.clone())]);
+        assert_eq!(read.get(&("edge".to_owned(), "edge.x-gwmon".to_owned())), Some(&entry));
+        let broken = [("edge.a", "{}"), ("nothing", "{}"), ("edge.b", "")];
+        assert!(Suspensions::parse(&broken.map(|(k, v)| (k.to_owned(), v.to_owned())).into()).is_empty());
+    }
+
+    #[test]
+    fn only_active_entries_keep_the_exporter_out() {
+        let entry = failed(None, 0);
+        let key = ("edge".to_owned(), "edge-gwmon".to_owned());
+        let of = |entry: &Suspension| all(&[("edge", "edge-gwmon", entry.clone())]).obstacle(&key).map(|f| f.reason);
+        assert_eq!(of(&entry), Some(Reason::InjectionSuspended));
+        assert_eq!(of(&entry.watched("pod", 0, TIMING)), Some(Reason::InjectionSuspended));
+        assert_eq!(of(&entry.resumed(0, TIMING)), None);
+        assert_eq!(all(&[("west", "edge-gwmon", entry)]).obstacle(&key), None);
+    }
+
+    #[test]
+    fn many_at_once_for_one_reason_stop_all_injection_there() {
+        let other = ("west".to_owned(), "other-gwmon".to_owned());
+        let near = ("edge".to_owned(), "other-gwmon".to_owned());
+        let obstacles = |suspensions: &Suspensions| {
+            [&other, &near].map(|key| suspensions.obstacle(key).map(|finding| finding.reason))
+        };
+        let stopped = Some(Reason::InjectionStopped);
+        let at = |namespace, name, since| (namespace, name, failed(None, since));
+        let two = all(&[at("edge", "a", 0), at("edge", "b", 10)]);
+        assert_eq!(obstacles(&two), [None, None]);
+        let one_namespace = all(&[at("edge", "a", 0), at("edge", "b", 10), at("edge", "c", 300)]);
+        assert_eq!(obstacles(&one_namespace), [None, stopped]);
+        let several = all(&[at("edge", "a", 0), at("edge", "b", 10), at("south", "c", 300)]);
+        assert_eq!(obstacles(&several), [stopped, stopped]);
+        let slowly = all(&[at("edge", "a", 0), at("edge", "b", 200), at("south", "c", 400)]);
+        assert_eq!(obstacles(&slowly), [None, None]);
+        let mut resumed = at("edge", "a", 0);
+        resumed.2 = resumed.2.resumed(20, TIMING);
+        assert_eq!(obstacles(&all(&[resumed, at("edge", "b", 10), at("south", "c", 30)])), [None, None]);
+        let mut others = at("edge", "a", 0);
+        others.2.reason = Reason::PodRefused.as_str().to_owned();
+        assert_eq!(obstacles(&all(&[others, at("edge", "b", 10), at("south", "c", 30)])), [None, None]);
+    }
+}

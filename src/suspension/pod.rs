@@ -1,0 +1,200 @@
+//! What a pod's status tells of its exporter.
+
+use serde::Deserialize;
+
+use crate::injection::exporter::CONTAINER;
+use crate::reason::{Finding, Reason};
+
+/// The read part of a pod's `status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed`.
+    pub phase: String,
+    conditions: Vec<Condition>,
+    init_container_statuses: Vec<ContainerStatus>,
+    container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: String,
+    message: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerStatus {
+    name: String,
+    image: String,
+    started: bool,
+    state: State,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct State {
+    waiting: Option<Ended>,
+    running: Option<serde_json::Value>,
+    terminated: Option<Ended>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Ended {
+    reason: String,
+    message: String,
+    exit_code: i32,
+}
+
+impl PodStatus {
+    /// Whether the pod has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Whether the exporter runs, so that it keeps nothing from being ready.
+    #[must_use]
+    pub fn exporter_runs(&self) -> bool {
+        self.exporter().is_some_and(|(_, exporter)| exporter.state.running.is_some())
+    }
+
+    /// What keeps the exporter, and with it the pod, from running at this moment.
+    #[must_use]
+    pub fn exporter_failure(&self) -> Option<Finding> {
+        let is =
+            |condition: &&Condition, kind: &str, status: &str| condition.kind == kind && condition.status == status;
+        let unscheduled = self.conditions.iter().find(|condition| is(condition, "PodScheduled", "False"));
+        if let Some(Condition { reason, message, .. }) = unscheduled {
+            let detail = format!("no node has room for it with the exporter: {message}");
+            return (reason == "Unschedulable").then(|| Finding::new(Reason::PodUnschedulable, detail));
+        }
+        let (index, exporter) = self.exporter()?;
+        let State { waiting, running, terminated } = &exporter.state;
+        if running.is_some() {
+            return None;
+        }
+        if let Some(Ended { reason, message, exit_code }) = terminated {
+            let detail = format!("its container {CONTAINER} has ended: {reason}, code {exit_code} {message}");
+            return Some(Finding::new(Reason::ExporterNotRunning, detail.trim_end()));
+        }
+        let Ended { reason, message, .. } = waiting.as_ref()?;
+        match reason.as_str() {
+            // In the order in which the kubelet goes on: what stands before it must have started, and the pod's network
+            // must be there, or it waits for something else.
+            "PodInitializing" | "ContainerCreating" | "" => {
+                let before = self.init_container_statuses.iter().take(index.unwrap_or_default());
+                let is_next = index.is_some()
+                    && before.clone().all(|earlier| earlier.started || earlier.state.terminated.is_some())
+                    && self.conditions.iter().any(|c| is(&c, "PodReadyToStartContainers", "True"));
+                let detail =
+                    format!("the image of its container {CONTAINER}, {}, is still being pulled", exporter.image);
+                is_next.then(|| Finding::new(Reason::ImageNotPulled, detail))
+            }
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => {
+                let detail = format!("the image of its container {CONTAINER} cannot be pulled: {reason}: {message}");
+                Some(Finding::new(Reason::ImageNotPulled, detail))
+            }
+            _ => {
+                let detail = format!("its container {CONTAINER} does not run: {reason}: {message}");
+                Some(Finding::new(Reason::ExporterNotRunning, detail))
+            }
+        }
+    }
+
+    /// The exporter's status, and which of the init containers it is.
+    fn exporter(&self) -> Option<(Option<usize>, &ContainerStatus)> {
+        let of = |list: &'_ [ContainerStatus]| list.iter().position(|status| status.name == CONTAINER);
+        match of(&self.init_container_statuses) {
+            Some(index) => Some((Some(index), &self.init_container_statuses[index])),
+            None => of(&self.container_statuses).map(|index| (None, &self.container_statuses[index])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn status(value: &Value) -> PodStatus {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    fn reason(value: &Value) -> Option<Reason> {
+        status(value).exporter_failure().map(|finding| finding.reason)
+    }
+
+    fn init(state: &Value) -> Value {
+        json!({"initContainerStatuses": [{"name": CONTAINER, "image": "x", "state": state}]})
+    }
+
+    #[test]
+    fn an_exporter_that_runs_keeps_nothing() {
+        let running = init(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}));
+        assert!(status(&running).exporter_runs());
+        assert_eq!(reason(&running), None);
+        assert_eq!(reason(&json!({})), None);
+        let gateways =
+            json!({"containerStatuses": [{"name": "envoy", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]});
+        assert_eq!(reason(&gateways), None, "that is the gateway's own");
+    }
+
+    #[test]
+    fn what_the_kubelet_says_of_the_exporter_has_its_reason() {
+        for (word, expected) in [
+            ("ImagePullBackOff", Reason::ImageNotPulled),
+            ("ErrImagePull", Reason::ImageNotPulled),
+            ("CrashLoopBackOff", Reason::ExporterNotRunning),
+            ("RunContainerError", Reason::ExporterNotRunning),
+            ("CreateContainerConfigError", Reason::ExporterNotRunning),
+        ] {
+            let waiting = json!({"waiting": {"reason": word, "message": "m"}});
+            assert_eq!(reason(&init(&waiting)), Some(expected), "{word}");
+            let plain = json!({"containerStatuses": [{"name": CONTAINER, "state": waiting}]});
+            assert_eq!(reason(&plain), Some(expected), "{word}");
+        }
+        let ended = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
+        let finding = status(&init(&ended)).exporter_failure().unwrap();
+        assert!(finding.detail.ends_with("has ended: OOMKilled, code 137"), "{finding}");
+    }
+
+    #[test]
+    fn an_image_is_being_pulled_only_when_it_is_the_exporters_turn() {
+        let waiting = json!({"waiting": {"reason": "PodInitializing"}});
+        let mut pod = init(&waiting);
+        assert_eq!(reason(&pod), None, "volumes or network are not there yet");
+        pod["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "True"}]);
+        assert_eq!(reason(&pod), Some(Reason::ImageNotPulled));
+        let before = |earlier: Value| {
+            let mut pod = pod.clone();
+            pod["initContainerStatuses"].as_array_mut().unwrap().insert(0, earlier);
+            reason(&pod)
+        };
+        assert_eq!(before(json!({"name": "slow", "state": {"running": {}}})), None);
+        assert_eq!(
+            before(json!({"name": "done", "state": {"terminated": {"exitCode": 0}}})),
+            Some(Reason::ImageNotPulled)
+        );
+        let proxy = json!({"name": "istio-proxy", "started": true, "state": {"running": {}}});
+        assert_eq!(before(proxy), Some(Reason::ImageNotPulled));
+    }
+
+    #[test]
+    fn a_pod_without_a_node_is_unschedulable_only_when_the_scheduler_says_so() {
+        let unscheduled = |reason: &str| json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": reason, "message": "0/1 nodes"}]});
+        assert_eq!(reason(&unscheduled("Unschedulable")), Some(Reason::PodUnschedulable));
+        assert_eq!(reason(&unscheduled("SchedulingGated")), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! What admission has to know of the cluster: the `LimitRange`s, and the workloads that gwmon has stepped aside from. Kept
+//! by watches on every replica, so that no review asks anybody.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures::future::{Either, select};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange as KubernetesLimitRange};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector::store::{Store, Writer};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use crate::admin::Readiness;
+use crate::injection::resources::LimitRange;
+use crate::reason::Finding;
+use crate::suspension::{Key, Phase, Suspensions};
+
+/// After a pod has got an exporter to try, until another may: the controller has noticed the first by then.
+const TRIAL: Duration = Duration::from_secs(10);
+
+/// What admission has to know of the cluster.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    limits: ArcSwap<HashMap<String, Arc<[LimitRange]>>>,
+    suspensions: ArcSwap<Suspensions>,
+    /// When this replica has last given an exporter to a pod that is tried.
+    trials: Mutex<HashMap<Key, Instant>>,
+}
+
+/// What a suspended workload's new pod gets.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The exporter.
+    With,
+    /// The exporter, to try it: the entry is that old.
+    Trial(i64),
+    /// None, and why.
+    Without(Finding),
+}
+
+impl Surroundings {
+    /// The `LimitRange`s of a namespace.
+    #[must_use]
+    pub fn limits(&self, namespace: &str) -> Arc<[LimitRange]> {
+        self.limits.load().get(namespace).cloned().unwrap_or_default()
+    }
+
+    /// Every workload that gwmon has stepped aside from.
+    #[must_use]
+    pub fn suspensions(&self) -> Arc<Suspensions> {
+        self.suspensions.load_full()
+    }
+
+    /// Takes in the ConfigMap's data.
+    pub fn suspend(&self, data: &BTreeMap<String, String>) {
+        self.suspensions.store(Arc::new(Suspensions::parse(data)));
+    }
+
+    /// What a new pod of this workload gets. Of a workload that is to be tried one pod gets the exporter; a dry run makes
+    /// no pod, and is none to try.
+    #[must_use]
+    pub fn admit(&self, key: &Key, is_dry_run: bool) -> Admitted {
+        let suspensions = self.suspensions.load();
+        if let Some(entry) = suspensions.get(key).filter(|entry| entry.phase == Phase::Trial && !is_dry_run) {
+            let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+            trials.retain(|_, tried| tried.elapsed() < TRIAL);
+            if !trials.contains_key(key) {
+                trials.insert(key.clone(), Instant::now());
+                return Admitted::Trial(entry.since);
+            }
+        }
+        suspensions.obstacle(key).map_or(Admitted::With, Admitted::Without)
+    }
+}
+
+/// Keeps all of it up to date until `stop` is done. A change is known within moments; what could not be read is empty, and
+/// is said.
+pub async fn keep(
+    client: Client,
+    namespace: &str,
+    config_map: &str,
+    surroundings: Arc<Surroundings>,
+    readiness: Readiness,
+    stop: impl Future<Output = ()>,
+) {
+    let named = watcher::Config::default().fields(&format!("metadata.name={config_map}"));
+    let config_maps = watcher(Api::<ConfigMap>::namespaced(client.clone(), namespace), named).default_backoff();
+    let limit_ranges = watcher(Api::<KubernetesLimitRange>::all(client), watcher::Config::default()).default_backoff();
+    let mut writer = Writer::<KubernetesLimitRange>::default();
+    let store = writer.as_reader();
+    let mut events = pin!(stream::select(config_maps.map(Either::Left), limit_ranges.map(Either::Right)));
+    let mut found = BTreeMap::new();
+    let (mut has_suspensions, mut has_limits) = (false, false);
+    let mut stop = pin!(stop);
+    while let Either::Right((Some(event), _)) = select(&mut stop, events.next()).await {
+        match event {
+            Either::Left(Ok(event)) => match event {
+                Event::Init => found.clear(),
+                Event::InitApply(object) => found = object.data.unwrap_or_default(),
+                Event::InitDone => {
+                    surroundings.suspend(&found);
+                    has_suspensions = true;
+                }
+                Event::Apply(object) => surroundings.suspend(&object.data.unwrap_or_default()),
+                Event::Delete(_) => surroundings.suspend(&BTreeMap::new()),
+            },
+            Either::Right(Ok(event)) => {
+                writer.apply_watcher_event(&event);
+                // A list counts when it is complete.
+                if !matches!(event, Event::Init | Event::InitApply(_)) {
+                    surroundings.limits.store(Arc::new(by_namespace(&store)));
+                    has_limits = true;
+                }
+            }
+            Either::Left(Err(error)) => {
+                tracing::warn!(kind = "ConfigMap", name = config_map, %error, "cannot watch");
+                has_suspensions |= is_forbidden(&error);
+            }
+            Either::Right(Err(error)) => {
+                tracing::warn!(kind = "LimitRange", %error, "cannot watch");
+                has_limits |= is_forbidden(&error);
+            }
+        }
+        if has_suspensions && has_limits {
+            readiness.surroundings_known();
+        }
+    }
+}
+
+/// Without the right gwmon does its work all the same, and says so.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
+}
+
+fn by_namespace(store: &Store<KubernetesLimitRange>) -> HashMap<String, Arc<[LimitRange]>> {
+    let mut found: HashMap<String, Vec<LimitRange>> = HashMap::new();
+    for object in store.state() {
+        match LimitRange::parse(&json!(*object).to_string()) {
+            Ok(range) => found.entry(object.namespace().unwrap_or_default()).or_default().push(range),
+            Err(finding) => tracing::warn!("a LimitRange cannot be read and is left out: {finding}"),
+        }
+    }
+    found.into_iter().map(|(namespace, ranges)| (namespace, ranges.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pod_is_tried_and_no_dry_run() {
+        let surroundings = Surroundings::default();
+        let key = ("edge".to_owned(), "edge-gwmon".to_owned());
+        assert_eq!(surroundings.admit(&key, false), Admitted::With);
+        let entry = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "name": "edge", "uid": "u", "reason": "ImageNotPulled",
+            "detail": "d", "since": 7, "phase": "trial", "until": i64::MAX, "failures": 1,
+        });
+        surroundings.suspend(&BTreeMap::from([("edge.edge-gwmon".to_owned(), entry.to_string())]));
+        assert!(matches!(surroundings.admit(&key, true), Admitted::Without(_)));
+        assert_eq!(surroundings.admit(&key, false), Admitted::Trial(7));
+        assert!(matches!(surroundings.admit(&key, false), Admitted::Without(_)), "one at a time");
+    }
+}

@@ -1,0 +1,248 @@
+//! Stepping aside, on a real API server and controller manager: who is suspended, that every replica knows, that a restart
+//! forgets nothing, and how it comes back. What a kubelet would write into a pod's status is written by hand here; with a
+//! real one: tests/e2e/faults.rs.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon_cluster::wait_for;
+use serde_json::{Value, json};
+use support::{Gwmon, Https, Installed, injected, settle};
+
+/// Seconds until a workload is suspended, and until it is tried again.
+const QUICK: [&str; 4] = ["--suspend-after", "2s", "--suspend-for", "4s"];
+
+/// A Deployment whose pods look injected, and have an exporter.
+fn gateway(name: &str, replicas: u32) -> Value {
+    let mut deployment = injected("edge", name, replicas);
+    let template = &mut deployment["spec"]["template"];
+    template["metadata"]["labels"]["gwmon.io/exporter"] = json!(format!("{name}-gwmon"));
+    // Of several gateways with one selector each would take the others' pods.
+    template["metadata"]["labels"]["app"] = json!(name);
+    deployment["spec"]["selector"]["matchLabels"]["app"] = json!(name);
+    deployment
+}
+
+/// What a replica says to a new pod of this workload: the patch, if any, and the warnings.
+fn asked(installed: &Installed, gwmon: &Gwmon, workload: &str, is_dry_run: bool) -> (Option<String>, String) {
+    let secret = installed.kubectl.get("-n gwmon secret gwmon-tls").unwrap();
+    let authority = BASE64_STANDARD.decode(secret["data"]["ca.crt"].as_str().unwrap()).unwrap();
+    let mut review = support::pod_review();
+    let request = &mut review["request"];
+    request["namespace"] = json!("edge");
+    request["dryRun"] = json!(is_dry_run);
+    request["object"]["metadata"]["labels"] = json!({"pod-template-hash": "6d4b"});
+    request["object"]["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{workload}-6d4b"), "uid": "u", "controller": true,
+    }]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (status, body) = runtime.block_on(async {
+        let mut https = Https::connect(gwmon.webhook, "gwmon.gwmon.svc", &authority).await.unwrap();
+        https.post("/mutate/pods", review.to_string().as_bytes()).await.unwrap()
+    });
+    assert_eq!(status, 200);
+    let reply: Value = serde_json::from_slice(&body).unwrap();
+    let response = &reply["response"];
+    assert_eq!(response["allowed"], true);
+    let patch =
+        response["patch"].as_str().map(|patch| String::from_utf8(BASE64_STANDARD.decode(patch).unwrap()).unwrap());
+    (patch, response["warnings"].to_string())
+}
+
+/// What the ConfigMap says of a workload.
+fn entry(installed: &Installed, workload: &str) -> Option<Value> {
+    let config_map = installed.kubectl.get("-n gwmon configmap gwmon-suspensions").ok()?;
+    let entry = config_map["data"][format!("edge.{workload}-gwmon")].as_str()?;
+    Some(serde_json::from_str(entry).unwrap())
+}
+
+fn wait_phase(installed: &Installed, workload: &str, phase: &str) -> Value {
+    settle(&format!("{workload} to be {phase}"), || {
+        Ok(entry(installed, workload).filter(|entry| entry["phase"] == phase))
+    })
+}
+
+/// The name of the workload's pod.
+fn pod_of(installed: &Installed, workload: &str) -> String {
+    settle("a pod", || {
+        let pods = installed.kubectl.run(&format!("-n edge get pods -l app={workload} -o name"))?.out;
+        Ok(pods.lines().next().map(str::to_owned))
+    })
+}
+
+/// Writes what a kubelet would about the exporter's container.
+fn set_exporter(installed: &Installed, pod: &str, state: &Value) {
+    let status = json!({"status": {"phase": "Pending", "initContainerStatuses": [{
+        "name": "gwmon-statsd-exporter", "image": "mirror/statsd-exporter:1", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+    }]}});
+    let arguments = ["-n", "edge", "patch", pod, "--subresource=status", "--type=merge", "-p"];
+    installed.kubectl.run_with(&[&arguments[..], &[&status.to_string()]].concat(), "").unwrap();
+}
+
+fn not_pulled() -> Value {
+    json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}})
+}
+
+fn running() -> Value {
+    json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+}
+
+#[test]
+fn a_gateway_whose_exporter_does_not_run_goes_without_until_one_pod_shows_that_it_can() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let replicas = [installed.serve_with(&QUICK), installed.serve_with(&QUICK)];
+    kubectl.apply(&gateway("edge", 1).to_string()).unwrap();
+    let pod = pod_of(&installed, "edge");
+    assert!(replicas.iter().all(|gwmon| asked(&installed, gwmon, "edge", false).0.is_some()));
+
+    // For a moment it does not run: nothing happens. For longer: suspended, and within a second both replicas know.
+    set_exporter(&installed, &pod, &not_pulled());
+    std::thread::sleep(Duration::from_millis(500));
+    set_exporter(&installed, &pod, &running());
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(entry(&installed, "edge"), None);
+    set_exporter(&installed, &pod, &not_pulled());
+    let suspended = wait_phase(&installed, "edge", "suspended");
+    let noticed = Instant::now();
+    for gwmon in &replicas {
+        wait_for("the replica to know", Duration::from_secs(1), || {
+            let (patch, warnings) = asked(&installed, gwmon, "edge", false);
+            Ok((patch.is_none() && warnings.contains("InjectionSuspended")).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#} after {:?}\n{}", noticed.elapsed(), gwmon.log()));
+        assert!(asked(&installed, gwmon, "other", false).0.is_some(), "one workload's trouble is no other's");
+    }
+    assert_eq!((&suspended["reason"], &suspended["name"]), (&json!("ImageNotPulled"), &json!("edge")));
+    installed.event("edge", "edge", "ImageNotPulled", &format!("kubectl -n edge delete {}", pod.replace('/', " ")));
+    let metric = "gwmon_suspended_workloads{reason=\"ImageNotPulled\"}";
+    settle("the metric", || Ok(replicas.iter().any(|gwmon| gwmon.metric(metric) > 0.9).then_some(())));
+    // The pod that is there is left alone.
+    assert!(kubectl.get(&format!("-n edge {pod}")).unwrap()["metadata"]["deletionTimestamp"].is_null());
+
+    // No replica that starts knows less.
+    drop(replicas);
+    let gwmon = installed.serve_with(&QUICK);
+    let known = entry(&installed, "edge").unwrap();
+    if known["phase"] == "suspended" {
+        assert!(asked(&installed, &gwmon, "edge", true).1.contains("InjectionSuspended"));
+    }
+
+    // One pod is tried; a dry run is none.
+    wait_phase(&installed, "edge", "trial");
+    settle("the trial", || Ok(asked(&installed, &gwmon, "edge", true).0.is_none().then_some(())));
+    let trial = settle("a pod to be tried", || Ok(asked(&installed, &gwmon, "edge", false).0));
+    let mark = format!("\"path\":\"/metadata/annotations/gwmon.io~1trial\",\"value\":\"{}\"", suspended["since"]);
+    assert!(trial.contains(&mark), "{trial}");
+    assert!(asked(&installed, &gwmon, "edge", false).0.is_none(), "one only");
+
+    // It fails: suspended again, for longer.
+    let tried = |since: &Value| {
+        kubectl.run(&format!("-n edge delete {}", pod_of(&installed, "edge"))).unwrap();
+        let pod = pod_of(&installed, "edge");
+        kubectl.run(&format!("-n edge annotate {pod} gwmon.io/trial={since}")).unwrap();
+        wait_phase(&installed, "edge", "watched");
+        pod
+    };
+    let pod = tried(&suspended["since"]);
+    assert!(asked(&installed, &gwmon, "edge", false).0.is_none());
+    set_exporter(&installed, &pod, &not_pulled());
+    let again = wait_phase(&installed, "edge", "suspended");
+    let wait = |entry: &Value| entry["until"].as_i64().unwrap() - entry["since"].as_i64().unwrap();
+    assert_eq!((wait(&suspended), wait(&again), &again["failures"]), (4, 8, &json!(2)));
+
+    // It runs: back.
+    wait_phase(&installed, "edge", "trial");
+    let pod = tried(&again["since"]);
+    set_exporter(&installed, &pod, &running());
+    wait_phase(&installed, "edge", "resumed");
+    settle("the exporter again", || Ok(asked(&installed, &gwmon, "edge", false).0.map(drop)));
+    installed.event("edge", "edge", "InjectionResumed", "rollout restart deployment/edge");
+    gwmon.assert_never_forbidden();
+
+    // A person has the last word.
+    set_exporter(&installed, &pod, &not_pulled());
+    wait_phase(&installed, "edge", "suspended");
+    set_exporter(&installed, &pod, &running());
+    kubectl.run("-n gwmon delete configmap gwmon-suspensions").unwrap();
+    wait_for("everybody to be back", Duration::from_secs(2), || Ok(asked(&installed, &gwmon, "edge", false).0))
+        .unwrap();
+}
+
+/// Real refusals by a real quota. These pods are refused without the exporter, too, so it is not taken from them.
+#[test]
+fn pods_that_are_refused_either_way_keep_their_exporter() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let gwmon = installed.serve_with(&["--suspend-after", "6s"]);
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "edge"}, "spec": {"hard": {"pods": "0"}}});
+    kubectl.apply(&quota.to_string()).unwrap();
+    settle("the quota", || Ok(kubectl.get("-n edge resourcequota none")?["status"]["used"].is_object().then_some(())));
+    kubectl.apply(&gateway("edge", 1).to_string()).unwrap();
+    let mut bystander = gateway("bystander", 1);
+    bystander["spec"]["template"]["metadata"]["annotations"] = json!({});
+    kubectl.apply(&bystander.to_string()).unwrap();
+
+    let suspended = wait_phase(&installed, "edge", "suspended");
+    assert_eq!(suspended["reason"], "PodRefused");
+    installed.event("edge", "edge", "PodRefused", "exceeded quota: none");
+    assert_eq!(entry(&installed, "bystander"), None, "whoever does not ask is none of gwmon's business");
+    wait_for("the next try to show it", Duration::from_secs(100), || {
+        Ok(entry(&installed, "edge").is_none().then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", gwmon.log()));
+    installed.event("edge", "edge", "InjectionResumed", "refused without the exporter, too");
+}
+
+#[test]
+fn many_at_once_stop_all_injection_loudly() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let gwmon = installed.serve_with(&["--suspend-after", "1s"]);
+    for name in ["one", "two", "three"] {
+        assert!(asked(&installed, &gwmon, "healthy", false).0.is_some());
+        kubectl.apply(&gateway(name, 1).to_string()).unwrap();
+        set_exporter(&installed, &pod_of(&installed, name), &not_pulled());
+        wait_phase(&installed, name, "suspended");
+    }
+    let warning = settle("the stop", || {
+        let (patch, warnings) = asked(&installed, &gwmon, "healthy", false);
+        Ok(patch.is_none().then_some(warnings))
+    });
+    assert!(warning.contains("InjectionStopped") && warning.contains("ImageNotPulled"), "{warning}");
+    installed.event("gwmon", "gwmon", "InjectionStopped", "in namespace edge");
+    settle("the metric", || Ok((gwmon.metric("gwmon_injection_stopped") > 0.9).then_some(())));
+    assert!(gwmon.log().contains("ERROR"), "{}", gwmon.log());
+    kubectl.run("-n edge delete deployment one").unwrap();
+}
+
+#[test]
+fn the_namespaces_limits_are_respected() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let gwmon = installed.serve();
+    let limits = |max: &str| {
+        let spec = json!({"limits": [{"type": "Container", "max": {"memory": max}}, {"type": "Pod", "max": {"memory": "1Gi"}}]});
+        let object = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "limits", "namespace": "edge"}, "spec": spec});
+        kubectl.apply(&object.to_string()).unwrap();
+    };
+    limits("64Mi");
+    settle("the limit", || {
+        let (patch, _) = asked(&installed, &gwmon, "edge", true);
+        Ok(patch.filter(|patch| patch.contains(r#""limits":{"cpu":"500m","memory":"64Mi"}"#)))
+    });
+    limits("16Mi");
+    let said = settle("the refusal", || {
+        let (patch, warnings) = asked(&installed, &gwmon, "edge", true);
+        Ok(patch.is_none().then_some(warnings))
+    });
+    assert!(said.contains("LimitRangeExceeded: LimitRange limits allows 16Mi of memory"), "{said}");
+    kubectl.run("-n edge delete limitrange limits").unwrap();
+    settle("no limit", || {
+        Ok(asked(&installed, &gwmon, "edge", true).0.filter(|patch| patch.contains(r#""memory":"192Mi""#)))
+    });
+    gwmon.assert_never_forbidden();
+}
