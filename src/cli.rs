@@ -135,6 +135,7 @@ pub enum LogFormat {
 
 /// `gwmon preview`.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("connected").multiple(true))]
 pub struct Preview {
     /// Manifests to preview; - is standard input. May be given several times.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
@@ -154,11 +155,16 @@ pub struct Preview {
     pub prometheus: Option<PathBuf>,
 
     /// Ask the cluster of the current kube context for these objects instead.
-    #[arg(long)]
+    #[arg(long, group = "connected")]
     pub cluster: bool,
 
+    /// Have the cluster's API server admit each injected pod without making it (a server-side dry run), with your own
+    /// rights and through all that stands there: other webhooks, policies, Pod Security, quotas.
+    #[arg(long, group = "connected")]
+    pub server: bool,
+
     /// The kube context to ask.
-    #[arg(long, value_name = "NAME", requires = "cluster")]
+    #[arg(long, value_name = "NAME", requires = "connected")]
     pub context: Option<String>,
 
     /// The policy.

@@ -129,6 +129,8 @@ reasons! {
     ImageNotPulled,
     /// The exporter's container ends again and again, or cannot be made.
     ExporterNotRunning,
+    /// The gateway's container ends at once, perhaps because of what gwmon adds.
+    GatewayNotStarting,
     /// The API server refuses the pod: by a quota, a policy or another webhook.
     PodRefused,
     /// No node has room for the pod.

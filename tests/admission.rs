@@ -159,3 +159,69 @@ fn without_gwmon_pods_start_all_the_same() {
     })
     .unwrap();
 }
+
+/// `gwmon preview --server` asks the real API server, with the rights of whoever calls it, and makes nothing.
+#[test]
+fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
+    let scene = Scene::new("tried");
+    let preview = |deployment: &Value, kubeconfig: &std::path::Path| {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gwmon"))
+            .args(["preview", "--server", "-n", "tried", "-o", "patch", "-f", "-"])
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), deployment.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
+    deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
+    let own = scene.kubectl.kubeconfig();
+    let (code, said) = preview(&deployment, own);
+    assert!(said.contains("deployment.apps/edge: the API server admits the pod with what gwmon adds"), "{said}");
+    assert_eq!(code, Some(0), "{said}");
+
+    let limit = |cpu: &str| {
+        scene.apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "cpu"}, "spec": {"hard": {"requests.cpu": cpu}}}));
+        wait_for("the quota", Duration::from_secs(20), || {
+            Ok((scene.get("resourcequota cpu")["status"]["hard"]["requests.cpu"] == cpu).then_some(()))
+        })
+        .unwrap();
+    };
+    for (cpu, expected) in [
+        ("120m", "PodRefused: the API server refuses the pod with the exporter, and would take it without: "),
+        ("90m", "PodRefused: the API server refuses the pod, with the exporter and without: "),
+    ] {
+        limit(cpu);
+        let (code, said) = preview(&deployment, own);
+        assert!(said.contains(expected) && said.contains("exceeded quota: cpu"), "{said}");
+        assert_eq!(code, Some(1), "{said}");
+    }
+    assert!(scene.get("pods")["items"].as_array().unwrap().is_empty(), "nothing was made");
+
+    // A LimitRange of the cluster is taken into account, as it is where gwmon runs.
+    scene.run_with(&["delete", "resourcequota", "cpu"], "").unwrap();
+    let spec = json!({"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]});
+    scene.apply(&json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": spec}));
+    let (code, said) = preview(&deployment, own);
+    assert_eq!(code, Some(0), "{said}");
+
+    // Whoever may not create pods is told so.
+    let config = std::fs::read_to_string(own).unwrap();
+    scene.run_with(&["create", "serviceaccount", "reader"], "").unwrap();
+    scene
+        .run_with(&["create", "rolebinding", "reader", "--clusterrole=view", "--serviceaccount=tried:reader"], "")
+        .unwrap();
+    let token = scene.run_with(&["create", "token", "reader"], "").unwrap().out;
+    let mut config: Value = serde_saphyr::from_str(&config).unwrap();
+    config["users"][0]["user"]["token"] = json!(token.trim());
+    let folder = tempfile::TempDir::new().unwrap();
+    let reader = folder.path().join("kubeconfig");
+    std::fs::write(&reader, config.to_string()).unwrap();
+    let (code, said) = preview(&deployment, &reader);
+    assert!(said.contains("--server needs the right to create pods"), "{said}");
+    assert_eq!(code, Some(2));
+}

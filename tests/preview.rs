@@ -69,6 +69,19 @@ fn a_namespace_is_taken_from_where_kubectl_takes_it() {
 }
 
 #[test]
+fn a_limit_range_among_the_manifests_is_respected() {
+    let range = "---\n{apiVersion: v1, kind: LimitRange, metadata: {name: limits, namespace: edge}, spec: {limits: [{type: Container, max: {memory: MAX}}]}}\n";
+    let with = |max: &str| {
+        let manifests = std::fs::read_to_string(CASE).unwrap() + &range.replace("MAX", max);
+        preview(&["-f", "-", "-o", "json"], &manifests)
+    };
+    assert!(text(&with("64Mi").stdout).contains("\"memory\": \"64Mi\""));
+    let refused = with("16Mi");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("LimitRangeExceeded"), "{}", text(&refused.stderr));
+}
+
+#[test]
 fn exit_codes_tell_a_refusal_from_a_mistake() {
     let refused = preview(&["-f", "-"], &std::fs::read_to_string(CASE).unwrap().replace("\"true\"", "\"yes\""));
     assert_eq!(refused.status.code(), Some(1));

@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 use super::index::Place;
 use super::watch::{Need, Watches};
 use super::world::api_resource;
-use crate::annotations::{EXPORTER, TRIAL};
-use crate::injection::{monitor_name, workload_named};
+use crate::annotations::{EXPORTER, STATUS, TRIAL};
+use crate::injection::{Status, monitor_name, workload_named};
 use crate::reason::Finding;
 use crate::suspension::{Key, PodStatus};
 
@@ -103,7 +103,7 @@ pub(super) struct Trial {
     pub(super) pod: String,
     /// Which suspension it may end: when that began.
     pub(super) since: i64,
-    /// Since when its exporter runs.
+    /// Since when its exporter runs and nothing keeps it from being ready.
     runs: Option<Instant>,
 }
 
@@ -169,7 +169,7 @@ impl Watched {
         let known = self.trials.get(&pod.key);
         if let Some(since) = pod.trial.filter(|since| known.is_none_or(|known| known.since <= *since)) {
             let before = known.filter(|known| known.pod == place.1).and_then(|known| known.runs);
-            let runs = pod.runs.then(|| before.unwrap_or(now));
+            let runs = (pod.runs && pod.failure.is_none()).then(|| before.unwrap_or(now));
             self.trials.insert(pod.key.clone(), Trial { pod: place.1.clone(), since, runs });
         }
         match (pod.failure, self.pods.get_mut(&place)) {
@@ -219,6 +219,8 @@ fn seen_pod(event: &Event<PodView>) -> Seen {
     let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true)).cloned();
     let is_gone = matches!(event, Event::Delete(_)) || pod.metadata.deletion_timestamp.is_some() || status.is_over();
     let Some(owner) = owner.filter(|_| !is_gone) else { return Seen::Gone(place) };
+    let noted = pod.annotations().get(STATUS).and_then(|noted| serde_json::from_str::<Status>(noted).ok());
+    let gateway = noted.map(|status| status.container).unwrap_or_default();
     let name = workload_named(&owner.kind, &owner.name, |label| pod.labels().get(label).map(String::as_str));
     Seen::Pod(
         place.clone(),
@@ -226,7 +228,7 @@ fn seen_pod(event: &Event<PodView>) -> Seen {
             owner,
             key: (place.0, monitor_name(&name)),
             created: pod.creation_timestamp().as_ref().map(seconds).unwrap_or_default(),
-            failure: status.exporter_failure(),
+            failure: status.failure(&gateway),
             runs: status.exporter_runs(),
             trial: pod.annotations().get(TRIAL).and_then(|since| since.parse().ok()),
         }),

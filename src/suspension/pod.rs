@@ -1,5 +1,6 @@
 //! What a pod's status tells of its exporter.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
 use crate::injection::exporter::CONTAINER;
@@ -24,6 +25,7 @@ struct Condition {
     status: String,
     reason: String,
     message: String,
+    last_transition_time: Option<Time>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -33,6 +35,7 @@ struct ContainerStatus {
     image: String,
     started: bool,
     state: State,
+    last_state: State,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,9 +67,39 @@ impl PodStatus {
         self.exporter().is_some_and(|(_, exporter)| exporter.state.running.is_some())
     }
 
-    /// What keeps the exporter, and with it the pod, from running at this moment.
+    /// What keeps the pod from being ready at this moment, and may be gwmon's doing; `gateway` is the container that sends
+    /// to the exporter.
     #[must_use]
-    pub fn exporter_failure(&self) -> Option<Finding> {
+    pub fn failure(&self, gateway: &str) -> Option<Finding> {
+        self.exporter_failure().or_else(|| self.gateway_failure(gateway))
+    }
+
+    /// A gateway that has never been ready and ends again and again: it may refuse what gwmon has added to its
+    /// configuration, or the exporter may have taken a port that it did not declare. One that has been ready did start
+    /// with that, and fails for reasons of its own.
+    fn gateway_failure(&self, gateway: &str) -> Option<Finding> {
+        let ContainerStatus { state, last_state, .. } =
+            self.container_statuses.iter().find(|status| status.name == gateway)?;
+        let is_looping = state.waiting.as_ref().is_some_and(|waiting| waiting.reason == "CrashLoopBackOff");
+        let ended = last_state.terminated.as_ref().filter(|_| is_looping && !self.has_been_ready())?;
+        let detail = format!(
+            "its container {gateway} ends at once, with code {}, perhaps because of what gwmon adds; see kubectl logs",
+            ended.exit_code
+        );
+        Some(Finding::new(Reason::GatewayNotStarting, detail))
+    }
+
+    /// Whether the condition `Ready` has changed since the pod got its node, a few seconds for the kubelet apart.
+    fn has_been_ready(&self) -> bool {
+        let changed = |kind: &str| {
+            let condition = self.conditions.iter().find(|condition| condition.kind == kind)?;
+            condition.last_transition_time.as_ref().map(|time| time.0.as_second())
+        };
+        changed("Ready").zip(changed("PodScheduled")).is_none_or(|(ready, scheduled)| ready - scheduled > 5)
+    }
+
+    /// What keeps the exporter, and with it the pod, from running at this moment.
+    fn exporter_failure(&self) -> Option<Finding> {
         let is =
             |condition: &&Condition, kind: &str, status: &str| condition.kind == kind && condition.status == status;
         let unscheduled = self.conditions.iter().find(|condition| is(condition, "PodScheduled", "False"));
@@ -133,7 +166,7 @@ mod tests {
     }
 
     fn reason(value: &Value) -> Option<Reason> {
-        status(value).exporter_failure().map(|finding| finding.reason)
+        status(value).failure("envoy").map(|finding| finding.reason)
     }
 
     fn init(state: &Value) -> Value {
@@ -166,7 +199,7 @@ mod tests {
             assert_eq!(reason(&plain), Some(expected), "{word}");
         }
         let ended = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
-        let finding = status(&init(&ended)).exporter_failure().unwrap();
+        let finding = status(&init(&ended)).failure("envoy").unwrap();
         assert!(finding.detail.ends_with("has ended: OOMKilled, code 137"), "{finding}");
     }
 
@@ -189,6 +222,25 @@ mod tests {
         );
         let proxy = json!({"name": "istio-proxy", "started": true, "state": {"running": {}}});
         assert_eq!(before(proxy), Some(Reason::ImageNotPulled));
+    }
+
+    #[test]
+    fn a_gateway_that_ends_at_once_may_be_gwmons_doing_and_one_that_was_ready_is_not() {
+        let pod = |name: &str, word: &str, ready: &str| {
+            let looping = json!({"name": name, "state": {"waiting": {"reason": word}}, "lastState": {"terminated": {"exitCode": 1}}});
+            let mut pod = init(&json!({"running": {}}));
+            pod["containerStatuses"] = json!([looping]);
+            pod["conditions"] = json!([
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                {"type": "Ready", "status": "False", "lastTransitionTime": ready},
+            ]);
+            reason(&pod)
+        };
+        let (never, once) = ("2026-01-01T00:00:01Z", "2026-01-01T00:05:00Z");
+        assert_eq!(pod("envoy", "CrashLoopBackOff", never), Some(Reason::GatewayNotStarting));
+        assert_eq!(pod("envoy", "CrashLoopBackOff", once), None);
+        assert_eq!(pod("envoy", "ContainerCreating", never), None);
+        assert_eq!(pod("other", "CrashLoopBackOff", never), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `gwmon preview`: the webhook's decision and the controller's plan, without touching anything.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -8,20 +10,15 @@ use std::process::ExitCode;
 
 use anstyle::AnsiColor;
 use anyhow::{Context, Result, bail};
-use kube::api::{Api, DynamicObject, ListParams};
-use kube::config::KubeConfigOptions;
-use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
 use crate::annotations::{MONITORED_BY, Version, WORKLOAD_NAMESPACE};
 use crate::cli::{Output, Preview};
 use crate::injection::patch::Patch;
+use crate::injection::resources::LimitRange;
 use crate::injection::{self, Injection, Status, monitor_name, workload, workload_of};
 use crate::labels::Labels;
-use crate::monitoring::consumer::Kind;
-use crate::monitoring::objects::MONITOR;
-use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::monitoring::{Cluster, Consumer, Gateway, Operator, Plan, plan};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
@@ -38,12 +35,25 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     for file in &args.filename {
         objects.extend(read(file)?);
     }
-    let (known, context_namespace) = match (&args.prometheus, args.cluster) {
-        (Some(file), _) => (monitoring_of(&read(file)?)?, None),
-        (None, true) => ask(args.context.as_deref())?,
-        (None, false) => (Known::default(), None),
+    let connect = || cluster::Cluster::connect(args.context.as_deref());
+    let cluster = (args.cluster || args.server).then(connect).transpose()?;
+    let mut known = match (&args.prometheus, &cluster) {
+        (Some(file), _) => known_from(&read(file)?)?,
+        (None, Some(cluster)) if args.cluster => cluster.ask()?,
+        (None, _) => Known::default(),
     };
+    let context_namespace = cluster.as_ref().map(|cluster| cluster.namespace.clone());
     let namespace = args.namespace.or(context_namespace).unwrap_or_else(|| "default".to_owned());
+    let mut ranges: Vec<_> = objects.iter().filter(|object| object["kind"] == "LimitRange").cloned().collect();
+    if let Some(cluster) = cluster.as_ref().filter(|_| !args.cluster) {
+        // Whoever may create pods somewhere may not read everywhere.
+        let own = objects.iter().map(|object| object["metadata"]["namespace"].as_str().unwrap_or(&namespace));
+        ranges.extend(cluster.limit_ranges(own.collect())?);
+        known.kubernetes = cluster.version()?;
+    }
+    for range in &ranges {
+        known.limit(range, &namespace)?;
+    }
     let policy = args.policy.policy(known.kubernetes);
 
     let mut report =
@@ -51,7 +61,18 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     for object in objects.iter().filter(|object| template_of(object).is_some()) {
         let name = display_name(object);
         match preview(&policy, &known, object, &namespace) {
-            Ok(previewed) => report.add(&name, object, previewed),
+            Ok(previewed) => {
+                let tried = cluster
+                    .as_ref()
+                    .filter(|_| args.server)
+                    .map(|cluster| cluster.admit(&previewed.namespace, &previewed.pod, &previewed.plain));
+                report.add(&name, object, previewed);
+                match tried.transpose()? {
+                    Some(Ok(())) => report.note(&name, "the API server admits the pod with what gwmon adds"),
+                    Some(Err(refusal)) => report.refuse(&name, &refusal),
+                    None => {}
+                }
+            }
             Err(refusal) if refusal.is_warning() => report.refuse(&name, &refusal),
             Err(refusal) => report.note(&name, &refusal.to_string()),
         }
@@ -73,21 +94,39 @@ struct Known {
     neighbours: BTreeMap<String, Vec<Labels>>,
     /// Which Kubernetes it is.
     kubernetes: Option<Version>,
+    /// What namespaces allow their containers.
+    limits: BTreeMap<String, Vec<LimitRange>>,
+}
+
+impl Known {
+    /// Takes in a LimitRange.
+    fn limit(&mut self, object: &Value, namespace: &str) -> Result<()> {
+        let range = LimitRange::parse(&object.to_string()).with_context(|| display_name(object))?;
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or(namespace);
+        self.limits.entry(namespace.to_owned()).or_default().push(range);
+        Ok(())
+    }
 }
 
 /// One workload as it would run, and what would be made for it.
 struct Previewed<'c> {
     after: Value,
     injection: Injection,
+    namespace: String,
+    /// The pod that would be made, without an owner; and without what gwmon adds.
+    pod: Value,
+    plain: Value,
     /// `None` where the pod is to be found by its annotations only.
     plan: Option<Plan<'c>>,
 }
 
 fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &str) -> Result<Previewed<'c>, Finding> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let namespace = Some(text("/metadata/namespace")).filter(|own| !own.is_empty()).unwrap_or(namespace);
+    let limits = known.limits.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut after = object.clone();
     if object["kind"] != "Pod" && text("/apiVersion") == "apps/v1" && text("/kind") != "ReplicaSet" {
-        apply(&mut after, &workload::decide(policy, &[], &object.to_string())?.patch)?;
+        apply(&mut after, &workload::decide(policy, limits, &object.to_string())?.patch)?;
     }
     // The pod that the API server would see.
     let template = template_of(&after).cloned().unwrap_or_default();
@@ -96,23 +135,28 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
         pod["metadata"]["ownerReferences"] =
             json!([{"kind": object["kind"], "name": text("/metadata/name"), "controller": true}]);
     }
-    let injection = injection::decide(policy, &[], &pod.to_string())?;
+    let mut plain = pod.clone();
+    let injection = injection::decide(policy, limits, &pod.to_string())?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
-    let namespace = Some(text("/metadata/namespace")).filter(|own| !own.is_empty()).unwrap_or(namespace);
     let annotations = metadata.annotations.as_ref();
     let monitor = monitor_name(&workload_of(&metadata).unwrap_or_default());
     let gateway = Gateway::of_pod(policy, namespace, &monitor, annotations.unwrap_or(&BTreeMap::new()), None)?;
     if object["kind"] == "Pod" {
-        after = pod;
-    } else if let (Some(template), Some(map)) = (after.pointer_mut("/spec/template"), pod["metadata"].as_object_mut()) {
-        map.remove("ownerReferences");
-        *template = pod;
+        after.clone_from(&pod);
+    } else if let Some(template) = after.pointer_mut("/spec/template") {
+        pod["metadata"].as_object_mut().map(|metadata| metadata.remove("ownerReferences"));
+        template.clone_from(&pod);
+    }
+    for pod in [&mut pod, &mut plain] {
+        let Some(metadata) = pod["metadata"].as_object_mut() else { continue };
+        metadata.retain(|field, _| matches!(field.as_str(), "labels" | "annotations"));
+        metadata.insert("generateName".to_owned(), json!(format!("{}-", text("/metadata/name"))));
     }
     let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
     let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, neighbours));
-    Ok(Previewed { after, injection, plan })
+    Ok(Previewed { after, injection, namespace: namespace.to_owned(), pod, plain, plan })
 }
 
 fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
@@ -149,7 +193,7 @@ struct Report {
 
 impl Report {
     fn add(&mut self, name: &str, before: &Value, previewed: Previewed) {
-        let Previewed { after, injection, plan } = previewed;
+        let Previewed { after, injection, plan, .. } = previewed;
         let status = &injection.status;
         let Status { container, gateway, metrics_port, metrics_path, .. } = status;
         let what = match (status.statsd_port, status.mode.as_str()) {
@@ -272,10 +316,11 @@ fn read(file: &Path) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-/// The cluster's monitoring, out of objects in a file.
-fn monitoring_of(objects: &[Value]) -> Result<Known> {
-    let Known { mut cluster, mut neighbours, .. } = Known::default();
+/// What is known of a cluster from its objects.
+fn known_from(objects: &[Value]) -> Result<Known> {
+    let mut known = Known::default();
     for object in objects {
+        let Known { cluster, neighbours, .. } = &mut known;
         match object["kind"].as_str() {
             Some("Namespace") => {
                 let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
@@ -289,6 +334,7 @@ fn monitoring_of(objects: &[Value]) -> Result<Known> {
                     neighbours.entry(namespace.to_owned()).or_default().push(labels);
                 }
             }
+            Some("LimitRange") => known.limit(object, "default")?,
             Some("Deployment") => {
                 let operator = Operator::parse(&object.to_string()).with_context(|| display_name(object))?;
                 cluster.operators.extend(operator);
@@ -299,36 +345,5 @@ fn monitoring_of(objects: &[Value]) -> Result<Known> {
             }
         }
     }
-    Ok(Known { cluster, neighbours, kubernetes: None })
-}
-
-/// The cluster's monitoring, out of the cluster of a kube context, and that context's namespace.
-fn ask(context: Option<&str>) -> Result<(Known, Option<String>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-        let config = Config::from_kubeconfig(&options).await.context("cannot use the kubeconfig")?;
-        let namespace = config.default_namespace.clone();
-        let client = Client::try_from(config)?;
-        let mut objects = Vec::new();
-        let kinds = Kind::ALL.map(|(kind, version)| (version, kind.as_str(), None));
-        let rest = [("v1", "Namespace", None), (MONITOR.0, MONITOR.1, None)];
-        let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", Some(label)));
-        for (version, kind, label) in kinds.into_iter().chain(operators).chain(rest) {
-            let api = Api::<DynamicObject>::all_with(client.clone(), &crate::controller::api_resource(version, kind));
-            let params = label.map_or_else(ListParams::default, |label| ListParams::default().labels(label));
-            match api.list(&params).await {
-                Ok(list) => objects.extend(list.items.into_iter().map(|mut object| {
-                    object.managed_fields_mut().clear();
-                    let mut object = json!(object);
-                    object["kind"] = json!(kind);
-                    object
-                })),
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
-            }
-        }
-        let kubernetes = super::oldest_version(&client).await.context("cannot ask the API server for its version")?;
-        Ok((Known { kubernetes, ..monitoring_of(&objects)? }, Some(namespace)))
-    })
+    Ok(known)
 }

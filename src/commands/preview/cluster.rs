@@ -1,0 +1,125 @@
+//! What `gwmon preview` asks a cluster, with the caller's own rights.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail};
+use kube::api::{Api, DynamicObject, ListParams, PostParams};
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::{Known, known_from};
+use crate::annotations::{INJECT, Version};
+use crate::commands::{PATIENCE, oldest_version};
+use crate::controller::api_resource;
+use crate::monitoring::consumer::Kind;
+use crate::monitoring::objects::MONITOR;
+use crate::monitoring::operator::OPERATOR_LABELS;
+use crate::reason::{Finding, Reason};
+
+/// The cluster of a kube context.
+pub(super) struct Cluster {
+    runtime: Runtime,
+    client: Client,
+    /// The context's namespace.
+    pub(super) namespace: String,
+}
+
+impl Cluster {
+    pub(super) fn connect(context: Option<&str>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (client, namespace) = runtime.block_on(async {
+            let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+            let config = Config::from_kubeconfig(&options).await.context("cannot use the kubeconfig")?;
+            let namespace = config.default_namespace.clone();
+            anyhow::Ok((Client::try_from(config)?, namespace))
+        })?;
+        Ok(Self { runtime, client, namespace })
+    }
+
+    /// What the decision and the plan depend on.
+    pub(super) fn ask(&self) -> Result<Known> {
+        self.runtime.block_on(async {
+            let mut objects = Vec::new();
+            let kinds = Kind::ALL.map(|(kind, version)| (version, kind.as_str(), None));
+            let rest = [("v1", "Namespace", None), ("v1", "LimitRange", None), (MONITOR.0, MONITOR.1, None)];
+            let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", Some(label)));
+            for (version, kind, label) in kinds.into_iter().chain(operators).chain(rest) {
+                let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource(version, kind));
+                let params = label.map_or_else(ListParams::default, |label| ListParams::default().labels(label));
+                match api.list(&params).await {
+                    Ok(list) => objects.extend(list.items.into_iter().map(|mut object| {
+                        object.managed_fields_mut().clear();
+                        let mut object = json!(object);
+                        object["kind"] = json!(kind);
+                        object
+                    })),
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
+                }
+            }
+            let mut known = known_from(&objects)?;
+            known.kubernetes =
+                oldest_version(&self.client).await.context("cannot ask the API server for its version")?;
+            Ok(known)
+        })
+    }
+
+    /// The version of the cluster's oldest part, as far as the caller may see that.
+    pub(super) fn version(&self) -> Result<Option<Version>> {
+        let asking = oldest_version(&self.client);
+        self.runtime.block_on(asking).context("cannot ask the API server for its version")
+    }
+
+    /// The LimitRanges of these namespaces; none of those where the caller may not read them.
+    pub(super) fn limit_ranges(&self, namespaces: BTreeSet<&str>) -> Result<Vec<Value>> {
+        let mut found = Vec::new();
+        for namespace in namespaces {
+            let kind = api_resource("v1", "LimitRange");
+            let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kind);
+            match self.runtime.block_on(api.list(&ListParams::default())) {
+                Ok(list) => found.extend(list.items.into_iter().map(|range| json!(range))),
+                Err(kube::Error::Api(status)) if status.code == 403 => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot list LimitRanges in {namespace}")),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Has the API server admit an injected pod without making it, through all that stands there: other webhooks, policies,
+    /// Pod Security, quotas. `plain` is the same pod without what gwmon adds.
+    ///
+    /// # Errors
+    /// Where it cannot be tried: no right to create pods, no answer.
+    pub(super) fn admit(&self, namespace: &str, injected: &Value, plain: &Value) -> Result<Result<(), Finding>> {
+        let Err(refusal) = self.create(namespace, injected)? else { return Ok(Ok(())) };
+        let mut without = plain.clone();
+        // Where gwmon runs it would inject this one as well.
+        without["metadata"]["annotations"][INJECT] = json!("false");
+        let detail = match self.create(namespace, &without)? {
+            Ok(()) => format!("the API server refuses the pod with the exporter, and would take it without: {refusal}"),
+            Err(_) => format!("the API server refuses the pod, with the exporter and without: {refusal}"),
+        };
+        Ok(Err(Finding::new(Reason::PodRefused, detail)))
+    }
+
+    /// A server-side dry run; what the API server says where it refuses.
+    fn create(&self, namespace: &str, pod: &Value) -> Result<Result<(), String>> {
+        let mut pod: DynamicObject = serde_json::from_value(pod.clone()).context("not a pod")?;
+        pod.metadata.namespace = Some(namespace.to_owned());
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource("v1", "Pod"));
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let created = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, api.create(&params, &pod)).await });
+        match created.with_context(|| format!("no answer from the API server in {PATIENCE:?}"))? {
+            Ok(_) => Ok(Ok(())),
+            Err(kube::Error::Api(status))
+                if status.code == 403 && status.message.contains(" cannot create resource ") =>
+            {
+                bail!("--server needs the right to create pods: {}", status.message)
+            }
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => Ok(Err(status.message.clone())),
+            Err(error) => Err(error).context("cannot try the pod on the API server"),
+        }
+    }
+}

@@ -1,0 +1,616 @@
+//! Faults on a whole node, each to a gateway that serves 200 requests a second through the endpoints of its Service, once
+//! without gwmon's injection and once with: what it costs. The numbers W1 to W13 are those of
+//! docs/design/never-worse-off.md.
+#![allow(dead_code, reason = "the benchmark runs every row, the test some")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::post;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon::tls::{self, CurrentLeaf, pki::Material};
+use gwmon_cluster::{Kubectl, Node, scenario, wait_for};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const EXPORTER: &str = "gwmon-statsd-exporter";
+/// The address of the node, inside its network namespace.
+const NODE: &str = "10.89.0.1";
+const MESH_PORT: u16 = 15443;
+/// After a roll-out, for what comes late.
+const AFTER: Duration = Duration::from_secs(5);
+/// A roll-out that takes longer does not end by itself.
+const GIVE_UP: Duration = Duration::from_secs(150);
+
+/// A node with gwmon.
+pub(crate) struct Scene {
+    pub(crate) node: Node,
+    pub(crate) kubectl: Kubectl,
+    folder: TempDir,
+}
+
+/// One row.
+pub(crate) struct Fault {
+    /// Its number, and what is the matter.
+    pub(crate) name: &'static str,
+    /// What is different in the cluster; the second word is the gateway's namespace.
+    before: fn(&Scene, &str) -> Result<()>,
+    /// What is different in the gateway's objects: ConfigMap and Deployment.
+    gateway: fn(&mut Value),
+    /// What happens once its roll-out is over.
+    strike: fn(&Scene, &str) -> Result<()>,
+    /// What makes the cluster as it was.
+    after: fn(&Scene) -> Result<()>,
+    /// Annotations beside `gwmon.io/inject`.
+    annotations: &'static str,
+}
+
+const NOTHING: Fault = Fault {
+    name: "nothing",
+    before: |_, _| Ok(()),
+    gateway: |_| (),
+    strike: |_, _| Ok(()),
+    after: |_| Ok(()),
+    annotations: "",
+};
+
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    /// How long the roll-out took; `None` where it did not end.
+    pub(crate) rollout: Option<Duration>,
+    /// Until the first new pod was ready.
+    pub(crate) ready: Option<Duration>,
+    /// The command that an Event told, where the roll-out waited for that.
+    pub(crate) told: Option<String>,
+    /// How many of the gateway's pods have an exporter in the end.
+    pub(crate) exporters: usize,
+}
+
+impl Scene {
+    /// Brings a node up, with gwmon and these settings of its Deployment.
+    pub(crate) fn new(settings: &str) -> Result<Self> {
+        let node = Node::start(false)?;
+        let kubectl = node.kubectl();
+        scenario::install_gwmon(&node, Path::new(env!("CARGO_BIN_EXE_gwmon")))?;
+        let scene = Self { node, kubectl, folder: TempDir::new()? };
+        if !settings.is_empty() {
+            scene.set(settings)?;
+        }
+        Ok(scene)
+    }
+
+    fn set(&self, settings: &str) -> Result<()> {
+        self.kubectl.run(&format!("-n gwmon set env deployment/gwmon {settings}"))?;
+        self.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=120s")?;
+        // The old replicas answer for ten seconds more.
+        wait_for("the old replicas to go", Duration::from_mins(1), || {
+            let pods = self.kubectl.run("-n gwmon get pods -o name")?.out;
+            Ok((pods.lines().count() == 2).then_some(()))
+        })
+    }
+
+    /// Runs one row.
+    pub(crate) fn measure(&self, fault: &Fault, is_injected: bool) -> Result<Measured> {
+        let number = fault.name.split(' ').next().unwrap_or_default().to_lowercase();
+        let namespace = format!("{number}-{}", if is_injected { "with" } else { "without" });
+        let measured = self.measure_in(fault, &namespace, is_injected).with_context(|| {
+            let said = |words: &str| self.kubectl.run(words).map_or_else(|e| format!("{e:#}"), |said| said.out);
+            let pods = said(&format!("-n {namespace} get pods -o wide"));
+            format!("{}, {namespace}\n{pods}\n{}", fault.name, said(&format!("-n {namespace} get events")))
+        });
+        (fault.after)(self)?;
+        let _ = self.kubectl.run("-n gwmon delete configmap gwmon-suspensions --ignore-not-found");
+        // The namespace controller would look for what is left only after half of the pods' grace period.
+        self.kubectl.run(&format!("-n {namespace} delete deployments --all --cascade=foreground --timeout=60s"))?;
+        self.kubectl.run(&format!("-n {namespace} delete pods --all --grace-period=1 --timeout=60s"))?;
+        self.kubectl.run(&format!("delete namespace {namespace} --wait=false"))?;
+        measured
+    }
+
+    fn measure_in(&self, fault: &Fault, namespace: &str, is_injected: bool) -> Result<Measured> {
+        let kubectl = &self.kubectl;
+        kubectl.apply(&gateway(namespace, fault.gateway)?)?;
+        kubectl.run(&format!("-n {namespace} rollout status deployment/edge --timeout=90s"))?;
+        let load = Load::start(self, namespace)?;
+        (fault.before)(self, namespace)?;
+        let started = Instant::now();
+        if is_injected {
+            kubectl
+                .run(&format!("-n {namespace} annotate deployment edge gwmon.io/inject=true {}", fault.annotations))?;
+        } else {
+            kubectl.run(&format!("-n {namespace} rollout restart deployment edge"))?;
+        }
+        let (mut ready, mut rollout, mut told) = (None, None, None);
+        while started.elapsed() < GIVE_UP {
+            let deployment = kubectl.get(&format!("-n {namespace} deployment edge"))?;
+            let count = |field: &str| deployment["status"][field].as_u64().unwrap_or_default();
+            let is_seen = deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"];
+            if is_seen && count("updatedReplicas") > 0 && count("updatedReplicas") > count("unavailableReplicas") {
+                ready.get_or_insert_with(|| started.elapsed());
+            }
+            let is_over = [count("updatedReplicas"), count("replicas"), count("readyReplicas")] == [2, 2, 2];
+            if is_seen && is_over {
+                rollout = Some(started.elapsed());
+                break;
+            }
+            if told.is_none()
+                && let Some(command) = told_command(kubectl, namespace)?
+            {
+                kubectl.run(&command)?;
+                told = Some(command);
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        (fault.strike)(self, namespace)?;
+        std::thread::sleep(AFTER);
+        let (sent, failed) = load.end()?;
+        let pods = kubectl.get(&format!("-n {namespace} pods -l app=edge"))?;
+        let has_exporter = |pod: &&Value| pod["spec"].to_string().contains(EXPORTER);
+        let exporters = pods["items"].as_array().into_iter().flatten().filter(has_exporter).count();
+        Ok(Measured { sent, failed, rollout, ready, told, exporters })
+    }
+
+    /// Runs a command in the exporter's container of every pod.
+    fn in_exporters(&self, namespace: &str, command: &str) -> Result<()> {
+        let pods = self.kubectl.run(&format!("-n {namespace} get pods -l gwmon.io/exporter -o name"))?.out;
+        for pod in pods.lines() {
+            self.kubectl
+                .run_with(&["-n", namespace, "exec", pod, "-c", EXPORTER, "--", "/bin/sh", "-c", command], "")?;
+        }
+        Ok(())
+    }
+
+    /// Every process of gwmon's on the node.
+    fn signal_gwmon(&self, signal: &str) -> Result<()> {
+        let mut kill = self.node.inside("pkill");
+        ensure!(kill.args([&format!("-{signal}"), "-x", "gwmon"]).status()?.success(), "no gwmon to signal");
+        Ok(())
+    }
+}
+
+/// The command that an Event about the gateway tells.
+fn told_command(kubectl: &Kubectl, namespace: &str) -> Result<Option<String>> {
+    let events = kubectl.get(&format!("-n {namespace} events --field-selector involvedObject.name=edge"))?;
+    let notes = events["items"].as_array().into_iter().flatten().filter_map(|event| event["message"].as_str());
+    Ok(notes
+        .filter_map(|note| note.split_once("made again without it: kubectl "))
+        .map(|(_, command)| command.to_owned())
+        .next())
+}
+
+/// The main job's gateway, two of them, behind a Service, ending as gateways do: after the endpoints have gone.
+fn gateway(namespace: &str, change: fn(&mut Value)) -> Result<String> {
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(&scenario::gateway()?)?;
+    for object in &mut objects {
+        if object["kind"] == "Namespace" {
+            object["metadata"]["name"] = json!(namespace);
+        } else {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        if object["kind"] == "Deployment" {
+            object["spec"]["replicas"] = json!(2);
+            let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+            container["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 3}}});
+            container["resources"] =
+                json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}});
+        }
+        change(object);
+    }
+    objects.push(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "edge", "namespace": namespace},
+        "spec": {"selector": {"app": "edge"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }));
+    Ok(json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
+}
+
+/// Requests to the gateway's endpoints, from inside the node.
+struct Load {
+    child: Child,
+    result: PathBuf,
+}
+
+impl Load {
+    fn start(scene: &Scene, namespace: &str) -> Result<Self> {
+        let result = scene.folder.path().join(format!("{namespace}.load"));
+        let mut load = scene.node.inside(std::env::current_exe()?);
+        let child = load.args(["role:load", namespace]).arg(&result).stdin(Stdio::piped()).spawn()?;
+        wait_for("the first requests", Duration::from_secs(30), || {
+            Ok(read_counts(&result).filter(|(sent, _)| *sent > 0))
+        })?;
+        Ok(Self { child, result })
+    }
+
+    fn end(mut self) -> Result<(u64, u64)> {
+        drop(self.child.stdin.take());
+        self.child.wait()?;
+        read_counts(&self.result).context("no counts")
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_counts(file: &Path) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(file).ok()?;
+    let (sent, failed) = text.trim().split_once(' ')?;
+    Some((sent.parse().ok()?, failed.parse().ok()?))
+}
+
+/// What this program is when it is started again inside the node: `true` where it was that and has ended.
+pub(crate) fn play_role() -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["role:load", namespace, result] => load(namespace, Path::new(result)),
+        ["role:mesh", folder] => mesh(Path::new(folder)),
+        _ => return false,
+    }
+    true
+}
+
+/// 200 requests a second to whatever endpoints are ready at that moment, as kube-proxy would send them, until standard
+/// input ends. One that nobody is ready for has failed, too.
+fn load(namespace: &str, result: &Path) {
+    const THREADS: u64 = 8;
+    const EVERY: Duration = Duration::from_millis(5 * THREADS);
+    let mut watch = Command::new(gwmon_cluster::program("kubectl"))
+        .args(["-n", namespace, "get", "endpointslices", "-l", "kubernetes.io/service-name=edge", "-w", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stream = BufReader::new(watch.stdout.take().unwrap());
+    let endpoints: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
+    let ready = Arc::clone(&endpoints);
+    std::thread::spawn(move || {
+        let mut slices: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
+        for slice in serde_json::Deserializer::from_reader(stream).into_iter::<Value>().map_while(Result::ok) {
+            let all = slice["endpoints"].as_array().into_iter().flatten();
+            let serving = all.filter(|endpoint| endpoint["conditions"]["ready"] == true);
+            let addresses =
+                serving.filter_map(|endpoint| format!("{}:8080", endpoint["addresses"][0].as_str()?).parse().ok());
+            slices.insert(slice["metadata"]["name"].to_string(), addresses.collect());
+            *ready.lock().unwrap() = slices.values().flatten().copied().collect();
+        }
+    });
+    let (sent, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    std::thread::sleep(Duration::from_secs(1));
+    for thread in 0..THREADS {
+        let (endpoints, sent, failed) = (Arc::clone(&endpoints), Arc::clone(&sent), Arc::clone(&failed));
+        std::thread::spawn(move || {
+            let start = Instant::now() + EVERY / 8 * u32::try_from(thread).unwrap();
+            for turn in 0_u32.. {
+                std::thread::sleep((start + EVERY * turn).saturating_duration_since(Instant::now()));
+                let number = usize::try_from(sent.fetch_add(1, Ordering::Relaxed)).unwrap();
+                let ready = endpoints.lock().unwrap().clone();
+                let answered =
+                    ready.get(number % ready.len().max(1)).is_some_and(|address| ask(*address).is_ok_and(|ok| ok));
+                failed.fetch_add(u64::from(!answered), Ordering::Relaxed);
+            }
+        });
+    }
+    let write = || {
+        // Whoever reads must not find half of it.
+        let whole = result.with_extension("tmp");
+        fs::write(&whole, format!("{} {}", sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))).unwrap();
+        fs::rename(whole, result).unwrap();
+    };
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let _ = ended.send(());
+    });
+    while end.recv_timeout(Duration::from_millis(200)).is_err() {
+        write();
+    }
+    write();
+    let _ = watch.kill();
+    let _ = watch.wait();
+}
+
+fn ask(address: SocketAddr) -> std::io::Result<bool> {
+    let limit = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer)?;
+    Ok(&answer == b"HTTP/1.1 200")
+}
+
+/// What Istio's webhook does to a pod (`pkg/kube/inject`), as far as it concerns others: a regular proxy is appended, and the
+/// HTTP, TCP and gRPC probes of every container, init containers included, ask its agent on port 15020 instead.
+fn istio(review: &Value) -> Value {
+    let request = &review["request"];
+    let mut operations = Vec::new();
+    let spec = &request["object"]["spec"];
+    let has_proxy = spec["containers"].as_array().unwrap().iter().any(|container| container["name"] == "istio-proxy");
+    for list in ["initContainers", "containers"] {
+        for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
+            let name = container["name"].as_str().unwrap();
+            for (probe, path) in
+                [("startupProbe", "startupz"), ("livenessProbe", "livez"), ("readinessProbe", "readyz")]
+            {
+                let port = &container[probe]["httpGet"]["port"];
+                let is_asked = ["httpGet", "tcpSocket", "grpc"].iter().any(|kind| container[probe][kind].is_object());
+                if !is_asked || *port == 15020 {
+                    continue;
+                }
+                let mut rewritten = container[probe].clone();
+                let fields = rewritten.as_object_mut().unwrap();
+                fields.retain(|field, _| !matches!(field.as_str(), "httpGet" | "tcpSocket" | "grpc"));
+                fields
+                    .insert("httpGet".to_owned(), json!({"path": format!("/app-health/{name}/{path}"), "port": 15020}));
+                operations.push(
+                    json!({"op": "replace", "path": format!("/spec/{list}/{index}/{probe}"), "value": rewritten}),
+                );
+            }
+        }
+    }
+    if !has_proxy {
+        let script =
+            "mkdir -p /tmp/app-health/envoy && echo ok >/tmp/app-health/envoy/readyz && exec httpd -f -p 15020 -h /tmp";
+        operations.push(json!({"op": "add", "path": "/spec/containers/-", "value": {
+            "name": "istio-proxy", "image": "docker.io/library/busybox:1.35", "command": ["sh", "-c", script],
+            "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        }}));
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {
+        "uid": request["uid"], "allowed": true, "patchType": "JSONPatch",
+        "patch": BASE64_STANDARD.encode(Value::from(operations).to_string()),
+    }})
+}
+
+/// Serves that, inside the node, until standard input ends.
+fn mesh(folder: &Path) {
+    let leaf = CurrentLeaf::default();
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    leaf.put(&read("leaf.crt"), &read("leaf.key")).unwrap();
+    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf)));
+    let answer = |body: Bytes| async move { istio(&serde_json::from_slice(&body).unwrap()).to_string() };
+    let router = Router::new().route("/", post(answer));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind((NODE, MESH_PORT)).await.unwrap();
+        tls::https(listener, config, router, std::future::pending()).await;
+    });
+}
+
+/// The mesh's webhook for one namespace; which of the two comes first, the names of the configurations decide.
+fn install_mesh(scene: &Scene, namespace: &str, name: &str) -> Result<()> {
+    let material = Material::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
+    let folder = scene.folder.path();
+    fs::write(folder.join("leaf.crt"), &material.leaf)?;
+    fs::write(folder.join("leaf.key"), &material.leaf_key)?;
+    let mut mesh = scene.node.inside(std::env::current_exe()?);
+    // It ends with the node.
+    std::mem::forget(mesh.arg("role:mesh").arg(folder).stdin(Stdio::piped()).spawn()?);
+    let webhook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [{
+            "name": "mesh.example.com",
+            "clientConfig": {"url": format!("https://{NODE}:{MESH_PORT}/"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "IfNeeded",
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }],
+    });
+    scene.kubectl.apply(&webhook.to_string())?;
+    let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
+        "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "app", "image": "x", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+    }});
+    wait_for("the mesh's webhook", Duration::from_secs(20), || {
+        let arguments = ["-n", namespace, "apply", "--dry-run=server", "-o", "json", "-f", "-"];
+        Ok(scene.kubectl.run_with(&arguments, &probe.to_string())?.out.contains("istio-proxy").then_some(()))
+    })
+}
+
+fn remove_mesh(scene: &Scene) -> Result<()> {
+    scene.kubectl.run("delete mutatingwebhookconfiguration a-mesh z-mesh --ignore-not-found")?;
+    // It ends by itself when nobody holds its input any more; the next one wants its port.
+    let _ = scene.node.inside("pkill").args(["-f", "role:mesh"]).status()?;
+    Ok(())
+}
+
+fn apply_in(scene: &Scene, namespace: &str, kind: (&str, &str), name: &str, spec: &Value) -> Result<()> {
+    let object =
+        json!({"apiVersion": kind.0, "kind": kind.1, "metadata": {"name": name, "namespace": namespace}, "spec": spec});
+    scene.kubectl.apply(&object.to_string()).map(drop)
+}
+
+fn container(object: &mut Value) -> Option<&mut Value> {
+    (object["kind"] == "Deployment").then(|| &mut object["spec"]["template"]["spec"]["containers"][0])
+}
+
+/// Every row that can be made on this node, by number.
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault { name: "W0 nothing is the matter", ..NOTHING },
+    Fault {
+        name: "W1 the exporter's image cannot be pulled",
+        before: |scene, _| scene.set("GWMON_EXPORTER_IMAGE=registry.invalid/statsd-exporter:v0.30.0"),
+        after: |scene| scene.set("GWMON_EXPORTER_IMAGE-"),
+        ..NOTHING
+    },
+    Fault {
+        name: "W2 a LimitRange asks for more and allows less than the exporter's defaults",
+        before: |scene, namespace| {
+            let limits = json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "10"}}, {"type": "Pod", "max": {"memory": "640Mi"}}]});
+            apply_in(scene, namespace, ("v1", "LimitRange"), "limits", &limits)
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W3 a ResourceQuota has room for the gateway's pods only",
+        before: |scene, namespace| {
+            let quota = json!({"hard": {"requests.cpu": "300m"}});
+            apply_in(scene, namespace, ("v1", "ResourceQuota"), "cpu", &quota)?;
+            wait_for("the quota", Duration::from_secs(20), || {
+                let found = scene.kubectl.get(&format!("-n {namespace} resourcequota cpu"))?;
+                Ok((found["status"]["used"]["requests.cpu"] == "200m").then_some(()))
+            })
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W4 a ValidatingAdmissionPolicy allows images of one registry only",
+        before: |scene, namespace| {
+            let policy = json!({
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+                "validations": [{"expression": "(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : [])).all(c, c.image.startsWith('docker.io/envoyproxy/'))", "message": "images of other registries are not allowed"}],
+            });
+            let binding = json!({"policyName": "images", "validationActions": ["Deny"], "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}});
+            let v1 = "admissionregistration.k8s.io/v1";
+            for (kind, spec) in [("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding)] {
+                let object = json!({"apiVersion": v1, "kind": kind, "metadata": {"name": "images"}, "spec": spec});
+                scene.kubectl.apply(&object.to_string())?;
+            }
+            let foreign = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{"name": "x", "image": "y", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+            }});
+            wait_for("the policy", Duration::from_secs(30), || {
+                let create = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
+                Ok(scene.kubectl.run_with(&create, &foreign.to_string()).is_err().then_some(()))
+            })
+        },
+        after: |scene| {
+            scene.kubectl.run("delete validatingadmissionpolicybinding,validatingadmissionpolicy images").map(drop)
+        },
+        ..NOTHING
+    },
+    // The namespace enforces `restricted` in every row.
+    Fault {
+        name: "W6 the exporter is killed, three times",
+        strike: |scene, namespace| {
+            for _ in 0..3 {
+                scene.in_exporters(namespace, "kill -9 $(pidof statsd_exporter)")?;
+                std::thread::sleep(Duration::from_secs(7));
+            }
+            Ok(())
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W6b the exporter hangs",
+        strike: |scene, namespace| scene.in_exporters(namespace, "kill -STOP $(pidof statsd_exporter)"),
+        ..NOTHING
+    },
+    Fault {
+        name: "W7 the gateway listens on the exporter's port and does not declare it",
+        gateway: |object| {
+            if let Some(config) = object["data"]["envoy.yaml"].as_str() {
+                let second = "  - name: second\n    address: {socket_address: {address: 0.0.0.0, port_value: 9102}}\n    filter_chains: [{filters: [{name: envoy.filters.network.echo, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo}}]}]\n  clusters:\n";
+                object["data"]["envoy.yaml"] = json!(config.replacen("  clusters:\n", second, 1));
+            }
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W8 the exporter's image has no exporter",
+        before: |scene, _| scene.set("GWMON_EXPORTER_IMAGE=docker.io/library/busybox:1.35"),
+        after: |scene| scene.set("GWMON_EXPORTER_IMAGE-"),
+        ..NOTHING
+    },
+    Fault {
+        name: "W8b the gateway refuses the merged configuration (a wrong gwmon.io/envoy-version)",
+        annotations: "gwmon.io/envoy-version=1.10",
+        ..NOTHING
+    },
+    Fault {
+        name: "W9 the node has room for the gateway's pods only",
+        before: |scene, namespace| {
+            let node = scene.kubectl.get("node gw")?;
+            let cores: u64 = node["status"]["allocatable"]["cpu"].as_str().context("no cpu")?.parse()?;
+            // gwmon's two pods, two gateways and a third while they roll.
+            let filler = cores * 1000 - 2 * 20 - 3 * 100 - 10;
+            let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler", "namespace": namespace}, "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{"name": "filler", "image": "docker.io/library/busybox:1.35", "command": ["sleep", "3600"],
+                    "resources": {"requests": {"cpu": format!("{filler}m")}},
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
+            }});
+            scene.kubectl.apply(&pod.to_string())?;
+            scene.kubectl.run(&format!("-n {namespace} wait pod/filler --for=condition=Ready --timeout=30s")).map(drop)
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W10 a mesh with a regular proxy rewrites probes, after gwmon",
+        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh"),
+        after: remove_mesh,
+        ..NOTHING
+    },
+    Fault {
+        name: "W10b the same, before gwmon",
+        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh"),
+        after: remove_mesh,
+        ..NOTHING
+    },
+    Fault {
+        name: "W10c the pod sets its own resources, just enough for the gateway",
+        gateway: |object| {
+            if let Some(container) = container(object) {
+                let own = container["resources"].clone();
+                object["spec"]["template"]["spec"]["resources"] = own;
+            }
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W12 no gwmon answers",
+        before: |scene, _| {
+            scene.kubectl.run("-n gwmon scale deployment gwmon --replicas=0")?;
+            scene.kubectl.run("-n gwmon wait --for=delete pod -l app.kubernetes.io/name=gwmon --timeout=60s").map(drop)
+        },
+        after: |scene| {
+            scene.kubectl.run("-n gwmon scale deployment gwmon --replicas=2")?;
+            scene.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=90s").map(drop)
+        },
+        ..NOTHING
+    },
+    Fault {
+        name: "W12b every gwmon hangs",
+        before: |scene, _| scene.signal_gwmon("STOP"),
+        after: |scene| {
+            scene.signal_gwmon("CONT")?;
+            scene.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=90s").map(drop)
+        },
+        ..NOTHING
+    },
+];
+
+/// One row by the first word of its name.
+pub(crate) fn fault(number: &str) -> Result<&'static Fault> {
+    let found = FAULTS.iter().find(|fault| fault.name.split(' ').next() == Some(number));
+    let Some(fault) = found else { bail!("no row {number}") };
+    Ok(fault)
+}
