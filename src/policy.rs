@@ -55,3 +55,14 @@ impl Default for Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_manifests_start_the_exporters_image_first() {
+        let manifest = include_str!("../deploy/base/deployment.yaml");
+        assert!(manifest.contains(&format!("image: {EXPORTER_IMAGE}\n")), "one version, in two places");
+    }
+}

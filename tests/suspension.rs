@@ -15,13 +15,10 @@ use support::{Gwmon, Https, Installed, injected, settle};
 /// Seconds until a workload is suspended, and until it is tried again.
 const QUICK: [&str; 4] = ["--suspend-after", "2s", "--suspend-for", "4s"];
 
-/// A Deployment whose pods look injected, and have an exporter.
-fn gateway(name: &str, replicas: u32) -> Value {
-    let mut deployment = injected("edge", name, replicas);
-    let template = &mut deployment["spec"]["template"];
-    template["metadata"]["labels"]["gwmon.io/exporter"] = json!(format!("{name}-gwmon"));
-    // Of several gateways with one selector each would take the others' pods.
-    template["metadata"]["labels"]["app"] = json!(name);
+/// A Deployment whose one pod looks injected, and is found by its name.
+fn gateway(name: &str) -> Value {
+    let mut deployment = injected("edge", name, 1);
+    deployment["spec"]["template"]["metadata"]["labels"]["app"] = json!(name);
     deployment["spec"]["selector"]["matchLabels"]["app"] = json!(name);
     deployment
 }
@@ -95,7 +92,7 @@ fn a_gateway_whose_exporter_does_not_run_goes_without_until_one_pod_shows_that_i
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;
     let replicas = [installed.serve_with(&QUICK), installed.serve_with(&QUICK)];
-    kubectl.apply(&gateway("edge", 1).to_string()).unwrap();
+    kubectl.apply(&gateway("edge").to_string()).unwrap();
     let pod = pod_of(&installed, "edge");
     assert!(replicas.iter().all(|gwmon| asked(&installed, gwmon, "edge", false).0.is_some()));
 
@@ -163,9 +160,12 @@ fn a_gateway_whose_exporter_does_not_run_goes_without_until_one_pod_shows_that_i
     installed.event("edge", "edge", "InjectionResumed", "rollout restart deployment/edge");
     gwmon.assert_never_forbidden();
 
-    // A person has the last word.
+    // An image that can be pulled every other time does not flap: each time it is away for longer.
     set_exporter(&installed, &pod, &not_pulled());
-    wait_phase(&installed, "edge", "suspended");
+    let third = wait_phase(&installed, "edge", "suspended");
+    assert_eq!((wait(&third), &third["failures"]), (16, &json!(3)));
+
+    // A person has the last word.
     set_exporter(&installed, &pod, &running());
     kubectl.run("-n gwmon delete configmap gwmon-suspensions").unwrap();
     wait_for("everybody to be back", Duration::from_secs(2), || Ok(asked(&installed, &gwmon, "edge", false).0))
@@ -181,8 +181,8 @@ fn pods_that_are_refused_either_way_keep_their_exporter() {
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": "edge"}, "spec": {"hard": {"pods": "0"}}});
     kubectl.apply(&quota.to_string()).unwrap();
     settle("the quota", || Ok(kubectl.get("-n edge resourcequota none")?["status"]["used"].is_object().then_some(())));
-    kubectl.apply(&gateway("edge", 1).to_string()).unwrap();
-    let mut bystander = gateway("bystander", 1);
+    kubectl.apply(&gateway("edge").to_string()).unwrap();
+    let mut bystander = gateway("bystander");
     bystander["spec"]["template"]["metadata"]["annotations"] = json!({});
     kubectl.apply(&bystander.to_string()).unwrap();
 
@@ -204,7 +204,7 @@ fn many_at_once_stop_all_injection_loudly() {
     let gwmon = installed.serve_with(&["--suspend-after", "1s"]);
     for name in ["one", "two", "three"] {
         assert!(asked(&installed, &gwmon, "healthy", false).0.is_some());
-        kubectl.apply(&gateway(name, 1).to_string()).unwrap();
+        kubectl.apply(&gateway(name).to_string()).unwrap();
         set_exporter(&installed, &pod_of(&installed, name), &not_pulled());
         wait_phase(&installed, name, "suspended");
     }

@@ -8,13 +8,13 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::{DynamicObject, NotUsed, Object};
-use kube::runtime::watcher::Event;
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::index::Place;
-use super::watch::{Need, Watches};
+use super::watch::{Need, Watches, labelled};
 use super::world::api_resource;
 use crate::annotations::{EXPORTER, STATUS, TRIAL};
 use crate::injection::{Status, monitor_name, workload_named};
@@ -93,8 +93,17 @@ pub(super) struct Refusal {
     pub(super) seen: Refused,
     pub(super) first: Instant,
     pub(super) last: Instant,
-    /// Since when its workload is suspended for this.
-    pub(super) suspended: Option<(Key, Instant)>,
+    /// Its workload is suspended for this.
+    pub(super) suspended: Option<Suspended>,
+}
+
+/// Which workload is suspended for a controller's refused pods.
+#[derive(Debug)]
+pub(super) struct Suspended {
+    pub(super) key: Key,
+    pub(super) since: Instant,
+    /// How many pods the controller had.
+    pub(super) pods: u64,
 }
 
 /// A pod by which it is tried whether its workload can have the exporter again.
@@ -204,9 +213,10 @@ impl Watched {
 /// Watches the pods that have an exporter, and the Events by which a pod's controller tells that it could not make one.
 pub(super) fn watch(client: &Client) -> BoxStream<'static, Seen> {
     let watches = Watches::new(client);
-    let pods = watches
-        .observe(api_resource("v1", "Pod"), EXPORTER, Need::Must, |event: &Event<PodView>| Some(seen_pod(event)));
-    let refusals = watches.observe_where(api_resource("v1", "Event"), "reason=FailedCreate", Need::Can, seen_refusal);
+    let pods =
+        watches.observe(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Must, |event| Some(seen_pod(event)));
+    let failed = watcher::Config::default().fields("reason=FailedCreate");
+    let refusals = watches.observe(api_resource("v1", "Event"), failed, Need::Can, seen_refusal);
     stream::select(pods, refusals).boxed()
 }
 

@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apply::is_alive;
 use super::reconcile::{Context, workload};
-use super::sidecars::{self, Refusal, Refused, Trouble, Watched, seconds_now, whole_seconds};
+use super::sidecars::{self, Refusal, Refused, Suspended, Trouble, Watched, seconds_now, whole_seconds};
 use super::world::objects;
 use super::{FIELD_MANAGER, PATIENCE, Site, plain};
 use crate::annotations::INJECT;
@@ -118,12 +118,15 @@ impl Suspender<'_> {
         let patience = self.timing.patience;
         let mut over = Vec::new();
         for (uid, refusal) in &mut watched.refusals {
-            if let Some((key, since)) = &refusal.suspended {
+            if let Some(Suspended { key, since, pods }) = &refusal.suspended {
                 let phase = self.surroundings.suspensions().get(key).map(|entry| entry.phase);
                 match phase {
                     Some(Phase::Suspended) if refusal.last > *since + KNOWN => {
-                        self.acquit(key, refusal).await?;
-                        watched.innocent.insert(uid.clone(), Instant::now());
+                        // Of several pods the first may have been made and the next be refused for a moment.
+                        if self.asking(&refusal.seen).await?.is_some_and(|(_, now)| now <= *pods) {
+                            self.acquit(key, refusal).await?;
+                            watched.innocent.insert(uid.clone(), Instant::now());
+                        }
                         over.push(uid.clone());
                     }
                     Some(Phase::Suspended) if since.elapsed() < TRIED_AGAIN => {}
@@ -140,14 +143,15 @@ impl Suspender<'_> {
             // Controllers try again ever more slowly; one that has not for most of the time has succeeded.
             let lasted = whole_seconds(refusal.last.duration_since(refusal.first));
             let owner = if is_trial || lasted >= patience / 3 { self.asking(&refusal.seen).await? } else { None };
-            let Some(owner) = owner else {
+            let Some((owner, pods)) = owner else {
                 over.push(uid.clone());
                 continue;
             };
             let namespace = &refusal.seen.namespace;
             let finding = Finding::new(Reason::PodRefused, format!("its pods are refused: {}", refusal.seen.message));
             self.suspend(namespace, &owner, &finding, "its controller makes them again by itself").await?;
-            refusal.suspended = Some(((namespace.clone(), monitor_name(&owner.name)), Instant::now()));
+            let key = (namespace.clone(), monitor_name(&owner.name));
+            refusal.suspended = Some(Suspended { key, since: Instant::now(), pods });
         }
         watched.refusals.retain(|uid, _| !over.contains(uid));
         Ok(())
@@ -166,11 +170,11 @@ impl Suspender<'_> {
             return Ok(false);
         }
         let owner = self.asking(&refusal.seen).await?;
-        Ok(owner.is_some_and(|owner| trials.contains(&&owner.uid)))
+        Ok(owner.is_some_and(|(owner, _)| trials.contains(&&owner.uid)))
     }
 
-    /// The workload of a controller whose template asks for injection.
-    async fn asking(&self, refused: &Refused) -> Result<Option<Owner>> {
+    /// The workload of a controller whose template asks for injection, and how many pods that controller has.
+    async fn asking(&self, refused: &Refused) -> Result<Option<(Owner, u64)>> {
         let Refused { namespace, owner, .. } = refused;
         let api = objects(&self.context.client, namespace, (&owner.api_version, &owner.kind));
         let found = api.get_opt(&owner.name).await.map_err(plain);
@@ -179,7 +183,9 @@ impl Suspender<'_> {
         };
         let asks = found.data.pointer("/spec/template/metadata/annotations").is_some_and(|all| all[INJECT] == "true");
         let above = found.owner_references().iter().find(|owner| owner.controller == Some(true)).cloned();
-        Ok(asks.then(|| above.unwrap_or_else(|| owner.clone()).into()))
+        let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
+        let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
+        Ok(asks.then(|| (above.unwrap_or_else(|| owner.clone()).into(), pods)))
     }
 
     async fn look_at_suspensions(&self, watched: &mut Watched) -> Result<()> {

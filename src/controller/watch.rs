@@ -42,6 +42,11 @@ pub(super) enum Need {
     Can,
 }
 
+/// Objects that this label selector selects.
+pub(super) fn labelled(selector: &str) -> watcher::Config {
+    watcher::Config::default().labels(selector)
+}
+
 /// Watches of one client.
 pub(super) struct Watches<'a> {
     client: &'a Client,
@@ -75,7 +80,7 @@ impl<'a> Watches<'a> {
     {
         let mut writer = Writer::<K>::new(resource.clone());
         let store = writer.as_reader();
-        let events = self.observe(resource, label, need, move |event: &Event<K>| {
+        let events = self.observe(resource, labelled(label), need, move |event: &Event<K>| {
             let mut event = event.clone();
             if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
                 // The largest part of most objects, and nothing that is read.
@@ -88,39 +93,12 @@ impl<'a> Watches<'a> {
         (store, events)
     }
 
-    /// Watches a kind for as long as the stream is polled. One that the cluster does not serve is an empty list,
-    /// looked for again.
+    /// Watches those of a kind that `which` selects for as long as the stream is polled. A kind that the cluster does not
+    /// serve is an empty list, looked for again.
     pub(super) fn observe<K, C: Send + 'static>(
         &self,
         resource: ApiResource,
-        label: &str,
-        need: Need,
-        take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
-    ) -> BoxStream<'static, C>
-    where
-        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
-        self.observe_with(resource, watcher::Config::default().labels(label), need, take)
-    }
-
-    /// The same for those that a field selector selects.
-    pub(super) fn observe_where<K, C: Send + 'static>(
-        &self,
-        resource: ApiResource,
-        fields: &str,
-        need: Need,
-        take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
-    ) -> BoxStream<'static, C>
-    where
-        K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
-        self.observe_with(resource, watcher::Config::default().fields(fields), need, take)
-    }
-
-    fn observe_with<K, C: Send + 'static>(
-        &self,
-        resource: ApiResource,
-        config: watcher::Config,
+        which: watcher::Config,
         need: Need,
         mut take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
     ) -> BoxStream<'static, C>
@@ -173,7 +151,7 @@ impl<'a> Watches<'a> {
         };
         // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
         // is tried.)
-        watcher(api, config)
+        watcher(api, which)
             .flat_map(move |event| {
                 let (change, pause) = seen(event);
                 // Not even of no length where there is none: a timer takes a millisecond.

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::index::{Index, Meta, Place, controller_of, place};
-use super::watch::{Need, Watches};
+use super::watch::{Need, Watches, labelled};
 use super::{FIELD_MANAGER, GatewayKey, lock};
 use crate::annotations::{Annotations, INJECT, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
 use crate::monitoring::consumer::Kind;
@@ -156,7 +156,7 @@ impl World {
         let asking = WORKLOADS.map(|_| Arc::<Mutex<Asking>>::default());
         let workload_events = WORKLOADS.iter().zip(&asking).map(|(kind, asking)| {
             let known = Arc::clone(asking);
-            watches.observe(api_resource("apps/v1", kind), "", Need::Can, move |event| {
+            watches.observe(api_resource("apps/v1", kind), labelled(""), Need::Can, move |event| {
                 lock(&known).take(event).then_some(Change::Workloads)
             })
         });
@@ -303,7 +303,7 @@ fn of_gateways(
     label: &str,
     mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
 ) -> BoxStream<'static, Change> {
-    watches.observe(resource, label, Need::Must, move |event| {
+    watches.observe(resource, labelled(label), Need::Must, move |event| {
         let keys = take(event);
         match event {
             // Objects may have come or gone unseen, or the kind itself.

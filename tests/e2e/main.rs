@@ -1,6 +1,9 @@
 //! The main job on a whole node: real kubelet, real Envoy, real statsd_exporter, real Prometheus Operator.
 
+mod faults;
 mod gateways;
+#[path = "../support/faults.rs"]
+mod rows;
 
 use std::io::Write;
 use std::path::Path;
@@ -14,6 +17,9 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
+    if rows::play_role() {
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // A node is as much as a small machine can run.
     arguments.test_threads = Some(1);
@@ -23,6 +29,7 @@ fn main() -> ExitCode {
     let mut trials = vec![
         trial("annotate_a_deployment_and_read_its_metrics_in_prometheus", the_main_job),
         trial("every_shape_of_prometheus_scrapes_it", every_shape),
+        trial("no_request_is_lost_whatever_becomes_of_the_exporter", faults::no_request_is_lost),
         trial("every_gateway_is_told_the_way_it_wants_to_be", gateways::every_gateway),
     ];
     if let Some(why) = Node::obstacle()

@@ -2,6 +2,7 @@
 //! without gwmon's injection and once with: what it costs. The numbers W1 to W13 are those of
 //! docs/design/never-worse-off.md.
 #![allow(dead_code, reason = "the benchmark runs every row, the test some")]
+#![allow(clippy::unwrap_used, reason = "the processes that it starts again inside the node end where they fail")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +31,7 @@ const MESH_PORT: u16 = 15443;
 /// After a roll-out, for what comes late.
 const AFTER: Duration = Duration::from_secs(5);
 /// A roll-out that takes longer does not end by itself.
-const GIVE_UP: Duration = Duration::from_secs(150);
+const GIVE_UP: Duration = Duration::from_mins(6);
 
 /// A node with gwmon.
 pub(crate) struct Scene {
@@ -92,7 +93,7 @@ impl Scene {
         Ok(scene)
     }
 
-    fn set(&self, settings: &str) -> Result<()> {
+    pub(crate) fn set(&self, settings: &str) -> Result<()> {
         self.kubectl.run(&format!("-n gwmon set env deployment/gwmon {settings}"))?;
         self.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=120s")?;
         // The old replicas answer for ten seconds more.
@@ -147,7 +148,7 @@ impl Scene {
                 break;
             }
             if told.is_none()
-                && let Some(command) = told_command(kubectl, namespace)?
+                && let Some(command) = self.told_command(namespace)?
             {
                 kubectl.run(&command)?;
                 told = Some(command);
@@ -161,6 +162,19 @@ impl Scene {
         let has_exporter = |pod: &&Value| pod["spec"].to_string().contains(EXPORTER);
         let exporters = pods["items"].as_array().into_iter().flatten().filter(has_exporter).count();
         Ok(Measured { sent, failed, rollout, ready, told, exporters })
+    }
+
+    /// The command that an Event about the gateway tells.
+    pub(crate) fn told_command(&self, namespace: &str) -> Result<Option<String>> {
+        let events = self.kubectl.get(&format!("-n {namespace} events --field-selector involvedObject.name=edge"))?;
+        let mut notes = events["items"].as_array().into_iter().flatten().filter_map(|event| event["message"].as_str());
+        Ok(notes.find_map(|note| Some(note.split_once("made again without it: kubectl ")?.1.to_owned())))
+    }
+
+    /// Deploys the gateway as it is in every row.
+    pub(crate) fn deploy(&self, namespace: &str) -> Result<()> {
+        self.kubectl.apply(&gateway(namespace, NOTHING.gateway)?)?;
+        self.kubectl.run(&format!("-n {namespace} rollout status deployment/edge --timeout=90s")).map(drop)
     }
 
     /// Runs a command in the exporter's container of every pod.
@@ -179,16 +193,6 @@ impl Scene {
         ensure!(kill.args([&format!("-{signal}"), "-x", "gwmon"]).status()?.success(), "no gwmon to signal");
         Ok(())
     }
-}
-
-/// The command that an Event about the gateway tells.
-fn told_command(kubectl: &Kubectl, namespace: &str) -> Result<Option<String>> {
-    let events = kubectl.get(&format!("-n {namespace} events --field-selector involvedObject.name=edge"))?;
-    let notes = events["items"].as_array().into_iter().flatten().filter_map(|event| event["message"].as_str());
-    Ok(notes
-        .filter_map(|note| note.split_once("made again without it: kubectl "))
-        .map(|(_, command)| command.to_owned())
-        .next())
 }
 
 /// The main job's gateway, two of them, behind a Service, ending as gateways do: after the endpoints have gone.
@@ -217,13 +221,13 @@ fn gateway(namespace: &str, change: fn(&mut Value)) -> Result<String> {
 }
 
 /// Requests to the gateway's endpoints, from inside the node.
-struct Load {
+pub(crate) struct Load {
     child: Child,
     result: PathBuf,
 }
 
 impl Load {
-    fn start(scene: &Scene, namespace: &str) -> Result<Self> {
+    pub(crate) fn start(scene: &Scene, namespace: &str) -> Result<Self> {
         let result = scene.folder.path().join(format!("{namespace}.load"));
         let mut load = scene.node.inside(std::env::current_exe()?);
         let child = load.args(["role:load", namespace]).arg(&result).stdin(Stdio::piped()).spawn()?;
@@ -233,7 +237,8 @@ impl Load {
         Ok(Self { child, result })
     }
 
-    fn end(mut self) -> Result<(u64, u64)> {
+    /// How many were sent, and how many failed.
+    pub(crate) fn end(mut self) -> Result<(u64, u64)> {
         drop(self.child.stdin.take());
         self.child.wait()?;
         read_counts(&self.result).context("no counts")

@@ -243,7 +243,7 @@ pub(crate) fn injected(namespace: &str, name: &str, replicas: u32) -> Value {
             "selector": {"matchLabels": {"app": "gateway", "gwmon.io/monitored-by": label}},
             "template": {
                 "metadata": {
-                    "labels": {"app": "gateway", "gwmon.io/monitored-by": label},
+                    "labels": {"app": "gateway", "gwmon.io/monitored-by": label, "gwmon.io/exporter": label},
                     "annotations": {"gwmon.io/inject": "true", "gwmon.io/interval": "15s", "gwmon.io/status": status.to_string()},
                 },
                 "spec": {"containers": [{"name": "envoy", "image": "envoy"}]},
