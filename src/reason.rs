@@ -89,6 +89,8 @@ reasons! {
     LimitRangeExceeded,
     /// The pod carries a part of what gwmon injects, without the annotations that this part reads.
     IncompleteInjection,
+    /// The pod sets a memory limit for all its containers, of which the exporter would take too large a part.
+    PodMemoryTooSmall,
     /// `hostNetwork`: the sidecar's ports would be the node's.
     HostNetwork,
     /// A Windows pod: there is no exporter image for it.
@@ -125,8 +127,10 @@ reasons! {
     Forbidden,
     /// Pods that ask for injection run without: they were made while no gwmon answered.
     MissedInjection,
-    /// The kubelet cannot pull the exporter's image, or takes too long for it.
+    /// The kubelet cannot pull the exporter's image.
     ImageNotPulled,
+    /// The kubelet has been pulling the exporter's image for minutes.
+    ImagePullSlow,
     /// The exporter's container ends again and again, or cannot be made.
     ExporterNotRunning,
     /// The gateway's container ends at once, perhaps because of what gwmon adds.
@@ -143,6 +147,14 @@ reasons! {
     InjectionResumed,
     /// The gateway's objects are as its Prometheus asks.
     Monitored,
+}
+
+impl Reason {
+    /// Whether this can only be the exporter's fault, and not that of a node, a queue or a quota.
+    #[must_use]
+    pub const fn is_of_the_exporter(self) -> bool {
+        matches!(self, Self::ImageNotPulled | Self::ExporterNotRunning | Self::GatewayNotStarting)
+    }
 }
 
 impl fmt::Display for Reason {

@@ -225,7 +225,7 @@ fn with(mut deployment: Value, field: &str, value: Value) -> Value {
 fn a_pod_with_resources_of_its_own_is_admitted_with_the_exporter() {
     let scene = Scene::new("pod-level");
     let asked = json!({"gwmon.io/inject": "true"});
-    let own = json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}});
+    let own = json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}});
     let mut deployment = with(gateway("edge", &asked), "resources", own.clone());
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = own;
     scene.apply(&deployment);

@@ -70,9 +70,11 @@ fn pod_of(installed: &Installed, workload: &str) -> String {
     })
 }
 
-/// Writes what a kubelet would about the exporter's container.
+/// Writes what a kubelet would about the exporter's container, and about the pod.
 fn set_exporter(installed: &Installed, pod: &str, state: &Value) {
-    let status = json!({"status": {"phase": "Pending", "initContainerStatuses": [{
+    let ready = if state["running"].is_object() { "True" } else { "False" };
+    let conditions = json!([{"type": "Ready", "status": ready}]);
+    let status = json!({"status": {"phase": "Pending", "conditions": conditions, "initContainerStatuses": [{
         "name": "gwmon-statsd-exporter", "image": "mirror/statsd-exporter:1", "imageID": "", "ready": false, "restartCount": 0, "state": state,
     }]}});
     let arguments = ["-n", "edge", "patch", pod, "--subresource=status", "--type=merge", "-p"];
@@ -165,11 +167,12 @@ fn a_gateway_whose_exporter_does_not_run_goes_without_until_one_pod_shows_that_i
     let third = wait_phase(&installed, "edge", "suspended");
     assert_eq!((wait(&third), &third["failures"]), (16, &json!(3)));
 
-    // A person has the last word.
-    set_exporter(&installed, &pod, &running());
+    // A person has the last word, though the pod waits still.
     kubectl.run("-n gwmon delete configmap gwmon-suspensions").unwrap();
     wait_for("everybody to be back", Duration::from_secs(2), || Ok(asked(&installed, &gwmon, "edge", false).0))
         .unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(asked(&installed, &gwmon, "edge", false).0.is_some());
 }
 
 /// Real refusals by a real quota. These pods are refused without the exporter, too, so it is not taken from them.
@@ -195,6 +198,45 @@ fn pods_that_are_refused_either_way_keep_their_exporter() {
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", gwmon.log()));
     installed.event("edge", "edge", "InjectionResumed", "refused without the exporter, too");
+}
+
+/// What a tenant can write on its own pods and Events keeps nobody else's gateway from being looked after.
+#[test]
+fn forged_owners_and_events_end_no_look() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    let gwmon = installed.serve_with(&["--suspend-after", "1s"]);
+    let owners = [
+        json!({"apiVersion": "evil.example/v1", "kind": "ReplicaSet", "name": "x", "uid": "1", "controller": true}),
+        json!({"apiVersion": "v1", "kind": "Pods?watch=true&x=", "name": "x", "uid": "2", "controller": true}),
+        json!({"apiVersion": "v1", "kind": "Foo", "name": "a b", "uid": "3", "controller": true}),
+        json!({"apiVersion": "evil.example/v1", "kind": "Foo", "name": "f", "uid": "4", "controller": true}),
+    ];
+    for (index, owner) in owners.iter().enumerate() {
+        let metadata = json!({
+            "name": format!("forged-{index}"), "namespace": "edge", "ownerReferences": [owner],
+            "labels": {"gwmon.io/exporter": "a-gwmon"}, "annotations": {"gwmon.io/inject": "true"},
+        });
+        let exporter = json!({"name": "gwmon-statsd-exporter", "image": "x", "restartPolicy": "Always"});
+        let spec = json!({"initContainers": [exporter], "containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0"}]});
+        kubectl
+            .apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string())
+            .unwrap();
+        set_exporter(&installed, &format!("pod/forged-{index}"), &not_pulled());
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": format!("forged-{index}"), "namespace": "edge"},
+            "involvedObject": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("a b{index}"), "namespace": "edge", "uid": "1"},
+            "reason": "FailedCreate", "message": "m", "type": "Warning",
+        });
+        kubectl.apply(&event.to_string()).unwrap();
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    kubectl.apply(&gateway("honest").to_string()).unwrap();
+    set_exporter(&installed, &pod_of(&installed, "honest"), &not_pulled());
+    wait_phase(&installed, "honest", "suspended");
+    let all = kubectl.get("-n gwmon configmap gwmon-suspensions").unwrap()["data"].clone();
+    assert!(all.as_object().unwrap().len() <= 2, "of the forged ones at most the one that could be: {all}");
+    assert!(asked(&installed, &gwmon, "other", false).0.is_some());
 }
 
 #[test]

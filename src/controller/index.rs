@@ -15,9 +15,28 @@ pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 /// An object's namespace and name.
 pub(crate) type Place = (String, String);
 
-/// The owner that manages an object.
-pub(crate) fn controller_of(object: &Meta) -> Option<&OwnerReference> {
-    object.owner_references().iter().find(|owner| owner.controller == Some(true))
+/// The owner that manages an object, where it can be one: the API server checks of an owner reference only that nothing is
+/// empty, and kind, version and name become parts of a request's path.
+pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference> {
+    let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true));
+    owner.filter(|owner| is_reference(owner))
+}
+
+/// Whether every part of an owner reference is what Kubernetes names are: a kind of letters and digits, a name that is a
+/// DNS subdomain, `version` or `group/version`. A ReplicaSet, which is looked up, is the one that everybody means.
+pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
+    let is_subdomain = |name: &str| {
+        (1..=253).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+    };
+    let is_kind = (1..=63).contains(&owner.kind.len()) && owner.kind.bytes().all(|b| b.is_ascii_alphanumeric());
+    let parts: Vec<_> = owner.api_version.split('/').collect();
+    let is_version = parts.len() <= 2 && parts.iter().all(|part| is_subdomain(part));
+    is_kind
+        && is_version
+        && is_subdomain(&owner.name)
+        && owner.uid.len() <= 63
+        && (owner.kind != "ReplicaSet" || owner.api_version == "apps/v1")
 }
 
 /// What is kept of each object, by gateway.
@@ -103,5 +122,41 @@ impl<V> Index<V> {
     /// Every gateway that has objects.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &GatewayKey> {
         self.live.gateways.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_would_change_a_request_is_none() {
+        let owner = |api_version: &str, kind: &str, name: &str| {
+            is_reference(&OwnerReference {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+                uid: "d9607e19-f88f-11e6-a518-42010a800195".to_owned(),
+                ..OwnerReference::default()
+            })
+        };
+        for (api_version, kind, name) in [
+            ("apps/v1", "ReplicaSet", "edge-6d4b"),
+            ("v1", "ReplicationController", "edge"),
+            ("argoproj.io/v1alpha1", "Rollout", "edge.v2"),
+        ] {
+            assert!(owner(api_version, kind, name), "{api_version} {kind} {name}");
+        }
+        for (api_version, kind, name) in [
+            ("v1", "Pods?watch=true&x=", "a"),
+            ("v1", "Pod", "a b"),
+            ("v1", "Pod", "../secrets/x"),
+            ("v1", "Pod", ""),
+            ("a/b/c", "Pod", "a"),
+            ("evil.example/v1", "ReplicaSet", "a"),
+            ("v1", "Pod", &"a".repeat(254)),
+        ] {
+            assert!(!owner(api_version, kind, name), "{api_version} {kind} {name}");
+        }
     }
 }

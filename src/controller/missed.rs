@@ -78,7 +78,7 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
     })
     .await?;
     for ((namespace, _), (owner, pod, count)) in pods {
-        let Some(owner) = workload(&context.client, &namespace, owner).await? else { continue };
+        let Some(Some(owner)) = readable(workload(&context.client, &namespace, owner).await) else { continue };
         // Of those that gwmon has stepped aside from, people have been told.
         let key = (namespace, monitor_name(&owner.name));
         if surroundings.suspensions().obstacle(&key).is_some() {
@@ -86,7 +86,8 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
         }
         let namespace = key.0;
         let limits = surroundings.limits(&namespace);
-        if let Some(finding) = about_pod(context, &limits, &namespace, &pod, &owner).await? {
+        let finding = readable(about_pod(context, &limits, &namespace, &pod, &owner).await);
+        if let Some(Some(finding)) = finding {
             // A roll-out has two controllers for one workload.
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
@@ -97,11 +98,17 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
         if context.world.newest(&key).is_some() || !is_served(&key.namespace) {
             continue;
         }
-        if let Some((pods, finding)) = about_template(context, &key.namespace, &owner).await? {
+        let finding = readable(about_template(context, &key.namespace, &owner).await);
+        if let Some(Some((pods, finding))) = finding {
             found.entry((key.namespace, owner)).or_insert((pods, finding));
         }
     }
     Ok(found)
+}
+
+/// One object that cannot be read keeps no other from being looked at: whoever may make a pod may write any owner on it.
+fn readable<T>(read: Result<T>) -> Option<T> {
+    read.inspect_err(|error| tracing::warn!("left out of the look for pods without injection: {error:#}")).ok()
 }
 
 /// Passes every such pod, metadata only, and holds a page of them at a time.

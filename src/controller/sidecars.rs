@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::index::Place;
+use super::index::{Place, controller_of, is_reference};
 use super::watch::{Need, Watches, labelled};
 use super::world::api_resource;
 use crate::annotations::{EXPORTER, STATUS, TRIAL};
@@ -23,6 +23,8 @@ use crate::suspension::{Key, PodStatus};
 
 /// After an exporter has run for so long, what was before is forgotten, as the kubelet forgets its back-off.
 const RECOVERED: Duration = Duration::from_mins(10);
+/// In seconds: an Event that was listed and is older tells of what may be over.
+const OLD: i64 = 60;
 /// A controller tries at least every 17 minutes: one that has not for longer is gone.
 const GIVEN_UP: Duration = Duration::from_mins(30);
 
@@ -61,7 +63,10 @@ pub(super) struct Refused {
     pub(super) namespace: String,
     pub(super) owner: OwnerReference,
     pub(super) message: String,
-    pub(super) at: i64,
+    /// In seconds since 1970.
+    at: i64,
+    /// Whether it comes from a list, and not from what has just happened.
+    is_listed: bool,
 }
 
 /// An exporter that does not run, or has not lately.
@@ -79,9 +84,17 @@ pub(super) struct Trouble {
     before: Duration,
     /// Since when it does.
     up: Instant,
+    /// Its workload is suspended for it.
+    pub(super) is_told: bool,
 }
 
 impl Trouble {
+    /// Whether it has come up by itself, and runs for so long.
+    pub(super) fn has_recovered(&self, seconds: i64) -> bool {
+        self.down.is_none() && whole_seconds(self.up.elapsed()) >= seconds
+    }
+
+    /// How long it has not run, in all.
     pub(super) fn lasts(&self) -> Duration {
         self.before + self.down.map_or(Duration::ZERO, |down| down.elapsed())
     }
@@ -112,7 +125,7 @@ pub(super) struct Trial {
     pub(super) pod: String,
     /// Which suspension it may end: when that began.
     pub(super) since: i64,
-    /// Since when its exporter runs and nothing keeps it from being ready.
+    /// Since when it is ready, the exporter and the gateway with it.
     runs: Option<Instant>,
 }
 
@@ -162,8 +175,10 @@ impl Watched {
     }
 
     /// Forgets what is over.
-    pub(super) fn forget(&mut self) {
-        self.pods.retain(|_, trouble| trouble.down.is_some() || trouble.up.elapsed() < RECOVERED);
+    pub(super) fn forget(&mut self, is_suspended: impl Fn(&Key) -> bool) {
+        self.pods.retain(|_, trouble| {
+            trouble.down.is_some() || trouble.up.elapsed() < RECOVERED || is_suspended(&trouble.key)
+        });
         self.refusals.retain(|_, refusal| refusal.last.elapsed() < GIVEN_UP);
     }
 
@@ -173,6 +188,7 @@ impl Watched {
         // A pod that was made after a refusal shows that it is over.
         if self.refusals.get(&pod.owner.uid).is_some_and(|refusal| pod.created > refusal.seen.at) {
             self.refusals.remove(&pod.owner.uid);
+            self.innocent.remove(&pod.owner.uid);
         }
         // The annotation stays on a pod when its trial is long over.
         let known = self.trials.get(&pod.key);
@@ -191,12 +207,22 @@ impl Watched {
             (Some(finding), None) => {
                 let SeenPod { key, owner, created, .. } = pod;
                 let began = (!is_listed).then(seconds_now);
-                let trouble =
-                    Trouble { key, owner, created, began, finding, down: Some(now), before: Duration::ZERO, up: now };
+                let trouble = Trouble {
+                    key,
+                    owner,
+                    created,
+                    began,
+                    finding,
+                    down: Some(now),
+                    before: Duration::ZERO,
+                    up: now,
+                    is_told: false,
+                };
                 self.pods.insert(place, trouble);
             }
             (None, Some(trouble)) if trouble.down.is_some() => {
                 (trouble.before, trouble.down, trouble.up) = (trouble.lasts(), None, now);
+                trouble.is_told = false;
             }
             (None, _) => {}
         }
@@ -204,6 +230,12 @@ impl Watched {
 
     fn take_refusal(&mut self, refused: Refused) {
         let now = Instant::now();
+        // A list has the Events of an hour, and an Event that is told again may be an old one.
+        let is_old = refused.is_listed && seconds_now() - refused.at > OLD;
+        let known = self.refusals.get(&refused.owner.uid).is_some_and(|known| known.seen.at >= refused.at);
+        if is_old || known || self.innocent.contains_key(&refused.owner.uid) {
+            return;
+        }
         let before = self.refusals.remove(&refused.owner.uid);
         let (first, suspended) = before.map_or((now, None), |before| (before.first, before.suspended));
         self.refusals.insert(refused.owner.uid.clone(), Refusal { seen: refused, first, last: now, suspended });
@@ -226,7 +258,7 @@ fn seen_pod(event: &Event<PodView>) -> Seen {
     };
     let place = (pod.namespace().unwrap_or_default(), pod.name_any());
     let status = pod.status.clone().unwrap_or_default();
-    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true)).cloned();
+    let owner = controller_of(pod).cloned();
     let is_gone = matches!(event, Event::Delete(_)) || pod.metadata.deletion_timestamp.is_some() || status.is_over();
     let Some(owner) = owner.filter(|_| !is_gone) else { return Seen::Gone(place) };
     let noted = pod.annotations().get(STATUS).and_then(|noted| serde_json::from_str::<Status>(noted).ok());
@@ -239,7 +271,7 @@ fn seen_pod(event: &Event<PodView>) -> Seen {
             key: (place.0, monitor_name(&name)),
             created: pod.creation_timestamp().as_ref().map(seconds).unwrap_or_default(),
             failure: status.failure(&gateway),
-            runs: status.exporter_runs(),
+            runs: status.is_ready(),
             trial: pod.annotations().get(TRIAL).and_then(|since| since.parse().ok()),
         }),
     )
@@ -259,23 +291,26 @@ fn seconds(time: &Time) -> i64 {
 
 /// An Event with which a controller of the controller manager's tells that it could not make a pod.
 fn seen_refusal(event: &Event<DynamicObject>) -> Option<Seen> {
+    let is_listed = matches!(event, Event::InitApply(_));
     let (Event::Apply(event) | Event::InitApply(event)) = event else { return None };
     let text = |pointer: &str| event.data.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let kind = text("/involvedObject/kind");
-    if !matches!(kind.as_str(), "ReplicaSet" | "StatefulSet" | "DaemonSet") {
+    let owner = OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind,
+        name: text("/involvedObject/name"),
+        uid: text("/involvedObject/uid"),
+        ..OwnerReference::default()
+    };
+    if !matches!(owner.kind.as_str(), "ReplicaSet" | "StatefulSet" | "DaemonSet") || !is_reference(&owner) {
         return None;
     }
     let last: Option<Time> = event.data.get("lastTimestamp").and_then(|at| serde_json::from_value(at.clone()).ok());
     Some(Seen::Refused(Refused {
         namespace: text("/involvedObject/namespace"),
-        owner: OwnerReference {
-            api_version: "apps/v1".to_owned(),
-            kind,
-            name: text("/involvedObject/name"),
-            uid: text("/involvedObject/uid"),
-            ..OwnerReference::default()
-        },
+        owner,
         message: text("/message"),
+        is_listed,
         at: last.or_else(|| event.creation_timestamp()).as_ref().map(seconds).unwrap_or_default(),
     }))
 }

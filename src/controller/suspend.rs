@@ -2,23 +2,24 @@
 //! that workload are admitted without. Deletes no pod, scales nothing; what a person has to do is said in an Event.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::apply::is_alive;
+use super::index::controller_of;
 use super::reconcile::{Context, workload};
 use super::sidecars::{self, Refusal, Refused, Suspended, Trouble, Watched, seconds_now, whole_seconds};
 use super::world::objects;
-use super::{FIELD_MANAGER, PATIENCE, Site, plain};
+use super::{FIELD_MANAGER, Site, plain};
 use crate::annotations::INJECT;
-use crate::injection::monitor_name;
+use crate::injection::{monitor_name, workload_named};
 use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;
 use crate::reason::{Finding, Reason};
@@ -30,10 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_REST: Duration = Duration::from_secs(10);
 /// How long a suspension takes to reach every replica, at most.
 const KNOWN: Duration = Duration::from_secs(3);
-/// Within so long after that, a controller whose pods are still refused has tried again (its back-off doubles from
-/// milliseconds).
-const TRIED_AGAIN: Duration = Duration::from_mins(5);
-/// Nodes may be on their way (the cluster autoscaler takes minutes), but not for a pod that is made for one node.
+/// One read and one write.
+const ATTEMPT: Duration = Duration::from_secs(10);
+/// So much more patience there is where it may be the nodes that take their time.
 const NODES_TAKE: i64 = 10;
 
 impl Site {
@@ -57,12 +57,38 @@ pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: 
             watched.take(seen);
             continue;
         }
-        let looking = tokio::time::timeout(PATIENCE, suspender.look(&mut watched));
-        if let Err(error) = looking.await.unwrap_or_else(|_| bail!("no answer from the API server in {PATIENCE:?}")) {
-            tracing::warn!("cannot look after the injected pods: {error:#}");
+        if watched.is_known {
+            suspender.look(&mut watched).await;
         }
         looked = tokio::time::Instant::now();
     }
+}
+
+/// What becomes of a controller whose pods are refused.
+enum Verdict {
+    /// It is not known yet.
+    Wait,
+    /// It is none of gwmon's business, or no more.
+    Over,
+    /// Its pods are refused without the exporter, too.
+    Innocent,
+    /// Its workload is suspended.
+    Suspended(Suspended),
+}
+
+/// A workload whose pods ask for injection.
+struct Asking {
+    owner: Owner,
+    key: Key,
+    /// How many pods the controller has whose pod was refused.
+    pods: u64,
+}
+
+/// One thing that may take time or fail, without keeping the others from being looked at.
+async fn attempt<T>(what: impl Future<Output = Result<T>>) -> Option<T> {
+    let late = |_| Err(anyhow::anyhow!("no answer from the API server in {ATTEMPT:?}"));
+    let done = tokio::time::timeout(ATTEMPT, what).await.unwrap_or_else(late);
+    done.inspect_err(|error| tracing::warn!("cannot step aside: {error:#}")).ok()
 }
 
 /// What decides and writes.
@@ -73,146 +99,168 @@ struct Suspender<'a> {
 }
 
 impl Suspender<'_> {
-    async fn look(&self, watched: &mut Watched) -> Result<()> {
-        if !watched.is_known {
-            return Ok(());
-        }
-        watched.forget();
-        watched.innocent.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.first_retry);
-        self.look_at_pods(watched).await?;
-        self.look_at_refusals(watched).await?;
-        self.look_at_suspensions(watched).await?;
-        self.context.metrics.suspended(&self.surroundings.suspensions());
-        Ok(())
-    }
-
-    async fn look_at_pods(&self, watched: &Watched) -> Result<()> {
-        for ((namespace, pod), trouble) in &watched.pods {
-            let suspensions = self.surroundings.suspensions();
-            let stands = match suspensions.get(&trouble.key) {
-                None => true,
-                // One that has failed since before is no sign that it fails again.
-                Some(entry) if entry.phase == Phase::Resumed => {
-                    trouble.created >= entry.since || trouble.began.is_some_and(|began| began >= entry.since)
-                }
-                Some(entry) => entry.phase == Phase::Watched && entry.pod.as_ref() == Some(pod),
-            };
-            if !stands || trouble.down.is_none() || whole_seconds(trouble.lasts()) < self.patience(trouble) {
-                continue;
-            }
-            let Some(owner) = workload(&self.context.client, namespace, trouble.owner.clone()).await? else { continue };
-            let Finding { reason, detail } = &trouble.finding;
-            let finding = Finding::new(*reason, format!("pod {pod} is not ready: {detail}"));
-            let advice = format!("to have this pod made again without it: kubectl -n {namespace} delete pod {pod}");
-            self.suspend(namespace, &owner, &finding, &advice).await?;
-        }
-        Ok(())
-    }
-
-    fn patience(&self, trouble: &Trouble) -> i64 {
-        let waits = trouble.finding.reason == Reason::PodUnschedulable && trouble.owner.kind != "DaemonSet";
-        self.timing.patience * if waits { NODES_TAKE } else { 1 }
-    }
-
-    async fn look_at_refusals(&self, watched: &mut Watched) -> Result<()> {
-        let patience = self.timing.patience;
-        let mut over = Vec::new();
-        for (uid, refusal) in &mut watched.refusals {
-            if let Some(Suspended { key, since, pods }) = &refusal.suspended {
-                let phase = self.surroundings.suspensions().get(key).map(|entry| entry.phase);
-                match phase {
-                    Some(Phase::Suspended) if refusal.last > *since + KNOWN => {
-                        // Of several pods the first may have been made and the next be refused for a moment.
-                        if self.asking(&refusal.seen).await?.is_some_and(|(_, now)| now <= *pods) {
-                            self.acquit(key, refusal).await?;
-                            watched.innocent.insert(uid.clone(), Instant::now());
-                        }
-                        over.push(uid.clone());
-                    }
-                    Some(Phase::Suspended) if since.elapsed() < TRIED_AGAIN => {}
-                    // It was the exporter; or the pod that was to be tried was refused, or somebody has lifted the
-                    // suspension: what comes now is counted anew.
-                    _ => over.push(uid.clone()),
-                }
-                continue;
-            }
-            let is_trial = self.is_trial(refusal).await?;
-            if watched.innocent.contains_key(uid) || (whole_seconds(refusal.first.elapsed()) < patience && !is_trial) {
-                continue;
-            }
-            // Controllers try again ever more slowly; one that has not for most of the time has succeeded.
-            let lasted = whole_seconds(refusal.last.duration_since(refusal.first));
-            let owner = if is_trial || lasted >= patience / 3 { self.asking(&refusal.seen).await? } else { None };
-            let Some((owner, pods)) = owner else {
-                over.push(uid.clone());
-                continue;
-            };
-            let namespace = &refusal.seen.namespace;
-            let finding = Finding::new(Reason::PodRefused, format!("its pods are refused: {}", refusal.seen.message));
-            self.suspend(namespace, &owner, &finding, "its controller makes them again by itself").await?;
-            let key = (namespace.clone(), monitor_name(&owner.name));
-            refusal.suspended = Some(Suspended { key, since: Instant::now(), pods });
-        }
-        watched.refusals.retain(|uid, _| !over.contains(uid));
-        Ok(())
-    }
-
-    /// Whether these are pods of a workload of which one is to be tried.
-    async fn is_trial(&self, refusal: &Refusal) -> Result<bool> {
+    async fn look(&self, watched: &mut Watched) {
         let suspensions = self.surroundings.suspensions();
-        let trials: Vec<_> = suspensions
-            .iter()
-            .filter(|((namespace, _), _)| *namespace == refusal.seen.namespace)
-            .filter(|(_, entry)| matches!(entry.phase, Phase::Trial | Phase::Watched))
-            .map(|(_, entry)| &entry.workload.uid)
-            .collect();
-        if trials.is_empty() || refusal.last.elapsed() > KNOWN {
-            return Ok(false);
-        }
-        let owner = self.asking(&refusal.seen).await?;
-        Ok(owner.is_some_and(|(owner, _)| trials.contains(&&owner.uid)))
+        watched.forget(|key| suspensions.get(key).is_some_and(Suspension::is_active));
+        watched.innocent.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.memory());
+        self.look_at_pods(watched).await;
+        self.look_at_refusals(watched).await;
+        self.look_at_suspensions(watched).await;
+        self.context.metrics.suspended(&self.surroundings.suspensions());
     }
 
-    /// The workload of a controller whose template asks for injection, and how many pods that controller has.
-    async fn asking(&self, refused: &Refused) -> Result<Option<(Owner, u64)>> {
+    async fn look_at_pods(&self, watched: &mut Watched) {
+        for ((namespace, pod), trouble) in &mut watched.pods {
+            if self.is_due(pod, trouble) {
+                trouble.is_told = attempt(self.suspend_for_pod(namespace, pod, trouble)).await.is_some();
+            }
+        }
+    }
+
+    /// Whether a pod shows that its workload is to be suspended.
+    fn is_due(&self, pod: &str, trouble: &Trouble) -> bool {
+        let suspensions = self.surroundings.suspensions();
+        let stands = match suspensions.get(&trouble.key) {
+            None => true,
+            // One that has failed since before is no sign that it fails again.
+            Some(entry) if entry.phase == Phase::Resumed => {
+                trouble.created >= entry.since || trouble.began.is_some_and(|began| began >= entry.since)
+            }
+            Some(entry) => entry.phase == Phase::Watched && entry.pod.as_deref() == Some(pod),
+        };
+        // What nodes take: the cluster autoscaler minutes to bring one, and a new one as long to pull everybody's images.
+        let is_slow = match trouble.finding.reason {
+            Reason::PodUnschedulable => trouble.owner.kind != "DaemonSet",
+            reason => reason == Reason::ImagePullSlow,
+        };
+        let patience = self.timing.patience * if is_slow { NODES_TAKE } else { 1 };
+        stands && !trouble.is_told && trouble.down.is_some() && whole_seconds(trouble.lasts()) >= patience
+    }
+
+    async fn suspend_for_pod(&self, namespace: &str, pod: &str, trouble: &Trouble) -> Result<()> {
+        let Some(owner) = workload(&self.context.client, namespace, trouble.owner.clone()).await? else {
+            return Ok(());
+        };
+        let Finding { reason, detail } = &trouble.finding;
+        let finding = Finding::new(*reason, format!("pod {pod} is not ready: {detail}"));
+        let advice = format!("to have this pod made again without it: kubectl -n {namespace} delete pod {pod}");
+        self.suspend(&trouble.key, &owner, &finding, &advice).await
+    }
+
+    async fn look_at_refusals(&self, watched: &mut Watched) {
+        let controllers: Vec<String> = watched.refusals.keys().cloned().collect();
+        for uid in controllers {
+            let Some(refusal) = watched.refusals.get_mut(&uid) else { continue };
+            match attempt(self.judge(refusal)).await.unwrap_or(Verdict::Wait) {
+                Verdict::Wait => {}
+                Verdict::Suspended(suspended) => refusal.suspended = Some(suspended),
+                Verdict::Over => drop(watched.refusals.remove(&uid)),
+                Verdict::Innocent => {
+                    watched.refusals.remove(&uid);
+                    watched.innocent.insert(uid, Instant::now());
+                }
+            }
+        }
+    }
+
+    async fn judge(&self, refusal: &Refusal) -> Result<Verdict> {
+        let suspensions = self.surroundings.suspensions();
+        let is_fresh = refusal.last.elapsed() < KNOWN;
+        if let Some(Suspended { key, since, pods }) = &refusal.suspended {
+            let entry = suspensions.get(key).filter(|entry| entry.reason() == Some(Reason::PodRefused));
+            return match entry.map(|entry| entry.phase) {
+                Some(Phase::Suspended) if refusal.last > *since + KNOWN => {
+                    // Of several pods the first may have been made and the next be refused for a moment.
+                    let Some(asking) = self.asking(&refusal.seen).await? else { return Ok(Verdict::Over) };
+                    if asking.pods > *pods {
+                        return Ok(Verdict::Over);
+                    }
+                    self.acquit(key, refusal).await?;
+                    Ok(Verdict::Innocent)
+                }
+                // The pod that was to be tried.
+                Some(Phase::Trial) if is_fresh => self.suspend_for_refusal(refusal).await,
+                Some(Phase::Suspended | Phase::Trial | Phase::Watched) => Ok(Verdict::Wait),
+                Some(Phase::Resumed) | None => Ok(Verdict::Over),
+            };
+        }
+        let patience = self.timing.patience;
+        // Controllers try again ever more slowly; one that has succeeded does not.
+        let has_lasted = whole_seconds(refusal.first.elapsed()) >= patience
+            && whole_seconds(refusal.last.duration_since(refusal.first)) >= patience / 3;
+        let is_tried = |((namespace, _), entry): (&Key, &Suspension)| {
+            *namespace == refusal.seen.namespace && entry.phase == Phase::Trial
+        };
+        if has_lasted || (is_fresh && suspensions.iter().any(is_tried)) {
+            return self.suspend_for_refusal(refusal).await;
+        }
+        Ok(Verdict::Wait)
+    }
+
+    async fn suspend_for_refusal(&self, refusal: &Refusal) -> Result<Verdict> {
+        let Some(Asking { owner, key, pods }) = self.asking(&refusal.seen).await? else { return Ok(Verdict::Over) };
+        let phase = self.surroundings.suspensions().get(&key).map(|entry| entry.phase);
+        // Those have no exporter that they could be refused for.
+        if matches!(phase, Some(Phase::Suspended | Phase::Watched)) {
+            return Ok(Verdict::Wait);
+        }
+        let finding = Finding::new(Reason::PodRefused, format!("its pods are refused: {}", refusal.seen.message));
+        self.suspend(&key, &owner, &finding, "its controller makes them again by itself").await?;
+        Ok(Verdict::Suspended(Suspended { key, since: Instant::now(), pods }))
+    }
+
+    /// The workload of a controller whose template asks for injection.
+    async fn asking(&self, refused: &Refused) -> Result<Option<Asking>> {
         let Refused { namespace, owner, .. } = refused;
         let api = objects(&self.context.client, namespace, (&owner.api_version, &owner.kind));
         let found = api.get_opt(&owner.name).await.map_err(plain);
         let Some(found) = found.with_context(|| format!("cannot read {} {}", owner.kind, owner.name))? else {
             return Ok(None);
         };
-        let asks = found.data.pointer("/spec/template/metadata/annotations").is_some_and(|all| all[INJECT] == "true");
-        let above = found.owner_references().iter().find(|owner| owner.controller == Some(true)).cloned();
+        let template = found.data.pointer("/spec/template/metadata");
+        let in_template = |map: &str, key: &str| template.and_then(|template| template[map][key].as_str());
+        if in_template("annotations", INJECT) != Some("true") {
+            return Ok(None);
+        }
+        let name = workload_named(&owner.kind, &owner.name, |label| in_template("labels", label));
         let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
         let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
-        Ok(asks.then(|| (above.unwrap_or_else(|| owner.clone()).into(), pods)))
+        let owner = controller_of(&found).unwrap_or(owner).clone().into();
+        Ok(Some(Asking { owner, key: (namespace.clone(), monitor_name(&name)), pods }))
     }
 
-    async fn look_at_suspensions(&self, watched: &mut Watched) -> Result<()> {
-        let now = seconds_now();
+    async fn look_at_suspensions(&self, watched: &mut Watched) {
         let suspensions = self.surroundings.suspensions();
         watched.trials.retain(|key, _| suspensions.get(key).is_some_and(Suspension::is_active));
         for (key, entry) in suspensions.iter() {
-            let trial = watched.trials.get(key).filter(|trial| trial.since == entry.since);
-            let next = match (entry.phase, trial) {
-                (Phase::Trial, Some(trial)) => Some(entry.watched(&trial.pod, now, self.timing)),
-                (Phase::Watched, Some(trial)) if trial.has_run(self.timing.patience) => {
-                    self.resume(key, entry, &trial.pod).await?;
-                    continue;
-                }
-                // That pod is gone before anything was known: another one.
-                (Phase::Watched, None) => Some(entry.on_trial(now, self.timing)),
-                _ => entry.at(now, self.timing),
-            };
-            // Forgotten only when no pod from before fails still: it would be taken for a new failure.
-            let is_stuck = || watched.pods.values().any(|trouble| trouble.key == *key && trouble.down.is_some());
-            if next.as_ref() == Some(entry) || (next.is_none() && is_stuck()) {
-                continue;
-            }
-            let is_there = !entry.is_active() || self.exists(&key.0, entry).await?;
-            self.save(key, next.as_ref().filter(|_| is_there)).await?;
+            attempt(self.look_at_suspension(key, entry, watched)).await;
         }
-        Ok(())
+    }
+
+    async fn look_at_suspension(&self, key: &Key, entry: &Suspension, watched: &Watched) -> Result<()> {
+        let (now, patience) = (seconds_now(), self.timing.patience);
+        let trial = watched.trials.get(key).filter(|trial| trial.since == entry.since);
+        let pods = || watched.pods.iter().filter(|(_, trouble)| trouble.key == *key);
+        let next = match (entry.phase, trial) {
+            (Phase::Trial, Some(trial)) => Some(entry.watched(&trial.pod, now, self.timing)),
+            // A pod that failed has come up by itself meanwhile.
+            (Phase::Trial, None) if let Some(((_, pod), _)) = pods().find(|(_, pod)| pod.has_recovered(patience)) => {
+                return self.resume(key, entry, pod).await;
+            }
+            (Phase::Watched, Some(trial)) if trial.has_run(patience) => {
+                return self.resume(key, entry, &trial.pod).await;
+            }
+            // That pod is gone before anything was known: another one.
+            (Phase::Watched, None) => Some(entry.on_trial(now, self.timing)),
+            _ => entry.at(now, self.timing),
+        };
+        // Not forgotten while a pod from before fails still: it would be taken for a new failure.
+        let is_stuck = || pods().any(|(_, trouble)| trouble.down.is_some());
+        if next.as_ref() == Some(entry) || (next.is_none() && is_stuck()) {
+            return Ok(());
+        }
+        let is_there = !entry.is_active() || self.exists(&key.0, entry).await?;
+        self.save(key, next.as_ref().filter(|_| is_there)).await
     }
 
     /// Whether a suspended workload is still there; one that may not be read is.
@@ -220,18 +268,18 @@ impl Suspender<'_> {
         is_alive(&self.context.client, namespace, &entry.workload.clone().into()).await
     }
 
-    async fn suspend(&self, namespace: &str, owner: &Owner, why: &Finding, advice: &str) -> Result<()> {
-        let key = (namespace.to_owned(), monitor_name(&owner.name));
+    async fn suspend(&self, key: &Key, owner: &Owner, why: &Finding, advice: &str) -> Result<()> {
+        let namespace = &key.0;
         let suspensions = self.surroundings.suspensions();
-        let before = suspensions.get(&key);
-        if before.is_none() && suspensions.len() >= Suspensions::MOST {
+        let before = suspensions.get(key);
+        if before.is_none() && !suspensions.has_room(namespace) {
             tracing::error!(namespace, name = owner.name, "too many suspended workloads to keep another: {why}");
             return Ok(());
         }
         let Owner { api_version, kind, name, uid } = owner.clone();
         let entry =
             Suspension::failed(before, Workload { api_version, kind, name, uid }, why, seconds_now(), self.timing);
-        self.save(&key, Some(&entry)).await?;
+        self.save(key, Some(&entry)).await?;
         let wait = Duration::from_secs(u64::try_from(entry.until - entry.since).unwrap_or_default());
         let detail = format!(
             "{}; new pods of {} {} get no exporter until it is tried again in {} s; {advice}",
@@ -242,7 +290,8 @@ impl Suspender<'_> {
         );
         self.context.report.tell(namespace, owner, EventType::Warning, &Finding::new(why.reason, detail)).await;
         let now_suspended = self.surroundings.suspensions();
-        if let Some(stop) = now_suspended.stopped().get(suspensions.stopped().len()) {
+        let before: Vec<_> = suspensions.stopped().iter().map(|stop| stop.namespace).collect();
+        for stop in now_suspended.stopped().iter().filter(|stop| !before.contains(&stop.namespace)) {
             self.tell_operator(&Finding::new(Reason::InjectionStopped, stop.to_string())).await?;
         }
         Ok(())

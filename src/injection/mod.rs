@@ -98,7 +98,7 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
                 relay: relay.as_deref(),
                 is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
                 resources,
-                memory_limit: resources.limits.memory.unwrap_or(settings.resources.memory.1),
+                memory_limit: resources::memory_limit(pod, &resources, &settings.resources)?,
             };
             check_sidecar(pod, &exporter)?;
             assembly.exporter(policy, &exporter);

@@ -165,17 +165,16 @@ pub(super) fn fit(pod: &Pod, asked: &Resources, ranges: &[LimitRange]) -> Result
         if is_guaranteed {
             request = limit;
         }
+        let of_containers = items(ranges).filter(|(_, item)| item.kind == "Container");
+        let least = of_containers.filter_map(|(_, item)| resource.of(&item.min)).max().unwrap_or_default();
+        (request, limit) = (request.max(least), limit.max(least));
         for (range, item) in items(ranges) {
             if let Some(most) = most(pod, resource, item, ranges) {
-                if most < resource.smallest_limit() {
-                    return Err(exceeded(range, resource, item, most));
+                if most < resource.smallest_limit().max(least) {
+                    return Err(exceeded(range, resource, item, most, least));
                 }
                 limit = limit.min(most);
                 request = request.min(limit);
-            }
-            if item.kind == "Container" {
-                let least = resource.of(&item.min).unwrap_or_default();
-                (request, limit) = (request.max(least), limit.max(least));
             }
         }
         // Last, since it depends on the limit. The limit stays: with less memory the exporter would end early.
@@ -204,6 +203,28 @@ fn most(pod: &Pod, resource: Resource, item: &Item, ranges: &[LimitRange]) -> Op
     }
 }
 
+/// How much memory the exporter may take: its own limit, or, in a pod with one limit for all, a quarter of that, so that the
+/// gateway keeps the rest.
+///
+/// # Errors
+/// [`Reason::PodMemoryTooSmall`] where a quarter is too little for any exporter.
+pub(super) fn memory_limit(pod: &Pod, fitted: &Requirements, asked: &Resources) -> Result<Quantity, Finding> {
+    const PARTS: u128 = 4;
+    if let Some(limit) = fitted.limits.memory {
+        return Ok(limit);
+    }
+    let Some(of_pod) = pod.spec.resources.and_then(|own| own.limits.memory) else { return Ok(asked.memory.1) };
+    let part = Quantity::from_thousandths(of_pod.units() / PARTS * 1000);
+    if part < SMALLEST_MEMORY_LIMIT {
+        let needs = Quantity::from_thousandths(SMALLEST_MEMORY_LIMIT.units() * PARTS * 1000);
+        let detail = format!(
+            "spec.resources.limits.memory is {of_pod} for all containers of the pod; with less than {needs} the exporter would take too much of what is the gateway's"
+        );
+        return Err(Finding::new(Reason::PodMemoryTooSmall, detail));
+    }
+    Ok(part.min(asked.memory.1))
+}
+
 /// What the limits of the pod's own containers add up to as the API server counts: all that run at one time. A template's
 /// have not got the namespace's defaults yet.
 fn others(pod: &Pod, resource: Resource, ranges: &[LimitRange]) -> Quantity {
@@ -211,7 +232,7 @@ fn others(pod: &Pod, resource: Resource, ranges: &[LimitRange]) -> Quantity {
         items(ranges).filter(|(_, item)| item.kind == "Container").find_map(|(_, item)| resource.of(&item.default));
     let limit = |container: &Container| {
         let own = container.resources.unwrap_or_default();
-        resource.of(&own.limits).or(default).unwrap_or_default()
+        resource.of(&own.limits).or(default).or_else(|| resource.of(&own.requests)).unwrap_or_default()
     };
     let (mut sidecars, mut highest) = (Quantity::default(), Quantity::default());
     for container in pod.spec.init_containers.iter().flatten() {
@@ -235,8 +256,8 @@ fn is_guaranteed(pod: &Pod) -> bool {
     })
 }
 
-fn exceeded(range: &LimitRange, resource: Resource, item: &Item, most: Quantity) -> Finding {
-    let (name, needs) = (resource.name(), resource.smallest_limit());
+fn exceeded(range: &LimitRange, resource: Resource, item: &Item, most: Quantity, least: Quantity) -> Finding {
+    let (name, needs) = (resource.name(), resource.smallest_limit().max(least));
     let max = resource.of(&item.max).unwrap_or_default();
     let detail = format!(
         "LimitRange {} allows {max} of {name} for each {}, which leaves {most} for the exporter; it needs {needs}: raise max.{name}, or lower the limits of the pod's containers",
@@ -293,6 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_limit_for_the_whole_pod_a_quarter_is_the_exporters() {
+        let limit = |own: Value| {
+            let (extra, asked) = (json!({"spec": {"resources": own}}), Resources::default());
+            let pod = pod(&json!({}), &extra);
+            let fitted = fit(&pod, &asked, &[]).unwrap();
+            memory_limit(&pod, &fitted, &asked).map(|limit| limit.to_string()).map_err(|finding| finding.reason)
+        };
+        assert_eq!(limit(json!({})).as_deref(), Ok("192Mi"));
+        assert_eq!(limit(json!({"requests": {"memory": "64Mi"}})).as_deref(), Ok("192Mi"));
+        assert_eq!(limit(json!({"limits": {"memory": "512Mi"}})).as_deref(), Ok("128Mi"));
+        assert_eq!(limit(json!({"limits": {"memory": "8Gi"}})).as_deref(), Ok("192Mi"));
+        assert_eq!(limit(json!({"limits": {"memory": "64Mi"}})), Err(Reason::PodMemoryTooSmall));
+    }
+
+    #[test]
     fn a_limit_range_is_respected() {
         let container = |item: Value| {
             let mut item = item;
@@ -321,6 +357,11 @@ mod tests {
         assert!(refused.detail.contains("520Mi") && refused.detail.contains("leaves 8Mi"), "{refused}");
         let init = json!({"spec": {"initContainers": [{"name": "i", "resources": {"limits": {"memory": "560Mi"}}}]}});
         assert!(of_pod("576Mi", init).is_err(), "an init container runs beside the exporter");
+        let min =
+            json!([{"type": "Pod", "max": {"memory": "576Mi"}}, {"type": "Container", "min": {"memory": "128Mi"}}]);
+        let own = json!({"resources": {"limits": {"memory": "512Mi"}}});
+        let refused = fitted(&own, &json!({}), &min).unwrap_err();
+        assert!(refused.detail.contains("leaves 64Mi for the exporter; it needs 128Mi"), "{refused}");
         let defaults = json!([
             {"type": "Container", "default": {"memory": "512Mi"}},
             {"type": "Pod", "max": {"memory": "600Mi"}},

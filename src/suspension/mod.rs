@@ -83,8 +83,8 @@ impl Timing {
     const LONGEST: i64 = 12;
 
     fn back_off(self, failures: u32) -> i64 {
-        let factor = 1_i64.checked_shl(failures.saturating_sub(1)).unwrap_or(Self::LONGEST);
-        self.first_retry.saturating_mul(factor.min(Self::LONGEST))
+        let doublings = failures.saturating_sub(1).min(Self::LONGEST.ilog2() + 1);
+        self.first_retry.saturating_mul((1 << doublings).min(Self::LONGEST))
     }
 
     /// How long an entry that resumed is remembered.
@@ -123,14 +123,14 @@ impl Suspension {
             return Some(self.clone());
         }
         match self.phase {
-            // Until there is a pod, however long that takes.
-            Phase::Suspended | Phase::Trial => Some(self.on_trial(now, timing)),
+            Phase::Suspended => Some(self.on_trial(now, timing)),
             // It has come to nothing either way: later again.
             Phase::Watched => {
                 let until = now + timing.back_off(self.failures);
                 Some(Self { phase: Phase::Suspended, until, pod: None, ..self.clone() })
             }
-            Phase::Resumed => None,
+            // In the first case nobody has made a pod for long: the next one is like any other.
+            Phase::Trial | Phase::Resumed => None,
         }
     }
 
@@ -186,6 +186,8 @@ const BURST: i64 = 300;
 impl Suspensions {
     /// More are not kept: an object holds 1 MiB.
     pub const MOST: usize = 1000;
+    /// Nor more of one namespace, so that none takes the others' places.
+    pub const MOST_IN_NAMESPACE: usize = 50;
 
     /// Reads the data of the ConfigMap. An entry that is none, because somebody has edited it, is not there.
     #[must_use]
@@ -220,10 +222,11 @@ impl Suspensions {
         self.0.is_empty()
     }
 
-    /// How many there are.
+    /// Whether there is room for another one in this namespace.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub fn has_room(&self, namespace: &str) -> bool {
+        let in_namespace = self.0.keys().filter(|key| key.0 == namespace).count();
+        self.0.len() < Self::MOST && in_namespace < Self::MOST_IN_NAMESPACE
     }
 
     /// What keeps the exporter out of a new pod of this workload, if anything does. In [`Phase::Trial`] only one pod gets
@@ -240,34 +243,32 @@ impl Suspensions {
         Some(Finding::new(Reason::InjectionStopped, stopped.to_string()))
     }
 
-    /// Where too many workloads are suspended at once for one reason, so that nobody gets an exporter there until some of
-    /// them have one again: in one namespace, or, where they are in several, everywhere. So whoever has one namespace
-    /// stops it in that one only.
+    /// Where too many workloads are suspended at once for one reason, so that nobody gets an exporter there until the first
+    /// of them are tried again: three in one namespace stop that, three in as many namespaces stop all. So whoever has one
+    /// namespace, or two, stops nobody else's.
     #[must_use]
     pub fn stopped(&self) -> Vec<Stop<'_>> {
-        let mut active: Vec<_> = self.0.iter().filter(|(_, entry)| entry.is_active()).collect();
-        active.sort_by_key(|(_, entry)| entry.since);
+        let is_counted = |entry: &&Suspension| {
+            entry.phase == Phase::Suspended && entry.reason().is_some_and(Reason::is_of_the_exporter)
+        };
+        let mut entries: Vec<(&str, &Suspension)> =
+            self.0.iter().map(|(key, entry)| (key.0.as_str(), entry)).filter(|(_, entry)| is_counted(entry)).collect();
+        entries.sort_by_key(|(_, entry)| entry.since);
         let mut stops: Vec<Stop> = Vec::new();
-        for (index, (_, first)) in active.iter().enumerate() {
-            // Nodes that are full are no fault of the exporter's.
-            if first.reason == Reason::PodUnschedulable.as_str() {
-                continue;
+        for (index, (_, first)) in entries.iter().enumerate() {
+            let burst = entries[index..].iter().take_while(|(_, entry)| entry.since - first.since <= BURST);
+            let mut workloads: BTreeMap<&str, usize> = BTreeMap::new();
+            for (namespace, _) in burst.filter(|(_, entry)| entry.reason == first.reason) {
+                *workloads.entry(namespace).or_default() += 1;
             }
-            let burst = active[index..].iter().take_while(|(_, entry)| entry.since - first.since <= BURST);
-            let namespaces: Vec<&str> = burst
-                .filter(|(_, entry)| entry.reason == first.reason)
-                .map(|((namespace, _), _)| namespace.as_str())
-                .collect();
-            if namespaces.len() < MANY {
-                continue;
+            if workloads.len() >= MANY {
+                let all = workloads.values().sum();
+                return vec![Stop { namespace: None, reason: &first.reason, workloads: all }];
             }
-            let several = namespaces.iter().any(|namespace| *namespace != namespaces[0]);
-            let stop = |namespace, workloads| Stop { namespace, reason: &first.reason, workloads };
-            if several {
-                return vec![stop(None, namespaces.len())];
-            }
-            if stops.iter().all(|stop| stop.namespace != Some(namespaces[0])) {
-                stops.push(stop(Some(namespaces[0]), namespaces.len()));
+            for (namespace, workloads) in workloads.into_iter().filter(|(_, workloads)| *workloads >= MANY) {
+                if stops.iter().all(|stop| stop.namespace != Some(namespace)) {
+                    stops.push(Stop { namespace: Some(namespace), reason: &first.reason, workloads });
+                }
             }
         }
         stops
@@ -336,6 +337,7 @@ mod tests {
             waits.push(entry.until - now);
         }
         assert_eq!(waits, [300, 600, 1200, 2400, 3600, 3600]);
+        assert_eq!(TIMING.back_off(u32::MAX), 3600);
         let resumed = entry.resumed(0, TIMING);
         assert_eq!(resumed.at(3599, TIMING).map(|entry| entry.phase), Some(Phase::Resumed));
         assert_eq!(resumed.at(3600, TIMING), None);
@@ -347,7 +349,8 @@ mod tests {
         let entry = failed(None, 0);
         assert_eq!(entry.at(299, TIMING), Some(entry.clone()));
         let trial = entry.at(300, TIMING).unwrap();
-        assert_eq!(trial.at(90_000, TIMING).unwrap().phase, Phase::Trial, "there may be no pod for a long time");
+        assert_eq!(trial.at(3899, TIMING), Some(trial.clone()));
+        assert_eq!(trial.at(3900, TIMING), None, "nobody has made a pod for an hour");
         let watched = trial.watched("pod", 1000, TIMING);
         assert_eq!((watched.phase, watched.pod.as_deref()), (Phase::Watched, Some("pod")));
         let again = watched.at(1600, TIMING).unwrap();
@@ -387,15 +390,26 @@ mod tests {
         assert_eq!(obstacles(&two), [None, None]);
         let one_namespace = all(&[at("edge", "a", 0), at("edge", "b", 10), at("edge", "c", 300)]);
         assert_eq!(obstacles(&one_namespace), [None, stopped]);
-        let several = all(&[at("edge", "a", 0), at("edge", "b", 10), at("south", "c", 300)]);
-        assert_eq!(obstacles(&several), [stopped, stopped]);
-        let slowly = all(&[at("edge", "a", 0), at("edge", "b", 200), at("south", "c", 400)]);
+        let two_namespaces = all(&[at("edge", "a", 0), at("edge", "b", 10), at("south", "c", 300)]);
+        assert_eq!(obstacles(&two_namespaces), [None, None], "these may be one person's");
+        let three_namespaces = all(&[at("edge", "a", 0), at("north", "b", 10), at("south", "c", 300)]);
+        assert_eq!(obstacles(&three_namespaces), [stopped, stopped]);
+        let slowly = all(&[at("edge", "a", 0), at("north", "b", 200), at("south", "c", 400)]);
         assert_eq!(obstacles(&slowly), [None, None]);
+        let trial = |mut entry: (&'static str, &'static str, Suspension)| {
+            entry.2 = entry.2.on_trial(300, TIMING);
+            entry
+        };
+        let tried = all(&[trial(at("edge", "a", 0)), at("north", "b", 10), at("south", "c", 30)]);
+        assert_eq!(obstacles(&tried), [None, None], "it ends with the first back-off");
         let mut resumed = at("edge", "a", 0);
         resumed.2 = resumed.2.resumed(20, TIMING);
-        assert_eq!(obstacles(&all(&[resumed, at("edge", "b", 10), at("south", "c", 30)])), [None, None]);
-        let mut others = at("edge", "a", 0);
-        others.2.reason = Reason::PodRefused.as_str().to_owned();
-        assert_eq!(obstacles(&all(&[others, at("edge", "b", 10), at("south", "c", 30)])), [None, None]);
+        assert_eq!(obstacles(&all(&[resumed, at("north", "b", 10), at("south", "c", 30)])), [None, None]);
+        let refused = |namespace| {
+            let mut entry = at(namespace, "a", 0);
+            entry.2.reason = Reason::PodRefused.as_str().to_owned();
+            entry
+        };
+        assert_eq!(obstacles(&all(&["edge", "north", "south"].map(refused))), [None, None], "that may be anything");
     }
 }

@@ -61,10 +61,10 @@ impl PodStatus {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
 
-    /// Whether the exporter runs, so that it keeps nothing from being ready.
+    /// Whether all of the pod's containers are ready, the exporter and the gateway among them.
     #[must_use]
-    pub fn exporter_runs(&self) -> bool {
-        self.exporter().is_some_and(|(_, exporter)| exporter.state.running.is_some())
+    pub fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
     }
 
     /// What keeps the pod from being ready at this moment, and may be gwmon's doing; `gateway` is the container that sends
@@ -104,8 +104,14 @@ impl PodStatus {
             |condition: &&Condition, kind: &str, status: &str| condition.kind == kind && condition.status == status;
         let unscheduled = self.conditions.iter().find(|condition| is(condition, "PodScheduled", "False"));
         if let Some(Condition { reason, message, .. }) = unscheduled {
+            // Not for a taint, an affinity or a volume, which are the gateway's own.
+            let is_full = ["Insufficient cpu", "Insufficient memory"].iter().any(|what| message.contains(what));
             let detail = format!("no node has room for it with the exporter: {message}");
-            return (reason == "Unschedulable").then(|| Finding::new(Reason::PodUnschedulable, detail));
+            return (reason == "Unschedulable" && is_full).then(|| Finding::new(Reason::PodUnschedulable, detail));
+        }
+        // On a node that has just started, or has lost its network, nothing runs.
+        if self.conditions.iter().any(|condition| is(&condition, "PodReadyToStartContainers", "False")) {
+            return None;
         }
         let (index, exporter) = self.exporter()?;
         let State { waiting, running, terminated } = &exporter.state;
@@ -127,7 +133,7 @@ impl PodStatus {
                     && self.conditions.iter().any(|c| is(&c, "PodReadyToStartContainers", "True"));
                 let detail =
                     format!("the image of its container {CONTAINER}, {}, is still being pulled", exporter.image);
-                is_next.then(|| Finding::new(Reason::ImageNotPulled, detail))
+                is_next.then(|| Finding::new(Reason::ImagePullSlow, detail))
             }
             "ErrImagePull"
             | "ImagePullBackOff"
@@ -176,8 +182,9 @@ mod tests {
     #[test]
     fn an_exporter_that_runs_keeps_nothing() {
         let running = init(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}));
-        assert!(status(&running).exporter_runs());
         assert_eq!(reason(&running), None);
+        assert!(!status(&running).is_ready());
+        assert!(status(&json!({"conditions": [{"type": "Ready", "status": "True"}]})).is_ready());
         assert_eq!(reason(&json!({})), None);
         let gateways =
             json!({"containerStatuses": [{"name": "envoy", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]});
@@ -209,7 +216,7 @@ mod tests {
         let mut pod = init(&waiting);
         assert_eq!(reason(&pod), None, "volumes or network are not there yet");
         pod["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "True"}]);
-        assert_eq!(reason(&pod), Some(Reason::ImageNotPulled));
+        assert_eq!(reason(&pod), Some(Reason::ImagePullSlow));
         let before = |earlier: Value| {
             let mut pod = pod.clone();
             pod["initContainerStatuses"].as_array_mut().unwrap().insert(0, earlier);
@@ -218,10 +225,18 @@ mod tests {
         assert_eq!(before(json!({"name": "slow", "state": {"running": {}}})), None);
         assert_eq!(
             before(json!({"name": "done", "state": {"terminated": {"exitCode": 0}}})),
-            Some(Reason::ImageNotPulled)
+            Some(Reason::ImagePullSlow)
         );
         let proxy = json!({"name": "istio-proxy", "started": true, "state": {"running": {}}});
-        assert_eq!(before(proxy), Some(Reason::ImageNotPulled));
+        assert_eq!(before(proxy), Some(Reason::ImagePullSlow));
+    }
+
+    #[test]
+    fn a_node_on_which_nothing_runs_is_no_fault_of_the_exporters() {
+        let mut pod = init(&json!({"terminated": {"reason": "Unknown", "exitCode": 255}}));
+        assert_eq!(reason(&pod), Some(Reason::ExporterNotRunning));
+        pod["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+        assert_eq!(reason(&pod), None);
     }
 
     #[test]
@@ -245,8 +260,14 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_node_is_unschedulable_only_when_the_scheduler_says_so() {
-        let unscheduled = |reason: &str| json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": reason, "message": "0/1 nodes"}]});
-        assert_eq!(reason(&unscheduled("Unschedulable")), Some(Reason::PodUnschedulable));
-        assert_eq!(reason(&unscheduled("SchedulingGated")), None);
+        let unscheduled = |word: &str, message: &str| {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": word, "message": message});
+            reason(&json!({"phase": "Pending", "conditions": [condition]}))
+        };
+        let full = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate";
+        assert_eq!(unscheduled("Unschedulable", full), Some(Reason::PodUnschedulable));
+        let apart = "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules";
+        assert_eq!(unscheduled("Unschedulable", apart), None);
+        assert_eq!(unscheduled("SchedulingGated", full), None);
     }
 }

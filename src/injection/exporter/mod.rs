@@ -53,7 +53,7 @@ pub struct Exporter<'a> {
     pub is_user_set: bool,
     /// Its requests and limits.
     pub resources: Requirements,
-    /// How much memory it may take, by its own limit or one that is set for the whole pod.
+    /// How much memory it may take, by its own limit or as a part of one that is set for the whole pod.
     pub memory_limit: Quantity,
 }
 
