@@ -314,3 +314,95 @@ fn seen_refusal(event: &Event<DynamicObject>) -> Option<Seen> {
         at: last.or_else(|| event.creation_timestamp()).as_ref().map(seconds).unwrap_or_default(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::Reason;
+
+    fn owner() -> OwnerReference {
+        OwnerReference {
+            kind: "ReplicaSet".to_owned(),
+            name: "edge-6d4b".to_owned(),
+            uid: "u".to_owned(),
+            ..<_>::default()
+        }
+    }
+
+    fn place(name: &str) -> Place {
+        ("edge".to_owned(), name.to_owned())
+    }
+
+    fn pod(name: &str, created: i64, failure: Option<Reason>, trial: Option<i64>) -> Seen {
+        let failure = failure.map(|reason| Finding::new(reason, ""));
+        let key = ("edge".to_owned(), "edge-gwmon".to_owned());
+        let seen = SeenPod { owner: owner(), key, created, runs: failure.is_none(), failure, trial };
+        Seen::Pod(place(name), Box::new(seen))
+    }
+
+    fn refused(at: i64, is_listed: bool) -> Seen {
+        Seen::Refused(Refused { namespace: "edge".to_owned(), owner: owner(), message: String::new(), at, is_listed })
+    }
+
+    #[test]
+    fn only_pods_whose_exporter_does_not_run_are_kept() {
+        let mut watched = Watched::default();
+        watched.take(pod("a", 0, None, None));
+        assert!(watched.is_idle());
+        watched.take(pod("a", 0, Some(Reason::ImageNotPulled), None));
+        watched.pods.get_mut(&place("a")).unwrap().is_told = true;
+        watched.take(pod("a", 0, None, None));
+        let up = &watched.pods[&place("a")];
+        assert!(up.down.is_none() && !up.is_told && up.has_recovered(0) && !up.has_recovered(60));
+        watched.take(pod("a", 0, Some(Reason::ExporterNotRunning), None));
+        assert!(watched.pods[&place("a")].down.is_some(), "what was before adds up");
+        watched.take(Seen::Gone(place("a")));
+        assert!(watched.is_idle());
+    }
+
+    #[test]
+    fn a_list_forgets_what_it_lacks_and_what_failed_before_has_no_beginning() {
+        let mut watched = Watched::default();
+        watched.take(pod("a", 0, Some(Reason::ImageNotPulled), Some(7)));
+        assert!(watched.pods[&place("a")].began.is_some());
+        watched.take(Seen::ListBegins);
+        watched.take(pod("b", 0, Some(Reason::ImageNotPulled), None));
+        assert!(watched.pods.contains_key(&place("a")), "until the list is complete");
+        watched.take(Seen::ListEnds);
+        assert!(!watched.pods.contains_key(&place("a")) && watched.trials.is_empty());
+        assert!(watched.is_known && watched.pods[&place("b")].began.is_none());
+    }
+
+    #[test]
+    fn a_refusal_counts_when_it_is_new_and_a_pod_made_since_ends_it() {
+        let now = seconds_now();
+        let mut watched = Watched::default();
+        watched.take(refused(now - 600, true));
+        assert!(watched.is_idle(), "an Event of ten minutes ago");
+        watched.take(refused(now, false));
+        let first = watched.refusals["u"].last;
+        watched.take(refused(now, false));
+        assert_eq!(watched.refusals["u"].last, first, "the same Event again");
+        watched.take(refused(now + 1, false));
+        assert!(watched.refusals["u"].last > first && watched.refusals["u"].first == first);
+        watched.take(pod("old", now - 5, None, None));
+        assert_eq!(watched.refusals.len(), 1);
+        watched.take(pod("new", now + 2, None, None));
+        assert!(watched.refusals.is_empty());
+        watched.innocent.insert("u".to_owned(), Instant::now());
+        watched.take(refused(now + 3, false));
+        assert!(watched.refusals.is_empty());
+    }
+
+    #[test]
+    fn an_older_trial_does_not_hide_a_newer_one() {
+        let mut watched = Watched::default();
+        let key = ("edge".to_owned(), "edge-gwmon".to_owned());
+        watched.take(pod("new", 0, None, Some(9)));
+        watched.take(pod("old", 0, None, Some(7)));
+        assert_eq!((watched.trials[&key].pod.as_str(), watched.trials[&key].since), ("new", 9));
+        assert!(watched.trials[&key].has_run(0));
+        watched.take(pod("new", 0, Some(Reason::GatewayNotStarting), Some(9)));
+        assert!(!watched.trials[&key].has_run(0));
+    }
+}

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::resources::Requirements;
 use crate::annotations::{Annotations, Version};
+use crate::quantity::Quantity;
 use crate::reason::{Finding, Reason};
 
 /// Kubernetes takes `null` for "absent"; serde's `default` covers only the absent field.
@@ -207,6 +207,38 @@ pub struct Container<'a> {
     /// Declared ports; a hint, not a promise.
     #[serde(default, deserialize_with = "or_null")]
     pub ports: Vec<Port>,
+}
+
+/// Amounts of the two resources that a sidecar asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Amounts {
+    /// Cores.
+    #[serde(default, deserialize_with = "amount")]
+    pub cpu: Option<Quantity>,
+    /// Bytes.
+    #[serde(default, deserialize_with = "amount")]
+    pub memory: Option<Quantity>,
+}
+
+/// A quantity, which in a manifest may also be a number. The API server refuses what is none; here it is as good as
+/// absent.
+fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Quantity>, D::Error> {
+    Ok(match serde_json::Value::deserialize(d)? {
+        serde_json::Value::String(text) => text.parse().ok(),
+        serde_json::Value::Number(number) => number.to_string().parse().ok(),
+        _ => None,
+    })
+}
+
+/// `resources` of a container or of a whole pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Requirements {
+    /// What the scheduler sets aside.
+    #[serde(default, deserialize_with = "or_null")]
+    pub requests: Amounts,
+    /// What the kernel allows.
+    #[serde(default, deserialize_with = "or_null")]
+    pub limits: Amounts,
 }
 
 /// One environment variable.

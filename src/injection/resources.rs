@@ -1,58 +1,23 @@
 //! What the exporter asks of the node: the user's requests and limits, fitted to what the pod and its namespace allow, so
 //! that the sidecar does not get the gateway's pod refused, or into another quality-of-service class.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::patch::Json;
-use super::pod::{Container, Pod, or_null, parse};
+use super::pod::{Amounts, Container, Pod, Requirements, or_null, parse};
 use crate::annotations::{Resources, SMALLEST_MEMORY_LIMIT};
 use crate::quantity::Quantity;
 use crate::reason::{Finding, Reason};
 
-/// Amounts of the two resources that a sidecar asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Amounts {
-    /// Cores.
-    #[serde(default, deserialize_with = "amount")]
-    pub cpu: Option<Quantity>,
-    /// Bytes.
-    #[serde(default, deserialize_with = "amount")]
-    pub memory: Option<Quantity>,
-}
-
-/// A quantity, which in a manifest may also be a number. The API server refuses what is none; here it is as good as
-/// absent.
-fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Quantity>, D::Error> {
-    Ok(match serde_json::Value::deserialize(d)? {
-        serde_json::Value::String(text) => text.parse().ok(),
-        serde_json::Value::Number(number) => number.to_string().parse().ok(),
-        _ => None,
-    })
-}
-
-/// `resources` of a container or of a whole pod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Requirements {
-    /// What the scheduler sets aside.
-    #[serde(default, deserialize_with = "or_null")]
-    pub requests: Amounts,
-    /// What the kernel allows.
-    #[serde(default, deserialize_with = "or_null")]
-    pub limits: Amounts,
-}
-
-impl Requirements {
-    /// As JSON; what is not set is left out.
-    pub(super) fn to_json(self) -> Json {
-        let list = |amounts: Amounts| {
-            let named = [("cpu", amounts.cpu), ("memory", amounts.memory)];
-            let set =
-                named.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), json!(amount?.to_string()))));
-            serde_json::Value::Object(set.collect())
-        };
-        json!({"requests": list(self.requests), "limits": list(self.limits)}).to_string().into()
-    }
+/// Requests and limits as JSON; what is not set is left out.
+pub(super) fn to_json(requirements: Requirements) -> Json {
+    let list = |amounts: Amounts| {
+        let named = [("cpu", amounts.cpu), ("memory", amounts.memory)];
+        let set = named.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), json!(amount?.to_string()))));
+        serde_json::Value::Object(set.collect())
+    };
+    json!({"requests": list(requirements.requests), "limits": list(requirements.limits)}).to_string().into()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

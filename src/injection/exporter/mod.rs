@@ -8,7 +8,8 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::patch::{Json, Template, quoted};
-use super::resources::Requirements;
+use super::pod::Requirements;
+use super::resources::to_json;
 use crate::annotations::{BOOTSTRAP, MAPPING, Sidecar};
 use crate::policy::Policy;
 use crate::quantity::Quantity;
@@ -134,7 +135,7 @@ impl Exporter<'_> {
             ("args", &json!(self.args()).to_string()),
             ("softMemoryLimit", &quoted(&soft_memory_limit(self.memory_limit))),
             ("metricsPort", &self.metrics_port.to_string()),
-            ("resources", &self.resources.to_json()),
+            ("resources", &to_json(self.resources)),
         ])
     }
 

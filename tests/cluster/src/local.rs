@@ -54,21 +54,37 @@ impl LocalGateway {
             .and_then(|port| u16::try_from(port).ok())
             .context("no metrics port")?;
         let mut gateway = Self { processes: vec![], metrics };
-        gateway.run("statsd_exporter", &arguments(sidecar, "/etc/gwmon/mapping.yaml", &mapping), folder)?;
+        // The container's own command, with the shell of the image that the cluster runs.
+        let command = sidecar["command"].as_array().context("no command")?;
+        let mut words: Vec<String> =
+            command.iter().skip(1).filter_map(|word| word.as_str().map(str::to_owned)).collect();
+        words.insert(0, "sh".to_owned());
+        words.extend(arguments(sidecar, "/etc/gwmon/mapping.yaml", &mapping));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let env = sidecar["env"].as_array().into_iter().flatten();
+        gateway.run("busybox", &words, env.map(|set| (text(&set["name"]), text(&set["value"]))), folder)?;
         wait_for("the exporter", Duration::from_secs(10), || get(metrics, "/-/ready").map(Some))?;
         let mut line = arguments(&pod["spec"]["containers"][0], "/etc/envoy/envoy.yaml", &config);
         // Two Envoys on one machine would share a hot-restart segment; two threads are what a small pod has.
         line.extend(["--disable-hot-restart", "--concurrency", "2"].map(str::to_owned));
-        gateway.run(envoy.program, &line, folder)?;
+        gateway.run(envoy.program, &line, [], folder)?;
         let (port, path) = envoy.ready;
         wait_for("Envoy", Duration::from_secs(20), || Ok(get(port, path)?.starts_with("HTTP/1.1 200").then_some(())))?;
         Ok(gateway)
     }
 
-    fn run(&mut self, name: &str, arguments: &[String], folder: &Path) -> Result<()> {
+    fn run(
+        &mut self,
+        name: &str,
+        arguments: &[String],
+        env: impl IntoIterator<Item = (String, String)>,
+        folder: &Path,
+    ) -> Result<()> {
         let log = fs::File::create(folder.join(format!("{name}.log")))?;
         let child = Command::new(program(name))
             .args(arguments)
+            .env("PATH", program(""))
+            .envs(env)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -77,10 +93,14 @@ impl LocalGateway {
         Ok(())
     }
 
-    /// The exporter's process.
-    #[must_use]
-    pub fn exporter(&self) -> u32 {
-        self.processes[0].id()
+    /// The exporter's process, which its container's shell has started.
+    ///
+    /// # Errors
+    /// Where none runs at this moment.
+    pub fn exporter(&self) -> Result<u32> {
+        let shell = self.processes[0].id();
+        let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        children.split_whitespace().next().context("no exporter")?.parse().context("no process")
     }
 
     /// The exporter's `/metrics`.
@@ -95,7 +115,8 @@ impl LocalGateway {
 impl Drop for LocalGateway {
     fn drop(&mut self) {
         for process in &mut self.processes {
-            let _ = process.kill();
+            // As the kubelet would: the shell ends the exporter, which would outlive it otherwise.
+            let _ = Command::new("kill").arg(process.id().to_string()).status();
             let _ = process.wait();
         }
     }
