@@ -106,11 +106,12 @@ fn issue(
     Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
 }
 
-/// The certificates of a bundle that have not ended.
+/// The newest certificates of a bundle that have not ended.
 fn still_valid(bundle: &str, now: OffsetDateTime) -> Result<String, Error> {
+    const MOST: usize = 2;
     let mut kept = String::new();
     for certificate in bundle.split_inclusive("-----END CERTIFICATE-----").filter(|part| part.contains("BEGIN")) {
-        if Validity::of(certificate)?.not_after > now {
+        if kept.matches("BEGIN").count() < MOST && Validity::of(certificate)?.not_after > now {
             kept.push_str(certificate.trim_start());
             kept.push('\n');
         }
@@ -153,8 +154,9 @@ impl Validity {
         })
     }
 
+    /// A certificate from the future was made by a clock that was ahead; nobody believes it before its time has come.
     fn due(&self, now: OffsetDateTime) -> bool {
-        now >= self.not_before + (self.not_after - self.not_before) * 2 / 3
+        now < self.not_before || now >= self.not_before + (self.not_after - self.not_before) * 2 / 3
     }
 
     fn is_for(&self, names: &[String]) -> bool {
@@ -203,6 +205,19 @@ mod tests {
         assert!(Validity::of(&late.leaf).unwrap().not_after <= Validity::of(&late.bundle).unwrap().not_after);
         let others = vec!["other.svc".to_owned()];
         assert!(Validity::of(&material.renewed(&others, start).unwrap().unwrap().leaf).unwrap().is_for(&others));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_made_is_made_anew() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let mut material = Material::new(&names(), now + Duration::days(200)).unwrap();
+        for _ in 0..3 {
+            let renewed = material.renewed(&names(), now).unwrap().unwrap();
+            assert_eq!(renewed.renewed(&names(), now).unwrap(), None, "and then it is right");
+            assert!(certificates(&renewed.bundle) <= 3);
+            // The clock jumps ahead and back again.
+            material = renewed.renewed(&names(), now + Duration::days(300)).unwrap().unwrap();
+        }
     }
 
     #[test]
