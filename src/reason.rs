@@ -35,7 +35,7 @@ reasons! {
     MalformedObject,
     /// A kind or operation that gwmon's webhooks do not ask for.
     UnexpectedObject,
-    /// A request body over the limit; the API server itself never sends one.
+    /// A request body over the limit, or a pod with more containers or ports than any real one has.
     TooLarge,
     /// The object is made by another controller, which would undo every change: Envoy Gateway's, Istio's and Consul's
     /// gateways are such.

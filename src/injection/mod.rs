@@ -194,6 +194,14 @@ mod tests {
                 Reason::ExistingScrape,
             ),
             (json!({"spec": {"containers": []}}), Reason::NoGateway),
+            (
+                json!({"spec": {"containers": vec![json!({"name": "x", "image": "envoyproxy/envoy:v1.34.0"}); 257]}}),
+                Reason::TooLarge,
+            ),
+            (
+                json!({"spec": {"initContainers": [{"name": "x", "ports": vec![json!({"containerPort": 1}); 4097]}]}}),
+                Reason::TooLarge,
+            ),
             (json!({"spec": null}), Reason::MalformedObject),
         ] {
             assert_eq!(reason(&extra), expected, "{extra}");

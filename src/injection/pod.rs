@@ -1,7 +1,7 @@
 //! The parts of a pod that decisions read. A view only: it is never written back, so nothing that it does
 //! not know can be lost (R16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -113,7 +113,9 @@ impl<'a> Pod<'a> {
     /// The first port from this one on that no container declares.
     #[must_use]
     pub fn free_port(&self, from: u16, protocol: &str) -> u16 {
-        (from..=u16::MAX).find(|port| self.holder(*port, protocol).is_none()).unwrap_or(from)
+        let declared = self.all_containers().flat_map(|container| container.declared(protocol));
+        let taken: BTreeSet<u16> = declared.filter(|port| *port >= from).collect();
+        (from..=u16::MAX).find(|port| !taken.contains(port)).unwrap_or(from)
     }
 }
 
@@ -270,7 +272,11 @@ impl Container<'_> {
     /// Whether this container declares the port.
     #[must_use]
     pub fn declares(&self, port: u16, protocol: &str) -> bool {
-        self.ports.iter().any(|p| p.container_port == port && p.protocol.as_deref().unwrap_or("TCP") == protocol)
+        self.declared(protocol).any(|declared| declared == port)
+    }
+
+    fn declared(&self, protocol: &str) -> impl Iterator<Item = u16> {
+        self.ports.iter().filter(move |p| p.protocol.as_deref().unwrap_or("TCP") == protocol).map(|p| p.container_port)
     }
 
     /// The port that has this name.
