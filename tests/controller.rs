@@ -462,3 +462,30 @@ fn the_oldest_kubelet_decides_for_a_plain_container() {
     assert!(gwmon.log().contains("sidecar=\"container\""), "{}", gwmon.log());
     gwmon.assert_never_forbidden();
 }
+
+/// Whoever may make pods writes their labels: they name no gateway but that of the pod's own workload.
+#[test]
+fn a_label_on_a_pod_proves_nothing() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    let mut forged = injected("edge", "edge", 1);
+    for labels in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
+        forged.pointer_mut(labels).unwrap()["gwmon.io/monitored-by"] = json!("apiserver");
+    }
+    kubectl.apply(&forged.to_string()).unwrap();
+    let mut unreadable = injected("edge", "unreadable", 1)["spec"]["template"].clone();
+    unreadable["apiVersion"] = json!("v1");
+    unreadable["kind"] = json!("Pod");
+    unreadable["metadata"]["name"] = json!("unreadable");
+    unreadable["metadata"]["namespace"] = json!("edge");
+    unreadable["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pods?watch=true&x=", "name": "unreadable", "uid": "1", "controller": true}]);
+    kubectl.apply(&unreadable.to_string()).unwrap();
+    kubectl.apply(&injected("west", "honest", 1).to_string()).unwrap();
+    settle("the honest one's monitor", || installed.monitor("west", "honest-gwmon").map(Some));
+    std::thread::sleep(Duration::from_secs(2));
+    let made = kubectl.get("-n edge services,servicemonitors").unwrap();
+    assert!(made["items"].as_array().unwrap().is_empty(), "{made}");
+    gwmon.assert_never_forbidden();
+}

@@ -22,6 +22,7 @@ use super::world::{Revision, World, objects};
 use super::{GatewayKey, Site, lock, plain};
 use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
 use crate::injection::gateway::kong;
+use crate::injection::monitor_name;
 use crate::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
@@ -116,6 +117,10 @@ impl Context {
                 memory.owner = None;
             }
             let Some(owner) = self.owner(key, &revision, memory).await? else { return Ok(()) };
+            if !is_named_after(key, &owner, &revision) {
+                *memory = Memory::default();
+                return self.sweep(key).await;
+            }
             if look && !is_alive(&self.client, &key.namespace, &owner).await? {
                 return Ok(());
             }
@@ -327,6 +332,15 @@ impl Context {
             Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
         }
     }
+}
+
+/// Whether a gateway's name follows from its workload, as the API server knows that, or from the pods' controller: who makes a
+/// pod may write any label on it.
+fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revision) -> bool {
+    let controller = revision.owner.as_ref().map(|controller| controller.name.as_str()).unwrap_or_default();
+    // A ReplicaSet's less the hash of its template.
+    let stem = controller.rsplit_once('-').map_or(controller, |(stem, _)| stem);
+    [owner.name.as_str(), controller, stem].into_iter().any(|name| monitor_name(name) == key.monitor)
 }
 
 /// Follows a pod's controller up to the workload: through a ReplicaSet to what controls that, of whatever kind. `None`

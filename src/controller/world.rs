@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::index::{Index, Meta, Place, controller_of, place};
 use super::watch::{Need, Watches, labelled};
 use super::{FIELD_MANAGER, GatewayKey, lock};
-use crate::annotations::{Annotations, INJECT, MAPPING, MONITORED_BY, WORKLOAD_NAMESPACE, ours};
+use crate::annotations::{Annotations, INJECT, MONITORED_BY, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours};
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
@@ -53,7 +53,7 @@ pub(crate) fn api_resource(api_version: &str, kind: &str) -> ApiResource {
 /// What the pods of one roll-out have in common.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Revision {
-    /// gwmon's, but for the mapping, which is the largest and not read.
+    /// Those of gwmon's that are read.
     pub(crate) annotations: Annotations,
     /// The pod's controller.
     pub(crate) owner: Option<OwnerReference>,
@@ -234,7 +234,12 @@ impl World {
 }
 
 fn pod(pod: &Meta, other: Option<&Pod>) -> Pod {
-    let kept = |(key, value): (&String, &String)| (key != MAPPING).then(|| (key.clone(), value.clone()));
+    // What is read, as long as it is at most: a tenant may write 256 KiB of annotations on each pod.
+    let is_kept = |key: &str, value: &str| match key {
+        STATUS => value.len() <= 4 << 10,
+        key => value.len() <= 1 << 10 && VOCABULARY.iter().any(|known| known.name == key),
+    };
+    let kept = |(key, value): (&String, &String)| is_kept(key, value).then(|| (key.clone(), value.clone()));
     let annotations = ours(pod.annotations()).filter_map(kept).collect();
     let revision = Revision { annotations, owner: controller_of(pod).cloned() };
     let same = other.map(|other| &other.revision).filter(|known| ***known == revision);
