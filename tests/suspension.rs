@@ -20,6 +20,9 @@ fn gateway(name: &str) -> Value {
     let mut deployment = injected("edge", name, 1);
     deployment["spec"]["template"]["metadata"]["labels"]["app"] = json!(name);
     deployment["spec"]["selector"]["matchLabels"]["app"] = json!(name);
+    // One that gets an exporter, and does not only look so.
+    deployment["spec"]["template"]["spec"]["containers"] =
+        json!([{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0", "args": ["-c", "/etc/envoy/envoy.yaml"]}]);
     deployment
 }
 
@@ -188,11 +191,18 @@ fn pods_that_are_refused_either_way_keep_their_exporter() {
     let mut bystander = gateway("bystander");
     bystander["spec"]["template"]["metadata"]["annotations"] = json!({});
     kubectl.apply(&bystander.to_string()).unwrap();
+    let mut scraped = gateway("scraped");
+    let template = &mut scraped["spec"]["template"];
+    template["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+    template["spec"]["containers"][0]["image"] = json!("kong:3.9");
+    kubectl.apply(&scraped.to_string()).unwrap();
 
     let suspended = wait_phase(&installed, "edge", "suspended");
     assert_eq!(suspended["reason"], "PodRefused");
     installed.event("edge", "edge", "PodRefused", "exceeded quota: none");
-    assert_eq!(entry(&installed, "bystander"), None, "whoever does not ask is none of gwmon's business");
+    for name in ["bystander", "scraped"] {
+        assert_eq!(entry(&installed, name), None, "whoever gets no exporter is none of gwmon's business");
+    }
     wait_for("the next try to show it", Duration::from_secs(100), || {
         Ok(entry(&installed, "edge").is_none().then_some(()))
     })

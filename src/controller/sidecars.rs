@@ -23,6 +23,8 @@ use crate::suspension::{Key, PodStatus};
 
 /// After an exporter has run for so long, what was before is forgotten, as the kubelet forgets its back-off.
 const RECOVERED: Duration = Duration::from_mins(10);
+/// Controllers whose pods are refused, in the whole cluster; an Event is easily made.
+const MOST_REFUSALS: usize = 5_000;
 /// In seconds: an Event that was listed and is older tells of what may be over.
 const OLD: i64 = 60;
 /// A controller tries at least every 17 minutes: one that has not for longer is gone.
@@ -237,6 +239,9 @@ impl Watched {
             return;
         }
         let before = self.refusals.remove(&refused.owner.uid);
+        if before.is_none() && self.refusals.len() >= MOST_REFUSALS {
+            return;
+        }
         let (first, suspended) = before.map_or((now, None), |before| (before.first, before.suspended));
         self.refusals.insert(refused.owner.uid.clone(), Refusal { seen: refused, first, last: now, suspended });
     }

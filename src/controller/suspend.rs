@@ -18,8 +18,7 @@ use super::reconcile::{Context, workload};
 use super::sidecars::{self, Refusal, Refused, Suspended, Trouble, Watched, seconds_now, whole_seconds};
 use super::world::objects;
 use super::{FIELD_MANAGER, Site, plain};
-use crate::annotations::INJECT;
-use crate::injection::{monitor_name, workload_named};
+use crate::injection;
 use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;
 use crate::reason::{Finding, Reason};
@@ -76,7 +75,7 @@ enum Verdict {
     Suspended(Suspended),
 }
 
-/// A workload whose pods ask for injection.
+/// A workload whose pods would get an exporter.
 struct Asking {
     owner: Owner,
     key: Key,
@@ -209,7 +208,7 @@ impl Suspender<'_> {
         Ok(Verdict::Suspended(Suspended { key, since: Instant::now(), pods }))
     }
 
-    /// The workload of a controller whose template asks for injection.
+    /// The workload of a controller whose pods would get an exporter.
     async fn asking(&self, refused: &Refused) -> Result<Option<Asking>> {
         let Refused { namespace, owner, .. } = refused;
         let api = objects(&self.context.client, namespace, (&owner.api_version, &owner.kind));
@@ -217,16 +216,18 @@ impl Suspender<'_> {
         let Some(found) = found.with_context(|| format!("cannot read {} {}", owner.kind, owner.name))? else {
             return Ok(None);
         };
-        let template = found.data.pointer("/spec/template/metadata");
-        let in_template = |map: &str, key: &str| template.and_then(|template| template[map][key].as_str());
-        if in_template("annotations", INJECT) != Some("true") {
-            return Ok(None);
-        }
-        let name = workload_named(&owner.kind, &owner.name, |label| in_template("labels", label));
+        let mut pod = found.data.pointer("/spec/template").cloned().unwrap_or_default();
+        pod["metadata"]["ownerReferences"] = json!([{"kind": owner.kind, "name": owner.name, "controller": true}]);
+        let limits = self.surroundings.limits(namespace);
+        let Ok(injection) = injection::decide(&self.context.policy, &limits, &pod.to_string()) else { return Ok(None) };
         let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
         let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
-        let owner = controller_of(&found).unwrap_or(owner).clone().into();
-        Ok(Some(Asking { owner, key: (namespace.clone(), monitor_name(&name)), pods }))
+        let asking = Asking {
+            owner: controller_of(&found).unwrap_or(owner).clone().into(),
+            key: (namespace.clone(), injection.monitor.clone()),
+            pods,
+        };
+        Ok(injection.adds_exporter().then_some(asking))
     }
 
     async fn look_at_suspensions(&self, watched: &mut Watched) {
