@@ -97,7 +97,7 @@ async fn throughput(port: u16, authority: &str, body: &Arc<Vec<u8>>) -> f64 {
 #[tokio::main]
 async fn main() {
     let material = Material::new(&["localhost".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
-    let admission = Admission { policy: Policy::default(), surroundings: Arc::default(), metrics: Metrics::new().0 };
+    let admission = Admission::new(Policy::default(), Arc::default(), Metrics::new().0);
     let gwmon = serve(router(&Arc::new(admission)), &material).await;
     let others = [("the stack alone", answer_unread()), ("allow everything", allow_everything())];
     // As large as pods are once the API server has filled in its defaults and noted who manages what.

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use futures::{StreamExt, stream};
 use gwmon::metrics::Metrics;
 use gwmon::policy::Policy;
 use gwmon::webhook::{Admission, router};
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 fn webhook() -> Router {
-    router(&Arc::new(Admission { policy: Policy::default(), surroundings: Arc::default(), metrics: Metrics::new().0 }))
+    router(&Arc::new(Admission::new(Policy::default(), Arc::default(), Metrics::new().0)))
 }
 
 async fn send(path: &str, content_type: &str, body: impl Into<Body>) -> (StatusCode, String) {
@@ -109,6 +111,32 @@ async fn a_review_too_large_is_allowed_by_its_uid_or_refused_without_one() {
     assert!(warning(&reply).contains("TooLarge"), "{}", reply["response"]);
     assert!(reply["response"]["patch"].is_null());
     assert_eq!(post(PODS, padding).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+/// Sixteen large ones that stop half-way, as somebody would send them who wants gwmon's memory: they wait for each other, lose
+/// their turn after the time limit, and small ones are answered meanwhile.
+#[tokio::test]
+async fn who_stalls_a_large_review_keeps_no_small_one_waiting() {
+    let webhook = webhook();
+    let ask = |body: Body| {
+        webhook.clone().oneshot(Request::post(PODS).header("content-type", "application/json").body(body).unwrap())
+    };
+    let stalled: Vec<_> = (0..16)
+        .map(|_| {
+            let chunks = stream::iter([Ok::<_, std::io::Error>(vec![b' '; 1 << 20]), Ok(vec![b' '; 1 << 20])]);
+            tokio::spawn(ask(Body::from_stream(chunks.chain(stream::pending()))))
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..10 {
+        let small = tokio::time::timeout(Duration::from_secs(1), ask(review(&json!({})).to_string().into()));
+        assert_eq!(small.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    for request in stalled {
+        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+    let large = review(&json!({"request": {"object": {"metadata": {"padding": "x".repeat(3 << 20)}}}}));
+    assert_eq!(ask(large.to_string().into()).await.unwrap().status(), StatusCode::OK, "the turn was given back");
 }
 
 #[tokio::test]

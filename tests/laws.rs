@@ -184,7 +184,7 @@ fn only_added(before: &Value, after: &Value) -> bool {
 }
 
 fn admission() -> Admission {
-    Admission { policy: Policy::default(), surroundings: Arc::default(), metrics: Metrics::new().0 }
+    Admission::new(Policy::default(), Arc::default(), Metrics::new().0)
 }
 
 proptest! {

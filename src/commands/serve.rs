@@ -116,7 +116,7 @@ async fn serve(args: Serve) -> Result<()> {
         (GOODBYE, policy)
     };
 
-    let router = webhook::router(&Arc::new(Admission { policy, surroundings, metrics }));
+    let router = webhook::router(&Arc::new(Admission::new(policy, surroundings, metrics)));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
     let config = Arc::new(tls::leaf::server_config(leaf));
     tasks.spawn(tls::https(webhook, config, router, stopped(&stop)));

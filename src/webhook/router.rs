@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::TryStreamExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::{field, info_span};
@@ -22,8 +23,11 @@ use crate::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 
-/// More than any object that fits into etcd, twice (an UPDATE carries two).
-const BODY_LIMIT: usize = 8 << 20;
+/// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
+const BODY_LIMIT: usize = 4 << 20;
+/// What is larger is read and decided on one at a time, so that memory holds one of them however many come: a review may take
+/// twenty times its size to read.
+const SMALL: usize = 256 << 10;
 /// Below the webhook's `timeoutSeconds`, so that it is gwmon that gives up (R11).
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
@@ -68,6 +72,15 @@ pub struct Admission {
     pub surroundings: Arc<Surroundings>,
     /// Where reviews are counted.
     pub metrics: Metrics,
+    large: Arc<Semaphore>,
+}
+
+impl Admission {
+    /// What a review needs.
+    #[must_use]
+    pub fn new(policy: Policy, surroundings: Arc<Surroundings>, metrics: Metrics) -> Self {
+        Self { policy, surroundings, metrics, large: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 /// The webhook as a service; `oneshot` can call it without a socket.
@@ -91,39 +104,58 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
     if !json {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json");
     }
-    let reviewed = match read(request.into_body()).await {
-        Ok((body, true)) => admission.review(route, &body),
-        Ok((front, false)) => {
-            let why = format!("the review is larger than {} MiB", BODY_LIMIT >> 20);
-            Err(BadReview::of(&front, Reason::TooLarge, why))
-        }
+    let (body, complete, turn) = match read(request.into_body(), &admission.large).await {
+        Ok(read) => read,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {error}")),
     };
-    reviewed.map_or_else(|bad| admission.answer_bad(route, &bad), |reply| answer(&reply))
+    let review = move || {
+        let reviewed = if complete {
+            admission.review(route, &body)
+        } else {
+            let why = format!("the review is larger than {} MiB", BODY_LIMIT >> 20);
+            Err(BadReview::of(&body, Reason::TooLarge, why))
+        };
+        reviewed.map_or_else(|bad| admission.answer_bad(route, &bad), |reply| answer(&reply))
+    };
+    let Some(turn) = turn else { return review() };
+    // On a thread of its own: small ones go on meanwhile, and the time limit holds.
+    let reviewing = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        review()
+    });
+    reviewing.await.unwrap_or_else(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
-/// The body, and whether that is all of it. Past the limit the rest is taken from the wire and forgotten:
-/// a client that is still sending would not read an answer.
-async fn read(body: Body) -> Result<(Bytes, bool), axum::Error> {
+/// The body, whether that is all of it, and the turn that a large one has waited for. Past the limit the rest is taken from the
+/// wire and forgotten: a client that is still sending would not read an answer.
+async fn read(body: Body, large: &Arc<Semaphore>) -> Result<(Bytes, bool, Option<OwnedSemaphorePermit>), axum::Error> {
+    let mut turn = None;
     let mut stream = body.into_data_stream();
     // Most reviews come in one piece, which needs no copy.
     let first = stream.try_next().await?.unwrap_or_default();
     let Some(second) = stream.try_next().await? else {
         let complete = first.len() <= BODY_LIMIT;
-        return Ok((first.slice(..first.len().min(BODY_LIMIT)), complete));
+        if first.len() > SMALL {
+            turn = Arc::clone(large).acquire_owned().await.ok();
+        }
+        return Ok((first.slice(..first.len().min(BODY_LIMIT)), complete, turn));
     };
     let (mut bytes, mut complete) = (Vec::with_capacity(first.len() * 2), true);
-    let mut keep = |chunk: &[u8]| {
+    let mut next = Some(first);
+    let mut after = Some(second);
+    while let Some(chunk) = next {
         let room = BODY_LIMIT - bytes.len();
         complete &= chunk.len() <= room;
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
-    };
-    keep(&first);
-    keep(&second);
-    while let Some(chunk) = stream.try_next().await? {
-        keep(&chunk);
+        if bytes.len() > SMALL && turn.is_none() {
+            turn = Arc::clone(large).acquire_owned().await.ok();
+        }
+        next = match after.take() {
+            Some(second) => Some(second),
+            None => stream.try_next().await?,
+        };
     }
-    Ok((bytes.into(), complete))
+    Ok((bytes.into(), complete, turn))
 }
 
 fn refuse(status: StatusCode, why: &str) -> Response {
