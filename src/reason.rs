@@ -1,5 +1,6 @@
 //! The closed list of reasons for every "no" that gwmon says.
 
+use std::borrow::Cow;
 use std::fmt;
 
 macro_rules! reasons {
@@ -174,15 +175,29 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A refusal with its sentence.
+    /// A refusal with its sentence. What others have written may be in that, so it is cut: an Event's note has 1,024
+    /// characters at the most.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        const MOST: usize = 1000;
+        let detail = detail.into();
+        // In bytes, the more cautious measure, so that a short one is not gone through.
+        let detail = if detail.len() > MOST { cut(&detail, MOST).into_owned() } else { detail };
+        Self { reason, detail }
     }
 
     /// Whether a person should be told: the user asked for something and does not get it.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
         !matches!(self.reason, Reason::NotRequested | Reason::OptedOut | Reason::AlreadyInjected)
+    }
+}
+
+/// A text, or as much of it as this many characters, visibly cut.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => Cow::Owned(format!("{}…", &text[..at])),
+        None => Cow::Borrowed(text),
     }
 }
 

@@ -139,6 +139,22 @@ async fn who_stalls_a_large_review_keeps_no_small_one_waiting() {
     assert_eq!(ask(large.to_string().into()).await.unwrap().status(), StatusCode::OK, "the turn was given back");
 }
 
+/// What a client sends comes back in no log line whole; in the answer, which the client itself reads, it is short.
+#[tokio::test]
+async fn a_long_value_is_cut_wherever_it_is_shown() {
+    let long = "x".repeat(1 << 20);
+    for changes in [
+        json!({"request": {"object": long}}),
+        json!({"request": {"object": {"spec": {"containers": long}}}}),
+        json!({"request": {"kind": {"kind": long}}}),
+    ] {
+        let reply = answer(PODS, &review(&changes).to_string()).await;
+        assert!(reply["response"].to_string().len() < 2048, "{}", reply["response"].to_string().len());
+    }
+    let refused = post(PODS, format!("{{\"apiVersion\": \"{long}\"}}")).await.1;
+    assert!(refused.len() < 2048, "{}", refused.len());
+}
+
 #[tokio::test]
 async fn three_mebibytes_are_a_review_like_any_other() {
     let large = review(&json!({"request": {"object": {"metadata": {"padding": "x".repeat(3 << 20)}}}}));

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 pub use pod::PodStatus;
 use serde::{Deserialize, Serialize};
 
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, cut};
 
 /// How far an entry is on its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,8 @@ impl Suspension {
         Self {
             workload,
             reason: why.reason.as_str().to_owned(),
-            detail: cut(&why.detail),
+            // An entry is one of many in an object of 1 MiB.
+            detail: cut(&why.detail, 300).into_owned(),
             since: now,
             phase: Phase::Suspended,
             until: now + timing.back_off(failures),
@@ -163,12 +164,6 @@ impl Suspension {
     pub fn is_active(&self) -> bool {
         self.phase != Phase::Resumed
     }
-}
-
-/// An entry is one of many in an object of 1 MiB.
-fn cut(detail: &str) -> String {
-    const MOST: usize = 300;
-    detail.char_indices().nth(MOST).map_or_else(|| detail.to_owned(), |(at, _)| format!("{}…", &detail[..at]))
 }
 
 /// A workload: its namespace, and the name of its monitor, which is that of its pods' label.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::injection::patch::{Patch, quoted};
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, cut};
 
 /// What the API server asks about. The object is not decoded here.
 #[derive(Debug, Deserialize)]
@@ -175,13 +175,8 @@ impl Reply {
     /// Tells the user, whose kubectl prints it.
     #[must_use]
     pub fn warn(mut self, refusal: &Finding) -> Self {
-        let mut warning = format!("gwmon: {refusal}");
         // The API server cuts a warning after 256 characters; so that nobody takes half a sentence for a whole.
-        if let Some((cut, _)) = warning.char_indices().nth(255) {
-            warning.truncate(cut);
-            warning.push('…');
-        }
-        self.warnings.push(warning);
+        self.warnings.push(cut(&format!("gwmon: {refusal}"), 255).into_owned());
         self
     }
 

@@ -21,13 +21,15 @@ use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
-use crate::reason::{Finding, Reason};
+use crate::reason::{Finding, Reason, cut};
 
 /// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
 const BODY_LIMIT: usize = 4 << 20;
 /// What is larger is read and decided on one at a time, so that memory holds one of them however many come: a review may take
 /// twenty times its size to read.
 const SMALL: usize = 256 << 10;
+/// No name or UID of Kubernetes' has more characters; whoever reaches the port may send others.
+const LOGGED: usize = 253;
 /// Below the webhook's `timeoutSeconds`, so that it is gwmon that gives up (R11).
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
@@ -178,9 +180,9 @@ impl Admission {
         let span = info_span!(
             "review",
             route = route.as_str(),
-            uid = request.uid,
-            namespace = request.namespace,
-            name = request.name,
+            uid = &*cut(&request.uid, LOGGED),
+            namespace = &*cut(&request.namespace, LOGGED),
+            name = &*cut(&request.name, LOGGED),
             dry_run = request.dry_run.unwrap_or_default(),
             outcome = field::Empty,
             reason = field::Empty,
@@ -223,7 +225,7 @@ impl Admission {
             let status = if too_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
             return refuse(status, &bad.refusal.to_string());
         };
-        tracing::warn!(uid, reason = bad.refusal.reason.as_str(), "{}", bad.refusal.detail);
+        tracing::warn!(uid = &*cut(uid, LOGGED), reason = bad.refusal.reason.as_str(), "{}", bad.refusal.detail);
         answer(&Reply::allow(uid).warn(&bad.refusal))
     }
 

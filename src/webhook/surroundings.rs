@@ -120,14 +120,8 @@ pub async fn keep(
                     has_limits = true;
                 }
             }
-            Either::Left(Err(error)) => {
-                tracing::warn!(kind = "ConfigMap", name = config_map, %error, "cannot watch");
-                has_suspensions |= is_forbidden(&error);
-            }
-            Either::Right(Err(error)) => {
-                tracing::warn!(kind = "LimitRange", %error, "cannot watch");
-                has_limits |= is_forbidden(&error);
-            }
+            Either::Left(Err(error)) => has_suspensions |= told_forbidden("ConfigMap", &error),
+            Either::Right(Err(error)) => has_limits |= told_forbidden("LimitRange", &error),
         }
         if has_suspensions && has_limits {
             readiness.surroundings_known();
@@ -135,9 +129,13 @@ pub async fn keep(
     }
 }
 
-/// Without the right gwmon does its work all the same, and says so.
-fn is_forbidden(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
+/// Says why a kind cannot be watched; true where gwmon lacks the right, without which it does its work all the same.
+fn told_forbidden(kind: &str, error: &watcher::Error) -> bool {
+    let is_forbidden =
+        matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403);
+    let fix = if is_forbidden { "; apply deploy/install.yaml again" } else { "" };
+    tracing::warn!(kind, %error, "cannot watch{fix}");
+    is_forbidden
 }
 
 fn by_namespace(store: &Store<KubernetesLimitRange>) -> HashMap<String, Arc<[LimitRange]>> {
