@@ -271,6 +271,31 @@ fn many_at_once_stop_all_injection_loudly() {
     kubectl.run("-n edge delete deployment one").unwrap();
 }
 
+/// A new gwmon under the roles of an older one: it serves, and says what it cannot know.
+#[test]
+fn without_the_rights_for_it_gwmon_serves_all_the_same() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    for (kind, resources) in [("-n gwmon role", vec!["configmaps"]), ("clusterrole", vec!["limitranges", "events"])] {
+        let mut role = kubectl.get(&format!("{kind} gwmon")).unwrap();
+        let is_kept = |rule: &Value| {
+            let core = rule["apiGroups"] == json!([""]);
+            !(core && resources.iter().any(|resource| rule["resources"] == json!([resource])))
+        };
+        role["rules"].as_array_mut().unwrap().retain(is_kept);
+        kubectl.run_with(&["replace", "-f", "-"], &role.to_string()).unwrap();
+    }
+    let gwmon = installed.serve();
+    assert!(asked(&installed, &gwmon, "edge", true).0.is_some());
+    for kind in ["ConfigMap", "LimitRange"] {
+        settle(kind, || {
+            let log = gwmon.log();
+            let said = |line: &&str| line.contains(kind) && line.contains("apply deploy/install.yaml again");
+            Ok(log.lines().find(said).map(drop))
+        });
+    }
+}
+
 #[test]
 fn the_namespaces_limits_are_respected() {
     let installed = Installed::new();
