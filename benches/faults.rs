@@ -18,10 +18,8 @@ fn main() {
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| word.starts_with('W')).collect();
     let scene = Scene::new("").unwrap();
-    println!(
-        "| fault | requests failed: without, with | roll-out: without, with | first new pod ready | exporters | |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!("| fault | requests failed: without, with | p99 | roll-out | first new pod ready | exporters | |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
     for fault in faults::FAULTS {
         let number = fault.name.split(' ').next().unwrap_or_default();
         if !asked.is_empty() && !asked.iter().any(|one| one == number) {
@@ -40,10 +38,12 @@ fn main() {
             took.map_or_else(|| "never".to_owned(), |took| format!("{:.0} s", took.as_secs_f64()))
         };
         println!(
-            "| {} | {}, {} | {}, {} | {}, {} | {} of 2 | {} |",
+            "| {} | {}, {} | {:.1} ms, {:.1} ms | {}, {} | {}, {} | {} of 2 | {} |",
             fault.name,
             requests(&without),
             requests(&with),
+            without.p99.as_secs_f64() * 1000.,
+            with.p99.as_secs_f64() * 1000.,
             seconds(without.rollout),
             seconds(with.rollout),
             seconds(without.ready),

@@ -76,7 +76,7 @@ fn it_comes_back(scene: &Scene) -> Result<()> {
     kubectl.run("-n late rollout restart deployment edge")?;
     kubectl.run("-n late rollout status deployment edge --timeout=60s")?;
     wait_for("the pods from before to go", Duration::from_secs(20), || Ok((exporters()? == 2).then_some(())))?;
-    let (sent, failed) = load.end()?;
-    ensure!(failed == 0 && sent > 2000, "{failed} of {sent} requests failed");
+    let counts = load.end()?;
+    ensure!(counts.failed == 0 && counts.sent > 2000, "{counts:?}");
     Ok(())
 }

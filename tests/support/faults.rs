@@ -70,6 +70,8 @@ const NOTHING: Fault = Fault {
 pub(crate) struct Measured {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
+    /// In which 99 of 100 requests were answered.
+    pub(crate) p99: Duration,
     /// How long the roll-out took; `None` where it did not end.
     pub(crate) rollout: Option<Duration>,
     /// Until the first new pod was ready.
@@ -157,11 +159,11 @@ impl Scene {
         }
         (fault.strike)(self, namespace)?;
         std::thread::sleep(AFTER);
-        let (sent, failed) = load.end()?;
+        let Counts { sent, failed, p99 } = load.end()?;
         let pods = kubectl.get(&format!("-n {namespace} pods -l app=edge"))?;
         let has_exporter = |pod: &&Value| pod["spec"].to_string().contains(EXPORTER);
         let exporters = pods["items"].as_array().into_iter().flatten().filter(has_exporter).count();
-        Ok(Measured { sent, failed, rollout, ready, told, exporters })
+        Ok(Measured { sent, failed, p99, rollout, ready, told, exporters })
     }
 
     /// The command that an Event about the gateway tells.
@@ -220,6 +222,14 @@ fn gateway(namespace: &str, change: fn(&mut Value)) -> Result<String> {
     Ok(json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())
 }
 
+/// What became of the requests.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    pub(crate) p99: Duration,
+}
+
 /// Requests to the gateway's endpoints, from inside the node.
 pub(crate) struct Load {
     child: Child,
@@ -232,13 +242,13 @@ impl Load {
         let mut load = scene.node.inside(std::env::current_exe()?);
         let child = load.args(["role:load", namespace]).arg(&result).stdin(Stdio::piped()).spawn()?;
         wait_for("the first requests", Duration::from_secs(30), || {
-            Ok(read_counts(&result).filter(|(sent, _)| *sent > 0))
+            Ok(read_counts(&result).filter(|counts| counts.sent > 0))
         })?;
         Ok(Self { child, result })
     }
 
-    /// How many were sent, and how many failed.
-    pub(crate) fn end(mut self) -> Result<(u64, u64)> {
+    /// Ends them.
+    pub(crate) fn end(mut self) -> Result<Counts> {
         drop(self.child.stdin.take());
         self.child.wait()?;
         read_counts(&self.result).context("no counts")
@@ -252,10 +262,11 @@ impl Drop for Load {
     }
 }
 
-fn read_counts(file: &Path) -> Option<(u64, u64)> {
+fn read_counts(file: &Path) -> Option<Counts> {
     let text = fs::read_to_string(file).ok()?;
-    let (sent, failed) = text.trim().split_once(' ')?;
-    Some((sent.parse().ok()?, failed.parse().ok()?))
+    let mut numbers = text.split(' ').map_while(|number| number.parse().ok());
+    let mut next = || numbers.next();
+    Some(Counts { sent: next()?, failed: next()?, p99: Duration::from_micros(next()?) })
 }
 
 /// What this program is when it is started again inside the node: `true` where it was that and has ended.
@@ -295,25 +306,37 @@ fn load(namespace: &str, result: &Path) {
         }
     });
     let (sent, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let answers: Arc<Mutex<Vec<u32>>> = Arc::default();
     std::thread::sleep(Duration::from_secs(1));
     for thread in 0..THREADS {
         let (endpoints, sent, failed) = (Arc::clone(&endpoints), Arc::clone(&sent), Arc::clone(&failed));
+        let answers = Arc::clone(&answers);
         std::thread::spawn(move || {
             let start = Instant::now() + EVERY / 8 * u32::try_from(thread).unwrap();
             for turn in 0_u32.. {
                 std::thread::sleep((start + EVERY * turn).saturating_duration_since(Instant::now()));
                 let number = usize::try_from(sent.fetch_add(1, Ordering::Relaxed)).unwrap();
                 let ready = endpoints.lock().unwrap().clone();
-                let answered =
-                    ready.get(number % ready.len().max(1)).is_some_and(|address| ask(*address).is_ok_and(|ok| ok));
-                failed.fetch_add(u64::from(!answered), Ordering::Relaxed);
+                let asked = Instant::now();
+                match ready.get(number % ready.len().max(1)).map(|address| ask(*address)) {
+                    Some(Ok(true)) => answers.lock().unwrap().push(u32::try_from(asked.elapsed().as_micros()).unwrap()),
+                    _ => {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
             }
         });
     }
     let write = || {
+        let p99 = {
+            let mut answers = answers.lock().unwrap();
+            answers.sort_unstable();
+            answers.get(answers.len() * 99 / 100).copied().unwrap_or_default()
+        };
         // Whoever reads must not find half of it.
         let whole = result.with_extension("tmp");
-        fs::write(&whole, format!("{} {}", sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))).unwrap();
+        let (sent, failed) = (sent.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+        fs::write(&whole, format!("{sent} {failed} {p99}")).unwrap();
         fs::rename(whole, result).unwrap();
     };
     let (ended, end) = std::sync::mpsc::channel();
