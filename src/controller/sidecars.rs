@@ -1,5 +1,5 @@
-//! Exporters that do not run, and pods that are refused: what the watches tell of them, and what is kept. Of pods only
-//! those are kept whose exporter does not run, or has not lately.
+//! The state of injected sidecars: pods whose exporter does not run, and controllers whose pods the API server refuses, from
+//! the pods' statuses and `FailedCreate` Events. No other pod is kept.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -32,24 +32,24 @@ const GIVEN_UP: Duration = Duration::from_mins(30);
 
 type PodView = Object<NotUsed, PodStatus>;
 
-/// What a watch tells.
+/// A change that a watch reports.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum Observed {
     /// A list of all pods begins.
     ListBegins,
     /// It is complete.
     ListEnds,
     /// A pod that has an exporter.
-    Pod(Place, Box<SeenPod>),
+    Pod(Place, Box<ObservedPod>),
     /// One that has ended, is about to, or is deleted.
     Gone(Place),
     /// A controller could not make a pod.
-    Refused(Refused),
+    CreateFailed(FailedCreate),
 }
 
 /// A pod that has an exporter.
 #[derive(Debug)]
-pub(super) struct SeenPod {
+pub(super) struct ObservedPod {
     owner: OwnerReference,
     key: Key,
     created: i64,
@@ -59,9 +59,9 @@ pub(super) struct SeenPod {
     trial: Option<i64>,
 }
 
-/// A controller whose pod the API server has refused.
+/// A controller reports that the API server refused its pod.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct FailedCreate {
     pub(super) namespace: String,
     pub(super) owner: OwnerReference,
     pub(super) message: String,
@@ -71,63 +71,63 @@ pub(super) struct Refused {
     is_listed: bool,
 }
 
-/// An exporter that does not run, or has not lately.
+/// A pod whose exporter does not run, or did not lately.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct FailingPod {
     pub(super) key: Key,
     pub(super) owner: OwnerReference,
     pub(super) created: i64,
     /// When it failed first, in seconds since 1970; unknown where it did already when it was listed.
     pub(super) began: Option<i64>,
     pub(super) finding: Finding,
-    /// Since when, where it does not now.
+    /// Since when the exporter is down; `None` while it runs.
     pub(super) down: Option<Instant>,
-    /// How long it has not, before.
+    /// How long it was down before that, in all.
     before: Duration,
-    /// Since when it does.
+    /// Since when it runs; meaningless while it is down.
     up: Instant,
-    /// Its workload is suspended for it.
-    pub(super) is_told: bool,
+    /// Whether its workload was suspended for it already.
+    pub(super) is_reported: bool,
 }
 
-impl Trouble {
-    /// Whether it has come up by itself, and runs for so long.
+impl FailingPod {
+    /// Whether the exporter has been running again for this many seconds.
     pub(super) fn has_recovered(&self, seconds: i64) -> bool {
         self.down.is_none() && whole_seconds(self.up.elapsed()) >= seconds
     }
 
-    /// How long it has not run, in all.
+    /// How long the exporter was down, in all.
     pub(super) fn lasts(&self) -> Duration {
         self.before + self.down.map_or(Duration::ZERO, |down| down.elapsed())
     }
 }
 
-/// Refusals of one controller's pods.
+/// One controller's pods are refused.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) seen: Refused,
+pub(super) struct RefusedPods {
+    pub(super) latest: FailedCreate,
     pub(super) first: Instant,
     pub(super) last: Instant,
-    /// Its workload is suspended for this.
-    pub(super) suspended: Option<Suspended>,
+    /// The suspension that this led to.
+    pub(super) suspended: Option<SuspendedFor>,
 }
 
-/// Which workload is suspended for a controller's refused pods.
+/// A suspension because of refused pods.
 #[derive(Debug)]
-pub(super) struct Suspended {
+pub(super) struct SuspendedFor {
     pub(super) key: Key,
     pub(super) since: Instant,
-    /// How many pods the controller had.
+    /// How many pods the controller had then.
     pub(super) pods: u64,
 }
 
-/// A pod by which it is tried whether its workload can have the exporter again.
+/// The one pod of a suspended workload that got the exporter, to see whether it can run.
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) pod: String,
-    /// Which suspension it may end: when that began.
+    /// The start of the suspension that it may end, in seconds since 1970.
     pub(super) since: i64,
-    /// Since when it is ready, the exporter and the gateway with it.
+    /// Since when the whole pod is ready.
     runs: Option<Instant>,
 }
 
@@ -137,60 +137,60 @@ impl Trial {
     }
 }
 
-/// What is watched closely, by pod and by controller.
+/// Failing pods by namespace and name, and refused pods by the UID of their controller.
 #[derive(Default)]
-pub(super) struct Watched {
-    pub(super) pods: HashMap<Place, Trouble>,
+pub(super) struct SidecarState {
+    pub(super) pods: HashMap<Place, FailingPod>,
     /// The pods of a list that has begun.
     listed: Option<HashSet<Place>>,
     /// Whether any list has been complete.
     pub(super) is_known: bool,
-    pub(super) refusals: HashMap<String, Refusal>,
-    /// Controllers whose pods are refused without the exporter, too, and since when that is known.
-    pub(super) innocent: HashMap<String, Instant>,
-    /// Pods that are tried.
+    pub(super) refusals: HashMap<String, RefusedPods>,
+    /// Controllers whose pods are refused without the exporter as well, and since when that is known.
+    pub(super) unrelated: HashMap<String, Instant>,
+    /// Trial pods, by workload.
     pub(super) trials: HashMap<Key, Trial>,
 }
 
-impl Watched {
+impl SidecarState {
     pub(super) fn is_idle(&self) -> bool {
         self.pods.is_empty() && self.refusals.is_empty() && self.trials.is_empty()
     }
 
-    pub(super) fn take(&mut self, seen: Seen) {
-        match seen {
-            Seen::ListBegins => self.listed = Some(HashSet::new()),
-            Seen::ListEnds => {
+    pub(super) fn take(&mut self, observed: Observed) {
+        match observed {
+            Observed::ListBegins => self.listed = Some(HashSet::new()),
+            Observed::ListEnds => {
                 self.is_known = true;
                 if let Some(listed) = self.listed.take() {
                     self.pods.retain(|place, _| listed.contains(place));
                     self.trials.retain(|key, trial| listed.contains(&(key.0.clone(), trial.pod.clone())));
                 }
             }
-            Seen::Pod(place, pod) => self.take_pod(place, *pod),
-            Seen::Gone(place) => {
+            Observed::Pod(place, pod) => self.take_pod(place, *pod),
+            Observed::Gone(place) => {
                 self.pods.remove(&place);
                 self.trials.retain(|key, trial| key.0 != place.0 || trial.pod != place.1);
             }
-            Seen::Refused(refused) => self.take_refusal(refused),
+            Observed::CreateFailed(refused) => self.take_failed_create(refused),
         }
     }
 
     /// Forgets what is over.
     pub(super) fn forget(&mut self, is_suspended: impl Fn(&Key) -> bool) {
-        self.pods.retain(|_, trouble| {
-            trouble.down.is_some() || trouble.up.elapsed() < RECOVERED || is_suspended(&trouble.key)
+        self.pods.retain(|_, failing| {
+            failing.down.is_some() || failing.up.elapsed() < RECOVERED || is_suspended(&failing.key)
         });
         self.refusals.retain(|_, refusal| refusal.last.elapsed() < GIVEN_UP);
     }
 
-    fn take_pod(&mut self, place: Place, pod: SeenPod) {
+    fn take_pod(&mut self, place: Place, pod: ObservedPod) {
         let now = Instant::now();
         let is_listed = self.listed.as_mut().map(|listed| listed.insert(place.clone())).is_some();
         // A pod that was made after a refusal shows that it is over.
-        if self.refusals.get(&pod.owner.uid).is_some_and(|refusal| pod.created > refusal.seen.at) {
+        if self.refusals.get(&pod.owner.uid).is_some_and(|refusal| pod.created > refusal.latest.at) {
             self.refusals.remove(&pod.owner.uid);
-            self.innocent.remove(&pod.owner.uid);
+            self.unrelated.remove(&pod.owner.uid);
         }
         // The annotation stays on a pod when its trial is long over.
         let known = self.trials.get(&pod.key);
@@ -200,16 +200,16 @@ impl Watched {
             self.trials.insert(pod.key.clone(), Trial { pod: place.1.clone(), since, runs });
         }
         match (pod.failure, self.pods.get_mut(&place)) {
-            (Some(finding), Some(trouble)) => {
-                trouble.finding = finding;
-                if trouble.down.is_none() {
-                    (trouble.down, trouble.began) = (Some(now), Some(seconds_now()));
+            (Some(finding), Some(failing)) => {
+                failing.finding = finding;
+                if failing.down.is_none() {
+                    (failing.down, failing.began) = (Some(now), Some(seconds_now()));
                 }
             }
             (Some(finding), None) => {
-                let SeenPod { key, owner, created, .. } = pod;
+                let ObservedPod { key, owner, created, .. } = pod;
                 let began = (!is_listed).then(seconds_now);
-                let trouble = Trouble {
+                let failing = FailingPod {
                     key,
                     owner,
                     created,
@@ -218,24 +218,24 @@ impl Watched {
                     down: Some(now),
                     before: Duration::ZERO,
                     up: now,
-                    is_told: false,
+                    is_reported: false,
                 };
-                self.pods.insert(place, trouble);
+                self.pods.insert(place, failing);
             }
-            (None, Some(trouble)) if trouble.down.is_some() => {
-                (trouble.before, trouble.down, trouble.up) = (trouble.lasts(), None, now);
-                trouble.is_told = false;
+            (None, Some(failing)) if failing.down.is_some() => {
+                (failing.before, failing.down, failing.up) = (failing.lasts(), None, now);
+                failing.is_reported = false;
             }
             (None, _) => {}
         }
     }
 
-    fn take_refusal(&mut self, refused: Refused) {
+    fn take_failed_create(&mut self, refused: FailedCreate) {
         let now = Instant::now();
         // A list has the Events of an hour, and an Event that is told again may be an old one.
         let is_old = refused.is_listed && seconds_now() - refused.at > OLD;
-        let known = self.refusals.get(&refused.owner.uid).is_some_and(|known| known.seen.at >= refused.at);
-        if is_old || known || self.innocent.contains_key(&refused.owner.uid) {
+        let known = self.refusals.get(&refused.owner.uid).is_some_and(|known| known.latest.at >= refused.at);
+        if is_old || known || self.unrelated.contains_key(&refused.owner.uid) {
             return;
         }
         let before = self.refusals.remove(&refused.owner.uid);
@@ -243,35 +243,35 @@ impl Watched {
             return;
         }
         let (first, suspended) = before.map_or((now, None), |before| (before.first, before.suspended));
-        self.refusals.insert(refused.owner.uid.clone(), Refusal { seen: refused, first, last: now, suspended });
+        self.refusals.insert(refused.owner.uid.clone(), RefusedPods { latest: refused, first, last: now, suspended });
     }
 }
 
 /// Watches the pods that have an exporter, and the Events by which a pod's controller tells that it could not make one.
-pub(super) fn watch(client: &Client) -> BoxStream<'static, Seen> {
+pub(super) fn watch(client: &Client) -> BoxStream<'static, Observed> {
     let watches = Watches::new(client);
     let pods =
-        watches.observe(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Must, |event| Some(seen_pod(event)));
+        watches.observe(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Must, |event| Some(observed_pod(event)));
     let failed = watcher::Config::default().fields("reason=FailedCreate");
-    let refusals = watches.observe(api_resource("v1", "Event"), failed, Need::Can, seen_refusal);
+    let refusals = watches.observe(api_resource("v1", "Event"), failed, Need::Can, observed_failure);
     stream::select(pods, refusals).boxed()
 }
 
-fn seen_pod(event: &Event<PodView>) -> Seen {
+fn observed_pod(event: &Event<PodView>) -> Observed {
     let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else {
-        return if matches!(event, Event::Init) { Seen::ListBegins } else { Seen::ListEnds };
+        return if matches!(event, Event::Init) { Observed::ListBegins } else { Observed::ListEnds };
     };
     let place = (pod.namespace().unwrap_or_default(), pod.name_any());
     let status = pod.status.clone().unwrap_or_default();
     let owner = controller_of(pod).cloned();
     let is_gone = matches!(event, Event::Delete(_)) || pod.metadata.deletion_timestamp.is_some() || status.is_over();
-    let Some(owner) = owner.filter(|_| !is_gone) else { return Seen::Gone(place) };
+    let Some(owner) = owner.filter(|_| !is_gone) else { return Observed::Gone(place) };
     let noted = pod.annotations().get(STATUS).and_then(|noted| serde_json::from_str::<Status>(noted).ok());
     let gateway = noted.map(|status| status.container).unwrap_or_default();
     let name = workload_named(&owner.kind, &owner.name, |label| pod.labels().get(label).map(String::as_str));
-    Seen::Pod(
+    Observed::Pod(
         place.clone(),
-        Box::new(SeenPod {
+        Box::new(ObservedPod {
             owner,
             key: (place.0, monitor_name(&name)),
             created: pod.creation_timestamp().as_ref().map(seconds).unwrap_or_default(),
@@ -295,7 +295,7 @@ fn seconds(time: &Time) -> i64 {
 }
 
 /// An Event with which a controller of the controller manager's tells that it could not make a pod.
-fn seen_refusal(event: &Event<DynamicObject>) -> Option<Seen> {
+fn observed_failure(event: &Event<DynamicObject>) -> Option<Observed> {
     let is_listed = matches!(event, Event::InitApply(_));
     let (Event::Apply(event) | Event::InitApply(event)) = event else { return None };
     let text = |pointer: &str| event.data.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -311,7 +311,7 @@ fn seen_refusal(event: &Event<DynamicObject>) -> Option<Seen> {
         return None;
     }
     let last: Option<Time> = event.data.get("lastTimestamp").and_then(|at| serde_json::from_value(at.clone()).ok());
-    Some(Seen::Refused(Refused {
+    Some(Observed::CreateFailed(FailedCreate {
         namespace: text("/involvedObject/namespace"),
         owner,
         message: text("/message"),
@@ -338,76 +338,82 @@ mod tests {
         ("edge".to_owned(), name.to_owned())
     }
 
-    fn pod(name: &str, created: i64, failure: Option<Reason>, trial: Option<i64>) -> Seen {
+    fn pod(name: &str, created: i64, failure: Option<Reason>, trial: Option<i64>) -> Observed {
         let failure = failure.map(|reason| Finding::new(reason, ""));
         let key = ("edge".to_owned(), "edge-gwmon".to_owned());
-        let seen = SeenPod { owner: owner(), key, created, runs: failure.is_none(), failure, trial };
-        Seen::Pod(place(name), Box::new(seen))
+        let observed = ObservedPod { owner: owner(), key, created, runs: failure.is_none(), failure, trial };
+        Observed::Pod(place(name), Box::new(observed))
     }
 
-    fn refused(at: i64, is_listed: bool) -> Seen {
-        Seen::Refused(Refused { namespace: "edge".to_owned(), owner: owner(), message: String::new(), at, is_listed })
+    fn refused(at: i64, is_listed: bool) -> Observed {
+        Observed::CreateFailed(FailedCreate {
+            namespace: "edge".to_owned(),
+            owner: owner(),
+            message: String::new(),
+            at,
+            is_listed,
+        })
     }
 
     #[test]
     fn only_pods_whose_exporter_does_not_run_are_kept() {
-        let mut watched = Watched::default();
-        watched.take(pod("a", 0, None, None));
-        assert!(watched.is_idle());
-        watched.take(pod("a", 0, Some(Reason::ImageNotPulled), None));
-        watched.pods.get_mut(&place("a")).unwrap().is_told = true;
-        watched.take(pod("a", 0, None, None));
-        let up = &watched.pods[&place("a")];
-        assert!(up.down.is_none() && !up.is_told && up.has_recovered(0) && !up.has_recovered(60));
-        watched.take(pod("a", 0, Some(Reason::ExporterNotRunning), None));
-        assert!(watched.pods[&place("a")].down.is_some(), "what was before adds up");
-        watched.take(Seen::Gone(place("a")));
-        assert!(watched.is_idle());
+        let mut state = SidecarState::default();
+        state.take(pod("a", 0, None, None));
+        assert!(state.is_idle());
+        state.take(pod("a", 0, Some(Reason::ImageNotPulled), None));
+        state.pods.get_mut(&place("a")).unwrap().is_reported = true;
+        state.take(pod("a", 0, None, None));
+        let up = &state.pods[&place("a")];
+        assert!(up.down.is_none() && !up.is_reported && up.has_recovered(0) && !up.has_recovered(60));
+        state.take(pod("a", 0, Some(Reason::ExporterNotRunning), None));
+        assert!(state.pods[&place("a")].down.is_some(), "what was before adds up");
+        state.take(Observed::Gone(place("a")));
+        assert!(state.is_idle());
     }
 
     #[test]
     fn a_list_forgets_what_it_lacks_and_what_failed_before_has_no_beginning() {
-        let mut watched = Watched::default();
-        watched.take(pod("a", 0, Some(Reason::ImageNotPulled), Some(7)));
-        assert!(watched.pods[&place("a")].began.is_some());
-        watched.take(Seen::ListBegins);
-        watched.take(pod("b", 0, Some(Reason::ImageNotPulled), None));
-        assert!(watched.pods.contains_key(&place("a")), "until the list is complete");
-        watched.take(Seen::ListEnds);
-        assert!(!watched.pods.contains_key(&place("a")) && watched.trials.is_empty());
-        assert!(watched.is_known && watched.pods[&place("b")].began.is_none());
+        let mut state = SidecarState::default();
+        state.take(pod("a", 0, Some(Reason::ImageNotPulled), Some(7)));
+        assert!(state.pods[&place("a")].began.is_some());
+        state.take(Observed::ListBegins);
+        state.take(pod("b", 0, Some(Reason::ImageNotPulled), None));
+        assert!(state.pods.contains_key(&place("a")), "until the list is complete");
+        state.take(Observed::ListEnds);
+        assert!(!state.pods.contains_key(&place("a")) && state.trials.is_empty());
+        assert!(state.is_known && state.pods[&place("b")].began.is_none());
     }
 
     #[test]
     fn a_refusal_counts_when_it_is_new_and_a_pod_made_since_ends_it() {
         let now = seconds_now();
-        let mut watched = Watched::default();
-        watched.take(refused(now - 600, true));
-        assert!(watched.is_idle(), "an Event of ten minutes ago");
-        watched.take(refused(now, false));
-        let first = watched.refusals["u"].last;
-        watched.take(refused(now, false));
-        assert_eq!(watched.refusals["u"].last, first, "the same Event again");
-        watched.take(refused(now + 1, false));
-        assert!(watched.refusals["u"].last > first && watched.refusals["u"].first == first);
-        watched.take(pod("old", now - 5, None, None));
-        assert_eq!(watched.refusals.len(), 1);
-        watched.take(pod("new", now + 2, None, None));
-        assert!(watched.refusals.is_empty());
-        watched.innocent.insert("u".to_owned(), Instant::now());
-        watched.take(refused(now + 3, false));
-        assert!(watched.refusals.is_empty());
+        let mut state = SidecarState::default();
+        state.take(refused(now - 600, true));
+        assert!(state.is_idle(), "an Event of ten minutes ago");
+        state.take(refused(now, false));
+        let first = state.refusals["u"].last;
+        state.take(refused(now, false));
+        assert_eq!(state.refusals["u"].last, first, "the same Event again");
+        state.take(refused(now + 1, false));
+        assert!(state.refusals["u"].last > first && state.refusals["u"].first == first);
+        state.take(pod("old", now - 5, None, None));
+        assert_eq!(state.refusals.len(), 1);
+        state.take(pod("new", now + 2, None, None));
+        assert!(state.refusals.is_empty());
+        state.unrelated.insert("u".to_owned(), Instant::now());
+        state.take(refused(now + 3, false));
+        assert!(state.refusals.is_empty());
     }
 
     #[test]
     fn an_older_trial_does_not_hide_a_newer_one() {
-        let mut watched = Watched::default();
+        let mut state = SidecarState::default();
         let key = ("edge".to_owned(), "edge-gwmon".to_owned());
-        watched.take(pod("new", 0, None, Some(9)));
-        watched.take(pod("old", 0, None, Some(7)));
-        assert_eq!((watched.trials[&key].pod.as_str(), watched.trials[&key].since), ("new", 9));
-        assert!(watched.trials[&key].has_run(0));
-        watched.take(pod("new", 0, Some(Reason::GatewayNotStarting), Some(9)));
-        assert!(!watched.trials[&key].has_run(0));
+        state.take(pod("new", 0, None, Some(9)));
+        state.take(pod("old", 0, None, Some(7)));
+        assert_eq!((state.trials[&key].pod.as_str(), state.trials[&key].since), ("new", 9));
+        assert!(state.trials[&key].has_run(0));
+        state.take(pod("new", 0, Some(Reason::GatewayNotStarting), Some(9)));
+        assert!(!state.trials[&key].has_run(0));
     }
 }

@@ -1,5 +1,5 @@
-//! Steps aside: where an exporter keeps a gateway from being ready, or its pods are refused because of one, the next pods of
-//! that workload are admitted without. Deletes no pod, scales nothing; what a person has to do is said in an Event.
+//! Suspends workloads: where the exporter keeps a gateway's pod from being ready, or from being created, the workload's next
+//! pods are admitted without it. Deletes no pod and scales nothing; an Event on the workload says what a person can do.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use super::apply::is_alive;
 use super::index::controller_of;
 use super::reconcile::{Context, workload};
-use super::sidecars::{self, Refusal, Refused, Suspended, Trouble, Watched, seconds_now, whole_seconds};
+use super::sidecars::{
+    self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
+};
 use super::world::objects;
 use super::{FIELD_MANAGER, Site, plain};
 use crate::injection;
@@ -46,44 +48,44 @@ impl Site {
 /// Looks after every injected pod, for ever.
 pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: Timing) {
     let mut changes = sidecars::watch(&context.client);
-    let mut watched = Watched::default();
+    let mut state = SidecarState::default();
     let suspender = Suspender { context, surroundings, timing };
     let mut looked = tokio::time::Instant::now();
     loop {
-        let idle = watched.is_idle() && surroundings.suspensions().is_empty();
+        let idle = state.is_idle() && surroundings.suspensions().is_empty();
         let next = looked + if idle { LOOK_AT_REST } else { LOOK };
-        if let Ok(Some(seen)) = tokio::time::timeout_at(next, changes.next()).await {
-            watched.take(seen);
+        if let Ok(Some(observed)) = tokio::time::timeout_at(next, changes.next()).await {
+            state.take(observed);
             continue;
         }
-        if watched.is_known {
-            suspender.look(&mut watched).await;
+        if state.is_known {
+            suspender.look(&mut state).await;
         }
         looked = tokio::time::Instant::now();
     }
 }
 
-/// What becomes of a controller whose pods are refused.
+/// The outcome for a controller whose pods are refused.
 enum Verdict {
-    /// It is not known yet.
+    /// Not known yet.
     Wait,
-    /// It is none of gwmon's business, or no more.
+    /// Nothing to do: the pods get no exporter, or the suspension has ended.
     Over,
-    /// Its pods are refused without the exporter, too.
-    Innocent,
-    /// Its workload is suspended.
-    Suspended(Suspended),
+    /// Its pods are refused without the exporter as well.
+    Unrelated,
+    /// Its workload was suspended.
+    Suspended(SuspendedFor),
 }
 
 /// A workload whose pods would get an exporter.
-struct Asking {
+struct InjectedWorkload {
     owner: Owner,
     key: Key,
     /// How many pods the controller has whose pod was refused.
     pods: u64,
 }
 
-/// One thing that may take time or fail, without keeping the others from being looked at.
+/// Runs one step with a time limit, and logs its error, so that no object keeps the others from being handled.
 async fn attempt<T>(what: impl Future<Output = Result<T>>) -> Option<T> {
     let late = |_| Err(anyhow::anyhow!("no answer from the API server in {ATTEMPT:?}"));
     let done = tokio::time::timeout(ATTEMPT, what).await.unwrap_or_else(late);
@@ -98,84 +100,86 @@ struct Suspender<'a> {
 }
 
 impl Suspender<'_> {
-    async fn look(&self, watched: &mut Watched) {
+    async fn look(&self, state: &mut SidecarState) {
         let suspensions = self.surroundings.suspensions();
-        watched.forget(|key| suspensions.get(key).is_some_and(Suspension::is_active));
-        watched.innocent.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.memory());
-        self.look_at_pods(watched).await;
-        self.look_at_refusals(watched).await;
-        self.look_at_suspensions(watched).await;
+        state.forget(|key| suspensions.get(key).is_some_and(Suspension::is_active));
+        state.unrelated.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.memory());
+        self.look_at_pods(state).await;
+        self.look_at_refusals(state).await;
+        self.look_at_suspensions(state).await;
         self.context.metrics.suspended(&self.surroundings.suspensions());
     }
 
-    async fn look_at_pods(&self, watched: &mut Watched) {
-        for ((namespace, pod), trouble) in &mut watched.pods {
-            if self.is_due(pod, trouble) {
-                trouble.is_told = attempt(self.suspend_for_pod(namespace, pod, trouble)).await.is_some();
+    async fn look_at_pods(&self, state: &mut SidecarState) {
+        for ((namespace, pod), failing) in &mut state.pods {
+            if self.is_due(pod, failing) {
+                failing.is_reported = attempt(self.suspend_for_pod(namespace, pod, failing)).await.is_some();
             }
         }
     }
 
     /// Whether a pod shows that its workload is to be suspended.
-    fn is_due(&self, pod: &str, trouble: &Trouble) -> bool {
+    fn is_due(&self, pod: &str, failing: &FailingPod) -> bool {
         let suspensions = self.surroundings.suspensions();
-        let stands = match suspensions.get(&trouble.key) {
+        let stands = match suspensions.get(&failing.key) {
             None => true,
             // One that has failed since before is no sign that it fails again.
             Some(entry) if entry.phase == Phase::Resumed => {
-                trouble.created >= entry.since || trouble.began.is_some_and(|began| began >= entry.since)
+                failing.created >= entry.since || failing.began.is_some_and(|began| began >= entry.since)
             }
             Some(entry) => entry.phase == Phase::Watched && entry.pod.as_deref() == Some(pod),
         };
         // What nodes take: the cluster autoscaler minutes to bring one, and a new one as long to pull everybody's images.
-        let is_slow = match trouble.finding.reason {
-            Reason::PodUnschedulable => trouble.owner.kind != "DaemonSet",
+        let is_slow = match failing.finding.reason {
+            Reason::PodUnschedulable => failing.owner.kind != "DaemonSet",
             reason => reason == Reason::ImagePullSlow,
         };
         let patience = self.timing.patience * if is_slow { NODES_TAKE } else { 1 };
-        stands && !trouble.is_told && trouble.down.is_some() && whole_seconds(trouble.lasts()) >= patience
+        stands && !failing.is_reported && failing.down.is_some() && whole_seconds(failing.lasts()) >= patience
     }
 
-    async fn suspend_for_pod(&self, namespace: &str, pod: &str, trouble: &Trouble) -> Result<()> {
-        let Some(owner) = workload(&self.context.client, namespace, trouble.owner.clone()).await? else {
+    async fn suspend_for_pod(&self, namespace: &str, pod: &str, failing: &FailingPod) -> Result<()> {
+        let Some(owner) = workload(&self.context.client, namespace, failing.owner.clone()).await? else {
             return Ok(());
         };
-        let Finding { reason, detail } = &trouble.finding;
+        let Finding { reason, detail } = &failing.finding;
         let finding = Finding::new(*reason, format!("pod {pod} is not ready: {detail}"));
         let advice = format!("to have this pod made again without it: kubectl -n {namespace} delete pod {pod}");
-        self.suspend(&trouble.key, &owner, &finding, &advice).await
+        self.suspend(&failing.key, &owner, &finding, &advice).await
     }
 
-    async fn look_at_refusals(&self, watched: &mut Watched) {
-        let controllers: Vec<String> = watched.refusals.keys().cloned().collect();
+    async fn look_at_refusals(&self, state: &mut SidecarState) {
+        let controllers: Vec<String> = state.refusals.keys().cloned().collect();
         for uid in controllers {
-            let Some(refusal) = watched.refusals.get_mut(&uid) else { continue };
+            let Some(refusal) = state.refusals.get_mut(&uid) else { continue };
             match attempt(self.judge(refusal)).await.unwrap_or(Verdict::Wait) {
                 Verdict::Wait => {}
                 Verdict::Suspended(suspended) => refusal.suspended = Some(suspended),
-                Verdict::Over => drop(watched.refusals.remove(&uid)),
-                Verdict::Innocent => {
-                    watched.refusals.remove(&uid);
-                    watched.innocent.insert(uid, Instant::now());
+                Verdict::Over => drop(state.refusals.remove(&uid)),
+                Verdict::Unrelated => {
+                    state.refusals.remove(&uid);
+                    state.unrelated.insert(uid, Instant::now());
                 }
             }
         }
     }
 
-    async fn judge(&self, refusal: &Refusal) -> Result<Verdict> {
+    async fn judge(&self, refusal: &RefusedPods) -> Result<Verdict> {
         let suspensions = self.surroundings.suspensions();
         let is_fresh = refusal.last.elapsed() < KNOWN;
-        if let Some(Suspended { key, since, pods }) = &refusal.suspended {
+        if let Some(SuspendedFor { key, since, pods }) = &refusal.suspended {
             let entry = suspensions.get(key).filter(|entry| entry.reason() == Some(Reason::PodRefused));
             return match entry.map(|entry| entry.phase) {
                 Some(Phase::Suspended) if refusal.last > *since + KNOWN => {
                     // Of several pods the first may have been made and the next be refused for a moment.
-                    let Some(asking) = self.asking(&refusal.seen).await? else { return Ok(Verdict::Over) };
-                    if asking.pods > *pods {
+                    let Some(workload) = self.injected_workload(&refusal.latest).await? else {
+                        return Ok(Verdict::Over);
+                    };
+                    if workload.pods > *pods {
                         return Ok(Verdict::Over);
                     }
-                    self.acquit(key, refusal).await?;
-                    Ok(Verdict::Innocent)
+                    self.lift(key, refusal).await?;
+                    Ok(Verdict::Unrelated)
                 }
                 // The pod that was to be tried.
                 Some(Phase::Trial) if is_fresh => self.suspend_for_refusal(refusal).await,
@@ -188,7 +192,7 @@ impl Suspender<'_> {
         let has_lasted = whole_seconds(refusal.first.elapsed()) >= patience
             && whole_seconds(refusal.last.duration_since(refusal.first)) >= patience / 3;
         let is_tried = |((namespace, _), entry): (&Key, &Suspension)| {
-            *namespace == refusal.seen.namespace && entry.phase == Phase::Trial
+            *namespace == refusal.latest.namespace && entry.phase == Phase::Trial
         };
         if has_lasted || (is_fresh && suspensions.iter().any(is_tried)) {
             return self.suspend_for_refusal(refusal).await;
@@ -196,21 +200,23 @@ impl Suspender<'_> {
         Ok(Verdict::Wait)
     }
 
-    async fn suspend_for_refusal(&self, refusal: &Refusal) -> Result<Verdict> {
-        let Some(Asking { owner, key, pods }) = self.asking(&refusal.seen).await? else { return Ok(Verdict::Over) };
+    async fn suspend_for_refusal(&self, refusal: &RefusedPods) -> Result<Verdict> {
+        let Some(InjectedWorkload { owner, key, pods }) = self.injected_workload(&refusal.latest).await? else {
+            return Ok(Verdict::Over);
+        };
         let phase = self.surroundings.suspensions().get(&key).map(|entry| entry.phase);
         // Those have no exporter that they could be refused for.
         if matches!(phase, Some(Phase::Suspended | Phase::Watched)) {
             return Ok(Verdict::Wait);
         }
-        let finding = Finding::new(Reason::PodRefused, format!("its pods are refused: {}", refusal.seen.message));
+        let finding = Finding::new(Reason::PodRefused, format!("its pods are refused: {}", refusal.latest.message));
         self.suspend(&key, &owner, &finding, "its controller makes them again by itself").await?;
-        Ok(Verdict::Suspended(Suspended { key, since: Instant::now(), pods }))
+        Ok(Verdict::Suspended(SuspendedFor { key, since: Instant::now(), pods }))
     }
 
     /// The workload of a controller whose pods would get an exporter.
-    async fn asking(&self, refused: &Refused) -> Result<Option<Asking>> {
-        let Refused { namespace, owner, .. } = refused;
+    async fn injected_workload(&self, refused: &FailedCreate) -> Result<Option<InjectedWorkload>> {
+        let FailedCreate { namespace, owner, .. } = refused;
         let api = objects(&self.context.client, namespace, (&owner.api_version, &owner.kind));
         let found = api.get_opt(&owner.name).await.map_err(plain);
         let Some(found) = found.with_context(|| format!("cannot read {} {}", owner.kind, owner.name))? else {
@@ -222,26 +228,26 @@ impl Suspender<'_> {
         let Ok(injection) = injection::decide(&self.context.policy, &limits, &pod.to_string()) else { return Ok(None) };
         let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
         let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
-        let asking = Asking {
+        let workload = InjectedWorkload {
             owner: controller_of(&found).unwrap_or(owner).clone().into(),
             key: (namespace.clone(), injection.monitor.clone()),
             pods,
         };
-        Ok(injection.adds_exporter().then_some(asking))
+        Ok(injection.adds_exporter().then_some(workload))
     }
 
-    async fn look_at_suspensions(&self, watched: &mut Watched) {
+    async fn look_at_suspensions(&self, state: &mut SidecarState) {
         let suspensions = self.surroundings.suspensions();
-        watched.trials.retain(|key, _| suspensions.get(key).is_some_and(Suspension::is_active));
+        state.trials.retain(|key, _| suspensions.get(key).is_some_and(Suspension::is_active));
         for (key, entry) in suspensions.iter() {
-            attempt(self.look_at_suspension(key, entry, watched)).await;
+            attempt(self.look_at_suspension(key, entry, state)).await;
         }
     }
 
-    async fn look_at_suspension(&self, key: &Key, entry: &Suspension, watched: &Watched) -> Result<()> {
+    async fn look_at_suspension(&self, key: &Key, entry: &Suspension, state: &SidecarState) -> Result<()> {
         let (now, patience) = (seconds_now(), self.timing.patience);
-        let trial = watched.trials.get(key).filter(|trial| trial.since == entry.since);
-        let pods = || watched.pods.iter().filter(|(_, trouble)| trouble.key == *key);
+        let trial = state.trials.get(key).filter(|trial| trial.since == entry.since);
+        let pods = || state.pods.iter().filter(|(_, failing)| failing.key == *key);
         let next = match (entry.phase, trial) {
             (Phase::Trial, Some(trial)) => Some(entry.watched(&trial.pod, now, self.timing)),
             // A pod that failed has come up by itself meanwhile.
@@ -256,7 +262,7 @@ impl Suspender<'_> {
             _ => entry.at(now, self.timing),
         };
         // Not forgotten while a pod from before fails still: it would be taken for a new failure.
-        let is_stuck = || pods().any(|(_, trouble)| trouble.down.is_some());
+        let is_stuck = || pods().any(|(_, failing)| failing.down.is_some());
         if next.as_ref() == Some(entry) || (next.is_none() && is_stuck()) {
             return Ok(());
         }
@@ -311,11 +317,11 @@ impl Suspender<'_> {
     }
 
     /// Pods are refused without the exporter as well, so it may come back.
-    async fn acquit(&self, key: &Key, refusal: &Refusal) -> Result<()> {
+    async fn lift(&self, key: &Key, refusal: &RefusedPods) -> Result<()> {
         let suspensions = self.surroundings.suspensions();
         let Some(entry) = suspensions.get(key) else { return Ok(()) };
         self.save(key, None).await?;
-        let message = &refusal.seen.message;
+        let message = &refusal.latest.message;
         let detail = format!("its pods are refused without the exporter, too, so new ones get it again: {message}");
         self.tell_resumed(key, entry, detail).await;
         Ok(())
