@@ -202,6 +202,8 @@ fn every_prometheus_that_is_asked_for_has_its_monitor() {
     installed.prometheus("b", &by_release("two"));
     let gwmon = installed.serve();
     let asking = |target: &str| {
+        // Which of two roll-outs is the newer one, their pods' creation tells, to the second.
+        std::thread::sleep(Duration::from_millis(1100));
         let mut gateway = injected("edge", "edge", 1);
         gateway["spec"]["template"]["metadata"]["annotations"]["gwmon.io/prometheus"] = json!(target);
         gateway["spec"]["template"]["metadata"]["annotations"]["gwmon.io/monitor-labels"] = json!("team=edge");
