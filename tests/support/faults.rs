@@ -614,6 +614,14 @@ pub(crate) const FAULTS: &[Fault] = &[
         ..NOTHING
     },
     Fault {
+        name: "W11 nothing is the matter, for a minute: sending costs the gateway time",
+        strike: |_, _| {
+            std::thread::sleep(Duration::from_mins(1));
+            Ok(())
+        },
+        ..NOTHING
+    },
+    Fault {
         name: "W12 no gwmon answers",
         before: |scene, _| {
             scene.kubectl.run("-n gwmon scale deployment gwmon --replicas=0")?;
