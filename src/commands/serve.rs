@@ -96,12 +96,8 @@ async fn serve(args: Serve) -> Result<()> {
         let site = Site { namespace: args.namespace, name: "gwmon".to_owned() };
         let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());
         tasks.spawn(certificates::keep(client.clone(), site.clone(), leaf, ready, metrics.clone(), stopped(&stop)));
-        let (known, ready, around, until) =
-            (Arc::clone(&surroundings), readiness.clone(), (client.clone(), site.clone()), stopped(&stop));
-        tasks.spawn(async move {
-            let (client, site) = around;
-            surroundings::keep(client, &site.namespace, &site.suspensions(), known, ready, until).await;
-        });
+        let (namespace, known, ready) = (site.namespace.clone(), Arc::clone(&surroundings), readiness.clone());
+        tasks.spawn(surroundings::keep(client.clone(), namespace, site.suspensions(), known, ready, stopped(&stop)));
         let timing = Timing { patience: args.suspend_after, first_retry: args.suspend_for };
         let known = Arc::clone(&surroundings);
         let (for_controller, metrics, stop) = (policy.clone(), metrics.clone(), stopped(&stop));

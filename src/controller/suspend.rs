@@ -297,8 +297,8 @@ impl Suspender<'_> {
         );
         self.context.report.tell(namespace, owner, EventType::Warning, &Finding::new(why.reason, detail)).await;
         let now_suspended = self.surroundings.suspensions();
-        let before: Vec<_> = suspensions.stopped().iter().map(|stop| stop.namespace).collect();
-        for stop in now_suspended.stopped().iter().filter(|stop| !before.contains(&stop.namespace)) {
+        let before: Vec<_> = suspensions.stopped().iter().map(|stop| &stop.namespace).collect();
+        for stop in now_suspended.stopped().iter().filter(|stop| !before.contains(&&stop.namespace)) {
             self.tell_operator(&Finding::new(Reason::InjectionStopped, stop.to_string())).await?;
         }
         Ok(())

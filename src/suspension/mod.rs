@@ -171,7 +171,11 @@ pub type Key = (String, String);
 
 /// Every workload that gwmon has stepped aside from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Suspensions(BTreeMap<Key, Suspension>);
+pub struct Suspensions {
+    entries: BTreeMap<Key, Suspension>,
+    /// Worked out once: every review asks.
+    stops: Vec<Stop>,
+}
 
 /// That many workloads, suspended for one reason within [`BURST`] of each other, are no longer a matter of workloads.
 const MANY: usize = 3;
@@ -191,7 +195,9 @@ impl Suspensions {
             let (namespace, monitor) = key.split_once('.')?;
             Some(((namespace.to_owned(), monitor.to_owned()), serde_json::from_str(json).ok()?))
         };
-        Self(data.iter().filter_map(entry).collect())
+        let entries = data.iter().filter_map(entry).collect();
+        let stops = stops(&entries);
+        Self { entries, stops }
     }
 
     /// The key of an entry in the ConfigMap. A namespace has no dots.
@@ -203,38 +209,38 @@ impl Suspensions {
     /// One entry.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<&Suspension> {
-        self.0.get(key)
+        self.entries.get(key)
     }
 
     /// Every entry.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Suspension)> {
-        self.0.iter()
+        self.entries.iter()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Whether there is room for another one in this namespace.
     #[must_use]
     pub fn has_room(&self, namespace: &str) -> bool {
-        let in_namespace = self.0.keys().filter(|key| key.0 == namespace).count();
-        self.0.len() < Self::MOST && in_namespace < Self::MOST_IN_NAMESPACE
+        let in_namespace = self.entries.keys().filter(|key| key.0 == namespace).count();
+        self.entries.len() < Self::MOST && in_namespace < Self::MOST_IN_NAMESPACE
     }
 
     /// What keeps the exporter out of a new pod of this workload, if anything does. In [`Phase::Trial`] only one pod gets
     /// it; which, the caller knows.
     #[must_use]
     pub fn obstacle(&self, key: &Key) -> Option<Finding> {
-        if let Some(entry) = self.0.get(key).filter(|entry| entry.is_active()) {
+        if let Some(entry) = self.entries.get(key).filter(|entry| entry.is_active()) {
             let Suspension { workload: Workload { kind, name, .. }, reason, detail, .. } = entry;
             let detail = format!("new pods of {kind} {name} are admitted without the exporter: {reason}: {detail}");
             return Some(Finding::new(Reason::InjectionSuspended, detail));
         }
         let stopped =
-            self.stopped().into_iter().find(|stop| stop.namespace.is_none_or(|namespace| namespace == key.0))?;
+            self.stops.iter().find(|stop| stop.namespace.as_ref().is_none_or(|namespace| *namespace == key.0))?;
         Some(Finding::new(Reason::InjectionStopped, stopped.to_string()))
     }
 
@@ -242,49 +248,58 @@ impl Suspensions {
     /// of them are tried again: three in one namespace stop that, three in as many namespaces stop all. So whoever has one
     /// namespace, or two, stops nobody else's.
     #[must_use]
-    pub fn stopped(&self) -> Vec<Stop<'_>> {
-        let is_counted = |entry: &&Suspension| {
-            entry.phase == Phase::Suspended && entry.reason().is_some_and(Reason::is_of_the_exporter)
-        };
-        let mut entries: Vec<(&str, &Suspension)> =
-            self.0.iter().map(|(key, entry)| (key.0.as_str(), entry)).filter(|(_, entry)| is_counted(entry)).collect();
-        entries.sort_by_key(|(_, entry)| entry.since);
-        let mut stops: Vec<Stop> = Vec::new();
-        for (index, (_, first)) in entries.iter().enumerate() {
-            let burst = entries[index..].iter().take_while(|(_, entry)| entry.since - first.since <= BURST);
-            let mut workloads: BTreeMap<&str, usize> = BTreeMap::new();
-            for (namespace, _) in burst.filter(|(_, entry)| entry.reason == first.reason) {
-                *workloads.entry(namespace).or_default() += 1;
-            }
-            if workloads.len() >= MANY {
-                let all = workloads.values().sum();
-                return vec![Stop { namespace: None, reason: &first.reason, workloads: all }];
-            }
-            for (namespace, workloads) in workloads.into_iter().filter(|(_, workloads)| *workloads >= MANY) {
-                if stops.iter().all(|stop| stop.namespace != Some(namespace)) {
-                    stops.push(Stop { namespace: Some(namespace), reason: &first.reason, workloads });
-                }
-            }
-        }
-        stops
+    pub fn stopped(&self) -> &[Stop] {
+        &self.stops
     }
 }
 
+fn stops(entries: &BTreeMap<Key, Suspension>) -> Vec<Stop> {
+    let is_counted =
+        |entry: &&Suspension| entry.phase == Phase::Suspended && entry.reason().is_some_and(Reason::is_of_the_exporter);
+    let mut counted: Vec<(&str, &Suspension)> =
+        entries.iter().map(|(key, entry)| (key.0.as_str(), entry)).filter(|(_, entry)| is_counted(entry)).collect();
+    counted.sort_by_key(|(_, entry)| entry.since);
+    let mut stops: Vec<Stop> = Vec::new();
+    for (index, (_, first)) in counted.iter().enumerate() {
+        let burst = counted[index..].iter().take_while(|(_, entry)| entry.since - first.since <= BURST);
+        let mut workloads: BTreeMap<&str, usize> = BTreeMap::new();
+        for (namespace, _) in burst.filter(|(_, entry)| entry.reason == first.reason) {
+            *workloads.entry(namespace).or_default() += 1;
+        }
+        let stop = |namespace: Option<&str>, workloads| Stop {
+            namespace: namespace.map(str::to_owned),
+            reason: first.reason.clone(),
+            workloads,
+        };
+        if workloads.len() >= MANY {
+            return vec![stop(None, workloads.values().sum())];
+        }
+        for (namespace, workloads) in workloads.into_iter().filter(|(_, workloads)| *workloads >= MANY) {
+            if stops.iter().all(|stop| stop.namespace.as_deref() != Some(namespace)) {
+                stops.push(stop(Some(namespace), workloads));
+            }
+        }
+    }
+    stops
+}
+
 /// Where nobody gets an exporter at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stop<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
     /// One namespace, or all of them.
-    pub namespace: Option<&'a str>,
+    pub namespace: Option<String>,
     /// Why, in a word.
-    pub reason: &'a str,
+    pub reason: String,
     /// How many workloads are suspended for that.
     pub workloads: usize,
 }
 
-impl std::fmt::Display for Stop<'_> {
+impl std::fmt::Display for Stop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place =
-            self.namespace.map_or_else(|| "in the whole cluster".to_owned(), |one| format!("in namespace {one}"));
+        let place = self
+            .namespace
+            .as_ref()
+            .map_or_else(|| "in the whole cluster".to_owned(), |one| format!("in namespace {one}"));
         write!(
             f,
             "no new pod {place} gets an exporter: {} workloads were suspended within minutes: {}",

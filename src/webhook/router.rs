@@ -9,7 +9,7 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -143,19 +143,14 @@ async fn read(body: Body, large: &Arc<Semaphore>) -> Result<(Bytes, bool, Option
         return Ok((first.slice(..first.len().min(BODY_LIMIT)), complete, turn));
     };
     let (mut bytes, mut complete) = (Vec::with_capacity(first.len() * 2), true);
-    let mut next = Some(first);
-    let mut after = Some(second);
-    while let Some(chunk) = next {
+    let mut stream = stream::iter([Ok(first), Ok(second)]).chain(stream);
+    while let Some(chunk) = stream.try_next().await? {
         let room = BODY_LIMIT - bytes.len();
         complete &= chunk.len() <= room;
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if bytes.len() > SMALL && turn.is_none() {
             turn = Arc::clone(large).acquire_owned().await.ok();
         }
-        next = match after.take() {
-            Some(second) => Some(second),
-            None => stream.try_next().await?,
-        };
     }
     Ok((bytes.into(), complete, turn))
 }

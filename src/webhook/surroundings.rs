@@ -85,14 +85,14 @@ impl Surroundings {
 /// is said.
 pub async fn keep(
     client: Client,
-    namespace: &str,
-    config_map: &str,
+    namespace: String,
+    config_map: String,
     surroundings: Arc<Surroundings>,
     readiness: Readiness,
     stop: impl Future<Output = ()>,
 ) {
     let named = watcher::Config::default().fields(&format!("metadata.name={config_map}"));
-    let config_maps = watcher(Api::<ConfigMap>::namespaced(client.clone(), namespace), named).default_backoff();
+    let config_maps = watcher(Api::<ConfigMap>::namespaced(client.clone(), &namespace), named).default_backoff();
     let limit_ranges = watcher(Api::<KubernetesLimitRange>::all(client), watcher::Config::default()).default_backoff();
     let mut writer = Writer::<KubernetesLimitRange>::default();
     let store = writer.as_reader();
