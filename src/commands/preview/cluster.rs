@@ -88,16 +88,21 @@ impl Cluster {
     }
 
     /// Has the API server admit an injected pod without making it, through all that stands there: other webhooks, policies,
-    /// Pod Security, quotas. `plain` is the same pod without what gwmon adds.
+    /// Pod Security, quotas. `plain` is the same pod, or pod template, without what gwmon adds.
     ///
     /// # Errors
     /// Where it cannot be tried: no right to create pods, no answer.
-    pub(super) fn admit(&self, namespace: &str, injected: &Value, plain: &Value) -> Result<Result<(), Finding>> {
-        let Err(refusal) = self.create(namespace, injected)? else { return Ok(Ok(())) };
-        let mut without = plain.clone();
+    pub(super) fn admit(
+        &self,
+        namespace: &str,
+        workload: &str,
+        injected: Value,
+        mut plain: Value,
+    ) -> Result<Result<(), Finding>> {
+        let Err(refusal) = self.create(namespace, workload, injected)? else { return Ok(Ok(())) };
         // Where gwmon runs it would inject this one as well.
-        without["metadata"]["annotations"][INJECT] = json!("false");
-        let detail = match self.create(namespace, &without)? {
+        plain["metadata"]["annotations"][INJECT] = json!("false");
+        let detail = match self.create(namespace, workload, plain)? {
             Ok(()) => format!("the API server refuses the pod with the exporter, and would take it without: {refusal}"),
             Err(_) => format!("the API server refuses the pod, with the exporter and without: {refusal}"),
         };
@@ -105,9 +110,13 @@ impl Cluster {
     }
 
     /// A server-side dry run; what the API server says where it refuses.
-    fn create(&self, namespace: &str, pod: &Value) -> Result<Result<(), String>> {
-        let mut pod: DynamicObject = serde_json::from_value(pod.clone()).context("not a pod")?;
-        pod.metadata.namespace = Some(namespace.to_owned());
+    fn create(&self, namespace: &str, workload: &str, mut pod: Value) -> Result<Result<(), String>> {
+        // Of the rest the API server makes its own, or checks it: an owner must have a UID.
+        pod["metadata"] = json!({
+            "generateName": format!("{workload}-"), "namespace": namespace,
+            "labels": pod["metadata"]["labels"], "annotations": pod["metadata"]["annotations"],
+        });
+        let pod: DynamicObject = serde_json::from_value(pod).context("not a pod")?;
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource("v1", "Pod"));
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let created = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, api.create(&params, &pod)).await });

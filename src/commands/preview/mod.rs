@@ -17,7 +17,7 @@ use crate::annotations::{MONITORED_BY, Version, WORKLOAD_NAMESPACE};
 use crate::cli::{Output, Preview};
 use crate::injection::patch::Patch;
 use crate::injection::resources::LimitRange;
-use crate::injection::{self, Injection, Status, monitor_name, workload, workload_of};
+use crate::injection::{self, Injection, Status, workload};
 use crate::labels::Labels;
 use crate::monitoring::{Cluster, Consumer, Gateway, Operator, Plan, plan};
 use crate::policy::Policy;
@@ -47,8 +47,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     let mut ranges: Vec<_> = objects.iter().filter(|object| object["kind"] == "LimitRange").cloned().collect();
     if let Some(cluster) = cluster.as_ref().filter(|_| !args.cluster) {
         // Whoever may create pods somewhere may not read everywhere.
-        let own = objects.iter().map(|object| object["metadata"]["namespace"].as_str().unwrap_or(&namespace));
-        ranges.extend(cluster.limit_ranges(own.collect())?);
+        ranges.extend(cluster.limit_ranges(objects.iter().map(|object| namespace_of(object, &namespace)).collect())?);
         known.kubernetes = cluster.version()?;
     }
     for range in &ranges {
@@ -62,10 +61,11 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         let name = display_name(object);
         match preview(&policy, &known, object, &namespace) {
             Ok(previewed) => {
-                let tried = cluster
-                    .as_ref()
-                    .filter(|_| args.server)
-                    .map(|cluster| cluster.admit(&previewed.namespace, &previewed.pod, &previewed.plain));
+                let tried = cluster.as_ref().filter(|_| args.server).map(|cluster| {
+                    let pod = |object| template_of(object).cloned().unwrap_or_default();
+                    let workload = object["metadata"]["name"].as_str().unwrap_or_default();
+                    cluster.admit(namespace_of(object, &namespace), workload, pod(&previewed.after), pod(object))
+                });
                 report.add(&name, object, previewed);
                 match tried.transpose()? {
                     Some(Ok(())) => report.note(&name, "the API server admits the pod with what gwmon adds"),
@@ -102,8 +102,7 @@ impl Known {
     /// Takes in a LimitRange.
     fn limit(&mut self, object: &Value, namespace: &str) -> Result<()> {
         let range = LimitRange::parse(&object.to_string()).with_context(|| display_name(object))?;
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or(namespace);
-        self.limits.entry(namespace.to_owned()).or_default().push(range);
+        self.limits.entry(namespace_of(object, namespace).to_owned()).or_default().push(range);
         Ok(())
     }
 }
@@ -112,17 +111,13 @@ impl Known {
 struct Previewed<'c> {
     after: Value,
     injection: Injection,
-    namespace: String,
-    /// The pod that would be made, without an owner; and without what gwmon adds.
-    pod: Value,
-    plain: Value,
     /// `None` where the pod is to be found by its annotations only.
     plan: Option<Plan<'c>>,
 }
 
 fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &str) -> Result<Previewed<'c>, Finding> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let namespace = Some(text("/metadata/namespace")).filter(|own| !own.is_empty()).unwrap_or(namespace);
+    let namespace = namespace_of(object, namespace);
     let limits = known.limits.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut after = object.clone();
     if object["kind"] != "Pod" && text("/apiVersion") == "apps/v1" && text("/kind") != "ReplicaSet" {
@@ -135,28 +130,23 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
         pod["metadata"]["ownerReferences"] =
             json!([{"kind": object["kind"], "name": text("/metadata/name"), "controller": true}]);
     }
-    let mut plain = pod.clone();
     let injection = injection::decide(policy, limits, &pod.to_string())?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
     let annotations = metadata.annotations.as_ref();
-    let monitor = monitor_name(&workload_of(&metadata).unwrap_or_default());
-    let gateway = Gateway::of_pod(policy, namespace, &monitor, annotations.unwrap_or(&BTreeMap::new()), None)?;
+    let none = BTreeMap::new();
+    let annotations = annotations.unwrap_or(&none);
+    let gateway = Gateway::of_pod(policy, namespace, &injection.monitor, annotations, None)?;
     if object["kind"] == "Pod" {
-        after.clone_from(&pod);
-    } else if let Some(template) = after.pointer_mut("/spec/template") {
-        pod["metadata"].as_object_mut().map(|metadata| metadata.remove("ownerReferences"));
-        template.clone_from(&pod);
-    }
-    for pod in [&mut pod, &mut plain] {
-        let Some(metadata) = pod["metadata"].as_object_mut() else { continue };
-        metadata.retain(|field, _| matches!(field.as_str(), "labels" | "annotations"));
-        metadata.insert("generateName".to_owned(), json!(format!("{}-", text("/metadata/name"))));
+        after = pod;
+    } else if let (Some(template), Some(map)) = (after.pointer_mut("/spec/template"), pod["metadata"].as_object_mut()) {
+        map.remove("ownerReferences");
+        *template = pod;
     }
     let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
     let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, neighbours));
-    Ok(Previewed { after, injection, namespace: namespace.to_owned(), pod, plain, plan })
+    Ok(Previewed { after, injection, plan })
 }
 
 fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
@@ -169,6 +159,11 @@ fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
 fn template_of(object: &Value) -> Option<&Value> {
     let template = if object["kind"] == "Pod" { Some(object) } else { object.pointer("/spec/template") };
     template.filter(|template| template.get("spec").is_some())
+}
+
+/// The object's own namespace, or the one of those that name none.
+fn namespace_of<'o>(object: &'o Value, default: &'o str) -> &'o str {
+    object["metadata"]["namespace"].as_str().filter(|own| !own.is_empty()).unwrap_or(default)
 }
 
 /// `deployment.apps/edge`, as kubectl names things.
@@ -193,7 +188,7 @@ struct Report {
 
 impl Report {
     fn add(&mut self, name: &str, before: &Value, previewed: Previewed) {
-        let Previewed { after, injection, plan, .. } = previewed;
+        let Previewed { after, injection, plan } = previewed;
         let status = &injection.status;
         let Status { container, gateway, metrics_port, metrics_path, .. } = status;
         let what = match (status.statsd_port, status.mode.as_str()) {
