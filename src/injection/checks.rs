@@ -31,9 +31,8 @@ pub(super) fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
     }
     // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
     // them, and with an empty configuration the gateway itself does not start.
-    let has_volume = |name: &str| pod.spec.volumes.iter().flatten().any(|volume| volume.name == name);
     for (volume, annotation) in exporter::READ_FROM_ANNOTATIONS {
-        if has_volume(volume) && pod.metadata.annotation(annotation).is_none() {
+        if pod.spec.has_volume(volume) && pod.metadata.annotation(annotation).is_none() {
             let detail = format!(
                 "volume {volume} reads the annotation {annotation}, which is missing; apply the whole output of gwmon preview, or remove all that it added"
             );

@@ -155,6 +155,14 @@ pub struct PodSpec<'a> {
     pub node_selector: Option<BTreeMap<String, String>>,
 }
 
+impl PodSpec<'_> {
+    /// Whether the pod has a volume of this name.
+    #[must_use]
+    pub fn has_volume(&self, name: &str) -> bool {
+        self.volumes.iter().flatten().any(|volume| volume.name == name)
+    }
+}
+
 /// The read part of `spec.securityContext`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -76,15 +76,10 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
     // Written on a pod, and pasted from there into a template: it would speak for pods that do not exist yet. Not so in
     // what `gwmon preview` prints, where the template has the sidecar and the volumes that read them.
     let spec = &workload.spec.template.spec;
-    let is_read = |annotation: &str| {
-        let volume = READ_FROM_ANNOTATIONS.into_iter().find(|(_, read)| *read == annotation).map(|(volume, _)| volume);
-        spec.volumes.iter().flatten().any(|found| Some(found.name.as_str()) == volume)
-    };
-    if !READ_FROM_ANNOTATIONS.iter().any(|(_, annotation)| is_read(annotation)) {
-        after.remove(STATUS);
-    }
-    for (_, annotation) in READ_FROM_ANNOTATIONS.into_iter().filter(|(_, annotation)| !is_read(annotation)) {
-        after.remove(annotation);
+    let (read, unread): (Vec<_>, Vec<_>) =
+        READ_FROM_ANNOTATIONS.into_iter().partition(|(volume, _)| spec.has_volume(volume));
+    for key in unread.into_iter().map(|(_, annotation)| annotation).chain(read.is_empty().then_some(STATUS)) {
+        after.remove(key);
     }
     // The whole vocabulary as it would hold, mistyped keys included, which are not copied.
     let mut effective: Annotations = own.into_iter().flat_map(ours).map(|(k, v)| (k.clone(), v.clone())).collect();
