@@ -7,6 +7,7 @@ use granit_parser::{Event, Parser};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::bounded::{TOO_LARGE, YAML_BYTES};
 use crate::annotations::{ENVOY_VERSION, Version};
 use crate::reason::{Finding, Reason};
 
@@ -141,6 +142,9 @@ pub fn local_sink(yaml: &str) -> Result<Option<LocalSink>, Finding> {
 const SINKS: [&str; 2] = ["stats_sinks", "statsSinks"];
 
 fn read(yaml: &str) -> Result<BTreeMap<String, Value>, Finding> {
+    if yaml.len() > YAML_BYTES {
+        return Err(Finding::new(Reason::TooLarge, format!("it has over {} KiB, {TOO_LARGE}", YAML_BYTES >> 10)));
+    }
     let root: Option<BTreeMap<String, Value>> = serde_saphyr::from_str(yaml).map_err(|error| {
         let error = error.to_string();
         unreadable(error.lines().next().unwrap_or_default())

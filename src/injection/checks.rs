@@ -13,22 +13,8 @@ use crate::annotations::{
 };
 use crate::reason::{Finding, Reason, shown};
 
-/// More than any real pod has. Every container is looked at beside every other one, and mutating webhooks are asked before
-/// the API server has validated anything.
-const MOST_CONTAINERS: usize = 256;
-const MOST_PORTS: usize = 4096;
-
 /// What forbids any change, whatever the gateway is.
 pub(super) fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
-    let (containers, ports) = pod
-        .all_containers()
-        .fold((0, 0), |(containers, ports), container| (containers + 1, ports + container.ports.len()));
-    if containers > MOST_CONTAINERS || ports > MOST_PORTS {
-        let detail = format!(
-            "the pod has {containers} containers with {ports} ports; gwmon reads {MOST_CONTAINERS} with {MOST_PORTS} at the most"
-        );
-        return Err(Finding::new(Reason::TooLarge, detail));
-    }
     // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
     // them, and with an empty configuration the gateway itself does not start.
     for (volume, annotation) in exporter::READ_FROM_ANNOTATIONS {

@@ -2,6 +2,7 @@
 
 mod assembly;
 pub mod bootstrap;
+mod bounded;
 mod checks;
 mod command;
 pub mod exporter;
@@ -195,7 +196,7 @@ mod tests {
             ),
             (json!({"spec": {"containers": []}}), Reason::NoGateway),
             (
-                json!({"spec": {"containers": vec![json!({"name": "x", "image": "envoyproxy/envoy:v1.34.0"}); 257]}}),
+                json!({"spec": {"containers": vec![json!({"name": "x", "image": "envoyproxy/envoy:v1.34.0"}); 101]}}),
                 Reason::TooLarge,
             ),
             (

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::bounded::{self, CONTAINERS, ENTRIES, PORTS, VARIABLES};
 use crate::annotations::{Annotations, Version};
 use crate::quantity::Quantity;
 use crate::reason::{Finding, Reason};
@@ -26,11 +27,13 @@ pub struct Metadata {
     #[serde(default, deserialize_with = "or_null")]
     pub generate_name: String,
     /// `None` where a patch must make the map first.
+    #[serde(default, deserialize_with = "bounded::map_if_any")]
     pub labels: Option<BTreeMap<String, String>>,
     /// `None` where a patch must make the map first.
+    #[serde(default, deserialize_with = "bounded::map_if_any")]
     pub annotations: Option<Annotations>,
     /// Who made this object.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, ENTRIES>")]
     pub owner_references: Vec<OwnerReference>,
 }
 
@@ -126,7 +129,8 @@ pub(crate) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Findi
             Err(error) => error.to_string(),
             Ok(_) => "trailing characters".to_owned(),
         };
-        Finding::new(Reason::MalformedObject, error)
+        let reason = if error.contains(bounded::TOO_LARGE) { Reason::TooLarge } else { Reason::MalformedObject };
+        Finding::new(reason, error)
     })
 }
 
@@ -135,12 +139,13 @@ pub(crate) fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, Findi
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec<'a> {
     /// `None` where a patch must make the list first.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "bounded::list_if_any::<_, _, CONTAINERS>")]
     pub init_containers: Option<Vec<Container<'a>>>,
     /// The pod's own containers.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "bounded::list_if_any::<_, _, CONTAINERS>")]
     pub containers: Option<Vec<Container<'a>>>,
     /// `None` where a patch must make the list first: so with `automountServiceAccountToken: false` (R20).
+    #[serde(default, deserialize_with = "bounded::list_if_any::<_, _, ENTRIES>")]
     pub volumes: Option<Vec<Volume>>,
     /// Whether the pod shares the node's network.
     #[serde(default, deserialize_with = "or_null")]
@@ -152,6 +157,7 @@ pub struct PodSpec<'a> {
     /// The operating system the pod asks for.
     pub os: Option<Os>,
     /// Labels the node must have.
+    #[serde(default, deserialize_with = "bounded::map_if_any")]
     pub node_selector: Option<BTreeMap<String, String>>,
 }
 
@@ -199,9 +205,10 @@ pub struct Container<'a> {
     #[serde(default, deserialize_with = "or_null")]
     pub image: String,
     /// Replaces the image's `ENTRYPOINT` and drops its `CMD`.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, ENTRIES>")]
     pub command: Vec<String>,
     /// Replaces the image's `CMD`. `None` where a patch must make the list first.
+    #[serde(default, deserialize_with = "bounded::list_if_any::<_, _, ENTRIES>")]
     pub args: Option<Vec<String>>,
     /// Not decoded unless the gateway asks ([`Self::read_env`]): it may be most of the pod. `None` where a patch must
     /// make the list first.
@@ -215,7 +222,7 @@ pub struct Container<'a> {
     /// What it asks for and may take.
     pub resources: Option<Requirements>,
     /// Declared ports; a hint, not a promise.
-    #[serde(default, deserialize_with = "or_null")]
+    #[serde(default, deserialize_with = "bounded::list::<_, _, PORTS>")]
     pub ports: Vec<Port>,
 }
 
@@ -233,11 +240,10 @@ pub struct Amounts {
 /// A quantity, which in a manifest may also be a number. The API server refuses what is none; here it is as good as
 /// absent.
 fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Quantity>, D::Error> {
-    Ok(match serde_json::Value::deserialize(d)? {
-        serde_json::Value::String(text) => text.parse().ok(),
-        serde_json::Value::Number(number) => number.to_string().parse().ok(),
-        _ => None,
-    })
+    // Raw, so that nothing is built of what may be anything.
+    let raw = <&RawValue>::deserialize(d)?.get();
+    let text = raw.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(raw);
+    Ok(text.parse().ok())
 }
 
 /// `resources` of a container or of a whole pod.
@@ -298,13 +304,20 @@ impl Container<'_> {
     /// # Errors
     /// [`Reason::MalformedObject`], naming the field that has the wrong shape.
     pub fn read_env(&self) -> Result<Vec<Env>, Finding> {
-        self.env.map_or_else(|| Ok(vec![]), |env| parse(env.get()))
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Variables {
+            #[serde(deserialize_with = "bounded::list::<_, _, VARIABLES>")]
+            list: Vec<Env>,
+        }
+        self.env.map_or_else(|| Ok(vec![]), |env| parse::<Variables>(env.get()).map(|variables| variables.list))
     }
 
     /// The last part of the image's repository path: what the image is called wherever it was pulled from.
     #[must_use]
     pub fn image_name(&self) -> &str {
-        self.image_parts().0.last().copied().unwrap_or_default()
+        let (repository, _) = self.repository_and_tag();
+        repository.rsplit('/').next().unwrap_or_default()
     }
 
     /// The version in tags such as `v1.34.2`, `distroless-v1.36.0` and `contrib-v1.30-latest`. A digest or a name such
@@ -317,13 +330,17 @@ impl Container<'_> {
     /// The image's repository path, split at `/`, and its tag. A digest tells no version, so it is dropped.
     #[must_use]
     pub fn image_parts(&self) -> (Vec<&str>, Option<&str>) {
+        let (repository, tag) = self.repository_and_tag();
+        (repository.split('/').collect(), tag)
+    }
+
+    fn repository_and_tag(&self) -> (&str, Option<&str>) {
         let named = self.image.split_once('@').map_or(self.image.as_str(), |(named, _)| named);
         let last = named.rfind('/').map_or(0, |slash| slash + 1);
-        let (repository, tag) = match named[last..].split_once(':') {
+        match named[last..].split_once(':') {
             Some((name, tag)) => (&named[..last + name.len()], Some(tag)),
             None => (named, None),
-        };
-        (repository.split('/').collect(), tag)
+        }
     }
 }
 

@@ -16,7 +16,8 @@ pub(super) const GATEWAY: Gateway =
 pub(super) const PORT: u16 = 9125;
 /// The configuration that both published images run when they are given no arguments.
 const IMAGE_CMD: [&str; 2] = ["-c", "/etc/envoy/envoy.yaml"];
-const CONFIG_YAML: &str = "--config-yaml";
+/// The flag by which Envoy takes configuration from its command line.
+pub(super) const CONFIG_YAML: &str = "--config-yaml";
 
 /// By the names of the published images, or by what runs.
 pub(super) fn recognise(container: &Container) -> bool {

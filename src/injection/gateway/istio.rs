@@ -9,6 +9,7 @@ use super::envoy::{self, PORT};
 use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
 use crate::annotations::Mode;
 use crate::injection::bootstrap::Dialect;
+use crate::injection::bounded::{TOO_LARGE, YAML_BYTES};
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: Gateway = Gateway {
@@ -25,12 +26,16 @@ pub(super) const GATEWAY: Gateway = Gateway {
 
 /// `ProxyConfig`, read by the agent from the pod's annotation when it starts: so it does not matter which webhook is
 /// called first.
-const CONFIG: &str = "proxy.istio.io/config";
+pub(super) const CONFIG: &str = "proxy.istio.io/config";
 const ADDRESS: &str = "statsdUdpAddress";
 
 fn tell(subject: &Subject) -> Result<Telling, Finding> {
     let config = subject.pod.metadata.annotation(CONFIG).unwrap_or_default();
     let unreadable = |_| Finding::new(Reason::UnreadableConfiguration, format!("annotation {CONFIG} is no YAML map"));
+    if config.len() > YAML_BYTES {
+        let detail = format!("annotation {CONFIG} has over {} KiB, {TOO_LARGE}", YAML_BYTES >> 10);
+        return Err(Finding::new(Reason::TooLarge, detail));
+    }
     let read: Option<BTreeMap<String, Value>> = serde_saphyr::from_str(config).map_err(unreadable)?;
     let telling = |statsd_port, annotations| {
         let changes = Changes { annotations, ..Changes::default() };
