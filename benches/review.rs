@@ -65,7 +65,8 @@ async fn serve(router: Router, material: &Material) -> u16 {
     leaf.put(&material.leaf, &material.leaf_key).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(gwmon::tls::https(listener, Arc::new(server_config(leaf)), router, std::future::pending()));
+    let config = Arc::new(server_config(leaf, None).unwrap());
+    tokio::spawn(gwmon::server::serve(listener, Some(config), router, 64, std::future::pending()));
     port
 }
 

@@ -89,6 +89,11 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", requires = "standalone")]
     pub ca_out: Option<PathBuf>,
 
+    /// Answer only clients that show a certificate of an authority in FILE: the API server, once it has been told which
+    /// to show (see SECURITY.md). Read at start.
+    #[arg(long, value_name = "FILE", env = "GWMON_CLIENT_CA")]
+    pub client_ca: Option<PathBuf>,
+
     /// The namespace gwmon runs in.
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "gwmon")]
     pub namespace: String,

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`], [`quantity`], [`reason`],
-//! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`tls`], [`admin`],
-//! [`commands`]) call it and decide nothing themselves.
+//! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`server`], [`tls`],
+//! [`admin`], [`log`], [`commands`]) call it and decide nothing themselves.
 
 pub mod admin;
 pub mod annotations;
@@ -17,11 +17,13 @@ pub mod commands;
 pub mod controller;
 pub mod injection;
 pub mod labels;
+pub mod log;
 pub mod metrics;
 pub mod monitoring;
 pub mod policy;
 pub mod quantity;
 pub mod reason;
+pub mod server;
 pub mod suspension;
 pub mod tls;
 pub mod webhook;

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon::server;
 use gwmon::tls::{self, CurrentLeaf, pki::Material};
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
@@ -62,14 +63,14 @@ fn install_mesh(scene: &Scene, name: &str) {
     listener.set_nonblocking(true).unwrap();
     let leaf = CurrentLeaf::default();
     leaf.put(&material.leaf, &material.leaf_key).unwrap();
-    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf)));
+    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf), None).unwrap());
     let answer = |body: Bytes| async move { mesh(&serde_json::from_slice(&body).unwrap()).to_string() };
     let router = Router::new().route("/", post(answer));
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            tls::https(listener, config, router, std::future::pending()).await;
+            server::serve(listener, Some(config), router, 64, std::future::pending()).await;
         });
     });
     let webhook = json!({

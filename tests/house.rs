@@ -35,7 +35,9 @@ fn the_core_names_no_edge() {
         "crate::admin",
         "crate::commands",
         "crate::controller",
+        "crate::log",
         "crate::metrics",
+        "crate::server",
         "crate::tls",
         "crate::webhook",
     ];

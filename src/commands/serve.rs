@@ -12,15 +12,14 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::admin::{self, Readiness};
 use crate::annotations::Version;
-use crate::cli::{LogFormat, Serve};
+use crate::cli::Serve;
 use crate::controller::{self, Site, certificates, lead};
+use crate::log;
 use crate::metrics::Metrics;
+use crate::server::{self, Room};
 use crate::suspension::Timing;
 use crate::tls::pki::{Material, Validity};
 use crate::tls::{self, CurrentLeaf};
@@ -35,21 +34,15 @@ const GOODBYE: Duration = Duration::from_secs(10);
 /// # Errors
 /// What keeps the server from starting: an address in use, no cluster, a file that cannot be written.
 pub fn run(args: Serve) -> Result<()> {
-    init_logs(&args)?;
+    let log = log::start(&args.log, args.log_format)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(args))
-}
-
-fn init_logs(args: &Serve) -> Result<()> {
-    let filter: Targets = args.log.parse().with_context(|| format!("--log {:?}", args.log))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match args.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    Ok(())
+    runtime.block_on(async {
+        tokio::select! {
+            served = serve(args) => served,
+            () = log.tell_what_is_left_out() => Ok(()),
+        }
+    })
 }
 
 async fn serve(args: Serve) -> Result<()> {
@@ -60,14 +53,20 @@ async fn serve(args: Serve) -> Result<()> {
         let host = if args.standalone { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
         typed.unwrap_or_else(|| SocketAddr::from((host, port)))
     };
-    let webhook = listen(address(args.bind, 8443), "--bind").await?;
-    let admin = listen(address(args.admin_bind, 8080), "--admin-bind").await?;
+    let clients = args.client_ca.as_ref().map(|file| {
+        let read = std::fs::read(file).map_err(anyhow::Error::from);
+        let authorities = read.and_then(|pem| Ok(tls::leaf::client_authorities(&pem)?));
+        authorities.with_context(|| format!("--client-ca {}", file.display()))
+    });
+    let clients = clients.transpose()?;
+    let webhook = listen(address(args.bind, 8443), "--bind")?;
+    let admin = listen(address(args.admin_bind, 8080), "--admin-bind")?;
 
     // Apart from `stop`: the admin port tells the truth about readiness until the very end.
     let end = CancellationToken::new();
     let admin_router = admin::router(readiness.clone(), registry);
-    let admin_end = end.clone().cancelled_owned();
-    let admin = tokio::spawn(async move { axum::serve(admin, admin_router).with_graceful_shutdown(admin_end).await });
+    let room = Room::of_this_process();
+    let admin = tokio::spawn(server::serve(admin, None, admin_router, room.admin, end.clone().cancelled_owned()));
 
     let stop = CancellationToken::new();
     let stopped = |token: &CancellationToken| token.clone().cancelled_owned();
@@ -113,9 +112,9 @@ async fn serve(args: Serve) -> Result<()> {
     };
 
     let router = webhook::router(&Arc::new(Admission::new(policy, surroundings, metrics)));
-    tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), "serving");
-    let config = Arc::new(tls::leaf::server_config(leaf));
-    tasks.spawn(tls::https(webhook, config, router, stopped(&stop)));
+    tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?room, "serving");
+    let config = Arc::new(tls::leaf::server_config(leaf, clients)?);
+    tasks.spawn(server::serve(webhook, Some(config), router, room.webhook, stopped(&stop)));
 
     interrupted()?.await;
     tracing::info!("stopping; a second signal ends at once");
@@ -153,8 +152,8 @@ fn identity() -> String {
     format!("{host}-{}", std::process::id())
 }
 
-async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({flag})"))
+fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
+    server::listen(address).with_context(|| format!("cannot listen on {address} ({flag})"))
 }
 
 /// Done at the next SIGTERM (the kubelet's) or SIGINT (a person's).

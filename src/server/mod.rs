@@ -1,65 +1,158 @@
-//! Accept, hand-shake, serve, drain.
+//! Accept, shake hands, serve, drain: the one loop of both ports. HTTP/1.1 only: the API server speaks nothing else to webhooks,
+//! nor does the kubelet to probes, and what is not spoken cannot be abused.
 
+mod connections;
+
+use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
-/// So that port scanners do not hold connections open.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// For a client that has connected and sends no request.
-const HEADER_LIMIT: Duration = Duration::from_secs(10);
+use connections::{Connections, Place};
+
 /// How long open connections may take to end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptor left, as a rule), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What a connection may hold of a request that is not read yet: a head, or the next part of a body.
+const BUFFER: usize = 16 << 10;
 
-/// Serves until `stop` is done, then ends open connections gracefully.
-pub async fn https(listener: TcpListener, config: Arc<ServerConfig>, router: Router, stop: impl Future<Output = ()>) {
-    let acceptor = TlsAcceptor::from(config);
-    let connections = GracefulShutdown::new();
+/// How many connections each port may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The webhook's: a few API servers with a few connections each, many times over.
+    pub webhook: usize,
+    /// The admin port's: a kubelet and a Prometheus, many times over.
+    pub admin: usize,
+}
+
+impl Room {
+    const MOST: Self = Self { webhook: 256, admin: 64 };
+    /// File descriptors for the controller's own connections, the log and the runtime.
+    const KEPT: u64 = 128;
+
+    /// As many as the process may have files open (`RLIMIT_NOFILE`), and no more than make sense.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::with(files)
+    }
+
+    fn with(files: u64) -> Self {
+        let room = usize::try_from(files.saturating_sub(Self::KEPT)).unwrap_or(usize::MAX);
+        let part = |most: usize, fifths: usize| (room / 5).saturating_mul(fifths).clamp(8, most);
+        Self { webhook: part(Self::MOST.webhook, 4), admin: part(Self::MOST.admin, 1) }
+    }
+}
+
+/// Listens on an address. Connections that come in a burst wait for their turn rather than a second for their next attempt.
+///
+/// # Errors
+/// An address that is in use, or not this machine's.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4096)
+}
+
+/// Serves on one port, with TLS where it is configured, until `stop` is done; then ends open connections gracefully.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    most: usize,
+    stop: impl Future<Output = ()>,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let (connections, graceful) = (Connections::new(most), GracefulShutdown::new());
     let mut stop = pin!(stop);
-    loop {
+    for number in 0.. {
+        connections.settle().await;
         let accepted = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), connections.watcher());
+        let place = Arc::new(connections.admit(peer.ip(), number));
+        let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
-            // Replies are small and waited for.
-            let _ = stream.set_nodelay(true);
-            let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%error, "handshake failed"),
-                Err(_) => return tracing::debug!("handshake took too long"),
+            let served = async {
+                // Replies are small and waited for.
+                let _ = stream.set_nodelay(true);
+                match acceptor {
+                    Some(acceptor) => match acceptor.accept(stream).await {
+                        Ok(stream) => answer(stream, router, &place, watcher).await,
+                        Err(error) => tracing::debug!(%error, "handshake failed"),
+                    },
+                    None => answer::<TcpStream>(stream, router, &place, watcher).await,
+                }
             };
-            let mut builder = Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT);
-            let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            if let Err(error) = watcher.watch(connection.into_owned()).await {
-                tracing::debug!(%error, "connection ended");
+            tokio::select! {
+                () = served => {}
+                why = place.ends() => tracing::debug!(%peer, why, "connection ended"),
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_LIMIT, connections.shutdown()).await.is_err() {
+    if tokio::time::timeout(DRAIN_LIMIT, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were still open after {} s", DRAIN_LIMIT.as_secs());
+    }
+}
+
+/// Answers what comes on one connection.
+async fn answer<S>(stream: S, router: Router, place: &Arc<Place>, watcher: hyper_util::server::graceful::Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let (router, place) = (router.clone(), Arc::clone(place));
+        async move {
+            place.asks();
+            // hyper would answer up to 16 pipelined requests before any other connection's.
+            tokio::task::yield_now().await;
+            let response = router.oneshot(request).await;
+            place.is_answered();
+            response as Result<_, Infallible>
+        }
+    });
+    let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_places_than_files() {
+        assert_eq!(Room::with(1_048_576), Room::MOST);
+        for files in [300, 400, 1024] {
+            let Room { webhook, admin } = Room::with(files);
+            assert!(webhook + admin + 128 <= usize::try_from(files).unwrap(), "{files}");
+        }
+        assert_eq!(Room::with(64), Room { webhook: 8, admin: 8 }, "it serves, however little there is");
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
 /// Hands out the current leaf to every new handshake; none until the first is put.
@@ -22,6 +23,12 @@ pub enum Error {
     /// A key of a type that is not supported, or of another certificate.
     #[error("cannot use the certificate with its key: {0}")]
     Tls(#[from] rustls::Error),
+    /// A file without a certificate.
+    #[error("there is no certificate in it")]
+    NoAuthority,
+    /// Authorities that no client can be checked by.
+    #[error("cannot check clients by it: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
 impl CurrentLeaf {
@@ -46,12 +53,34 @@ impl ResolvesServerCert for CurrentLeaf {
     }
 }
 
-/// The server's configuration. No session is resumed: a client that resumes does not see a new leaf.
-#[must_use]
-pub fn server_config(leaf: Arc<CurrentLeaf>) -> ServerConfig {
-    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(leaf);
+/// A file of certificate authorities that clients' certificates must come from.
+///
+/// # Errors
+/// [`Error`], where the file holds none that can be used.
+pub fn client_authorities(pem: &[u8]) -> Result<RootCertStore, Error> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        authorities.add(certificate?)?;
+    }
+    if authorities.is_empty() { Err(Error::NoAuthority) } else { Ok(authorities) }
+}
+
+/// The server's configuration; with `clients`, only for clients that show a certificate of such an authority. No session is
+/// resumed: a client that resumes does not see a new leaf.
+///
+/// # Errors
+/// [`Error`], where the authorities cannot be used.
+pub fn server_config(leaf: Arc<CurrentLeaf>, clients: Option<RootCertStore>) -> Result<ServerConfig, Error> {
+    let config = ServerConfig::builder();
+    let config = match clients {
+        Some(authorities) => {
+            config.with_client_cert_verifier(WebPkiClientVerifier::builder(authorities.into()).build()?)
+        }
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(leaf);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }

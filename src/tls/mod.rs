@@ -1,8 +1,6 @@
-//! How the webhook speaks TLS: certificates, the one being served, and the server.
+//! What the webhook shows to its clients, and what it asks of them: certificates, and the one being served.
 
 pub mod leaf;
 pub mod pki;
-pub mod serve;
 
 pub use leaf::CurrentLeaf;
-pub use serve::https;

@@ -19,6 +19,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon::server;
 use gwmon::tls::{self, CurrentLeaf, pki::Material};
 use gwmon_cluster::{Kubectl, Node, scenario, wait_for};
 use serde_json::{Value, json};
@@ -411,7 +412,7 @@ fn mesh(folder: &Path) {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     leaf.put(&read("leaf.crt"), &read("leaf.key")).unwrap();
-    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf)));
+    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf), None).unwrap());
     let answer = |body: Bytes| async move { istio(&serde_json::from_slice(&body).unwrap()).to_string() };
     let router = Router::new().route("/", post(answer));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -421,7 +422,7 @@ fn mesh(folder: &Path) {
     });
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind((NODE, MESH_PORT)).await.unwrap();
-        tls::https(listener, config, router, std::future::pending()).await;
+        server::serve(listener, Some(config), router, 64, std::future::pending()).await;
     });
 }
 
