@@ -114,7 +114,7 @@ async fn a_review_too_large_is_allowed_by_its_uid_or_refused_without_one() {
 }
 
 /// Sixteen large ones that stop half-way, as somebody would send them who wants gwmon's memory: they wait for each other, lose
-/// their turn after the time limit, and small ones are answered meanwhile.
+/// their share of it after a moment, and small ones are answered meanwhile.
 #[tokio::test]
 async fn who_stalls_a_large_review_keeps_no_small_one_waiting() {
     let webhook = webhook();
@@ -133,7 +133,8 @@ async fn who_stalls_a_large_review_keeps_no_small_one_waiting() {
         assert_eq!(small.await.unwrap().unwrap().status(), StatusCode::OK);
     }
     for request in stalled {
-        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+        let status = request.await.unwrap().unwrap().status();
+        assert!([StatusCode::REQUEST_TIMEOUT, StatusCode::GATEWAY_TIMEOUT].contains(&status), "{status}");
     }
     let large = review(&json!({"request": {"object": {"metadata": {"padding": "x".repeat(3 << 20)}}}}));
     assert_eq!(ask(large.to_string().into()).await.unwrap().status(), StatusCode::OK, "the turn was given back");

@@ -1,5 +1,6 @@
 //! The edge towards the API server: an AdmissionReview in, the decision asked, a reply out.
 
+mod body;
 pub mod review;
 mod router;
 pub mod surroundings;

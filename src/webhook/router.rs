@@ -4,30 +4,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::{field, info_span};
 
+use super::body::{self, Budget, Received};
 use super::review::{BadReview, Reply, Request};
 use super::surroundings::{Admitted, Surroundings};
+use crate::injection::gateway::EMBEDDED_YAML;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
 use crate::metrics::{Metrics, Outcome};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason, cut};
 
-/// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
-const BODY_LIMIT: usize = 4 << 20;
-/// What is larger is read and decided on one at a time, so that memory holds one of them however many come: a review may take
-/// twenty times its size to read.
-const SMALL: usize = 256 << 10;
 /// No name or UID of Kubernetes' has more characters; whoever reaches the port may send others.
 const LOGGED: usize = 253;
 /// Below the webhook's `timeoutSeconds`, so that it is gwmon that gives up (R11).
@@ -74,14 +68,14 @@ pub struct Admission {
     pub surroundings: Arc<Surroundings>,
     /// Where reviews are counted.
     pub metrics: Metrics,
-    large: Arc<Semaphore>,
+    budget: Budget,
 }
 
 impl Admission {
     /// What a review needs.
     #[must_use]
     pub fn new(policy: Policy, surroundings: Arc<Surroundings>, metrics: Metrics) -> Self {
-        Self { policy, surroundings, metrics, large: Arc::new(Semaphore::new(1)) }
+        Self { policy, surroundings, metrics, budget: Budget::new() }
     }
 }
 
@@ -106,53 +100,34 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
     if !json {
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json");
     }
-    let (body, complete, turn) = match read(request.into_body(), &admission.large).await {
-        Ok(read) => read,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {error}")),
+    let Received { bytes, is_complete, share } = match admission.budget.read(request.into_body()).await {
+        Ok(received) => received,
+        Err(error @ body::Error::Broken(_)) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(error @ body::Error::Stalled) => return refuse(StatusCode::REQUEST_TIMEOUT, &error.to_string()),
     };
-    let review = move || {
-        let reviewed = if complete {
-            admission.review(route, &body)
-        } else {
-            let why = format!("the review is larger than {} MiB", BODY_LIMIT >> 20);
-            Err(BadReview::of(&body, Reason::TooLarge, why))
-        };
-        reviewed.map_or_else(|bad| admission.answer_bad(route, &bad), |reply| answer(&reply))
-    };
-    let Some(turn) = turn else { return review() };
-    // On a thread of its own: small ones go on meanwhile, and the time limit holds.
-    let reviewing = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        review()
-    });
-    reviewing.await.unwrap_or_else(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
-}
-
-/// The body, whether that is all of it, and the turn that a large one has waited for. Past the limit the rest is taken from the
-/// wire and forgotten: a client that is still sending would not read an answer.
-async fn read(body: Body, large: &Arc<Semaphore>) -> Result<(Bytes, bool, Option<OwnedSemaphorePermit>), axum::Error> {
-    let mut turn = None;
-    let mut stream = body.into_data_stream();
-    // Most reviews come in one piece, which needs no copy.
-    let first = stream.try_next().await?.unwrap_or_default();
-    let Some(second) = stream.try_next().await? else {
-        let complete = first.len() <= BODY_LIMIT;
-        if first.len() > SMALL {
-            turn = Arc::clone(large).acquire_owned().await.ok();
+    let has_yaml = EMBEDDED_YAML.iter().any(|sign| memchr::memmem::find(&bytes, sign.as_bytes()).is_some());
+    let decide = {
+        let admission = Arc::clone(&admission);
+        move || {
+            let reviewed = if is_complete {
+                admission.review(route, &bytes)
+            } else {
+                let why = format!("the review is larger than {} MiB", body::LARGEST >> 20);
+                Err(BadReview::of(&bytes, Reason::TooLarge, why))
+            };
+            reviewed.map_or_else(|bad| admission.answer_bad(route, &bad), |reply| answer(&reply))
         }
-        return Ok((first.slice(..first.len().min(BODY_LIMIT)), complete, turn));
     };
-    let (mut bytes, mut complete) = (Vec::with_capacity(first.len() * 2), true);
-    let mut stream = stream::iter([Ok(first), Ok(second)]).chain(stream);
-    while let Some(chunk) = stream.try_next().await? {
-        let room = BODY_LIMIT - bytes.len();
-        complete &= chunk.len() <= room;
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if bytes.len() > SMALL && turn.is_none() {
-            turn = Arc::clone(large).acquire_owned().await.ok();
-        }
+    if share.is_none() && !has_yaml {
+        return decide();
     }
-    Ok((bytes.into(), complete, turn))
+    // One at a time, on a thread of its own: quick ones go on meanwhile, and the time limit holds.
+    let turn = admission.budget.turn().await;
+    let deciding = tokio::task::spawn_blocking(move || {
+        let _held = (turn, share);
+        decide()
+    });
+    deciding.await.unwrap_or_else(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
 fn refuse(status: StatusCode, why: &str) -> Response {

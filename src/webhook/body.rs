@@ -1,0 +1,109 @@
+//! Reading request bodies within one budget of memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What nearly every review is smaller than. So much each connection may hold; connections are limited (`server::Room`).
+pub(super) const SMALL: usize = 16 << 10;
+/// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
+pub(super) const LARGEST: usize = 4 << 20;
+/// For all larger reviews together. Reading takes a few times as much again, one at a time.
+const BUDGET: usize = 8 << 20;
+/// How long a body that holds a part of the budget may take to come. It comes from the API server, over the cluster's network.
+const ARRIVAL: Duration = Duration::from_secs(1);
+
+/// The memory for larger reviews, and their turns.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
+/// A body as it was read.
+#[derive(Debug)]
+pub(super) struct Received {
+    /// All of it, or of one that is too large its front.
+    pub(super) bytes: Bytes,
+    /// Whether it is all.
+    pub(super) is_complete: bool,
+    /// Its part of the budget, where it is not small.
+    pub(super) share: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The connection ended, or what came is not HTTP.
+    #[error("the body cannot be read: {0}")]
+    Broken(#[from] axum::Error),
+    /// It stalled.
+    #[error("the body did not come within {} s", ARRIVAL.as_secs())]
+    Stalled,
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self { bytes: Arc::new(Semaphore::new(BUDGET)), turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Waits until this larger review is the one that is decided on.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed, so never `None`.
+        Arc::clone(&self.turn).acquire_owned().await.ok()
+    }
+
+    async fn share(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.min(LARGEST)).unwrap_or(u32::MAX);
+        Arc::clone(&self.bytes).acquire_many_owned(permits).await.ok()
+    }
+
+    /// Reads a body. What is small is just read. What is larger waits for its share of the budget before more of it is taken from
+    /// the wire, and loses that if it stalls. Of what is too large the front is kept and the rest is taken from the wire and
+    /// forgotten: a client that is still sending would not read an answer.
+    pub(super) async fn read(&self, body: Body) -> Result<Received, Error> {
+        let told = body.size_hint();
+        // Chunked, and so of a length that is not told: as much as may come.
+        let length = told.exact().and_then(|length| usize::try_from(length).ok());
+        let mut stream = body.into_data_stream();
+        // Most reviews come in one piece, which needs no copy.
+        let first = stream.try_next().await?.unwrap_or_default();
+        if first.len() <= SMALL && length.is_some_and(|length| length <= first.len()) {
+            return Ok(Received { bytes: first, is_complete: true, share: None });
+        }
+        let mut bytes = Vec::with_capacity(first.len() * 2);
+        let mut rest = stream::iter([Ok(first)]).chain(stream);
+        if length.is_none_or(|length| length <= SMALL) && take(&mut rest, &mut bytes, SMALL).await? {
+            return Ok(Received { bytes: bytes.into(), is_complete: true, share: None });
+        }
+        if length.is_none_or(|length| length <= LARGEST) {
+            let share = self.share(length.unwrap_or(LARGEST)).await;
+            let whole = tokio::time::timeout(ARRIVAL, take(&mut rest, &mut bytes, LARGEST)).await;
+            if whole.map_err(|_| Error::Stalled)?? {
+                return Ok(Received { bytes: bytes.into(), is_complete: true, share });
+            }
+        } else {
+            take(&mut rest, &mut bytes, SMALL).await?;
+        }
+        bytes.truncate(SMALL);
+        bytes.shrink_to_fit();
+        while rest.try_next().await?.is_some() {}
+        Ok(Received { bytes: bytes.into(), is_complete: false, share: None })
+    }
+}
+
+/// Collects up to so many bytes and the piece that goes beyond. True if that is all.
+async fn take(
+    stream: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
+    bytes: &mut Vec<u8>,
+    most: usize,
+) -> Result<bool, axum::Error> {
+    while bytes.len() <= most {
+        let Some(piece) = stream.try_next().await? else { return Ok(true) };
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(false)
+}
