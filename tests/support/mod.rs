@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use gwmon_cluster::{ControlPlane, Kubectl, local, wait_for};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ConfigBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,12 +43,25 @@ impl Gwmon {
 
     /// `gwmon serve` with some arguments, on free ports.
     pub(crate) fn start(arguments: impl for<'c> FnOnce(&'c mut Command, &Path) -> &'c mut Command) -> Self {
+        Self::start_through(&[], arguments)
+    }
+
+    /// The same, started by another program.
+    pub(crate) fn start_through(
+        starter: &[&str],
+        arguments: impl for<'c> FnOnce(&'c mut Command, &Path) -> &'c mut Command,
+    ) -> Self {
         let folder = TempDir::new().unwrap();
         let [webhook, admin] = local::free_ports().unwrap();
         let log = File::create(folder.path().join("log")).unwrap();
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gwmon"));
-        command.args(["serve", "--bind", &at(webhook), "--admin-bind", &at(admin)]).stdin(Stdio::null()).stderr(log);
+        let mut words = starter.iter().copied().chain([env!("CARGO_BIN_EXE_gwmon")]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(["serve", "--bind", &at(webhook), "--admin-bind", &at(admin)])
+            .stdin(Stdio::null())
+            .stderr(log);
         let child = arguments(&mut command, folder.path()).spawn().unwrap();
         Self { child, folder, webhook, admin }
     }
@@ -83,9 +98,27 @@ impl Gwmon {
 
     /// Resident memory of the process.
     pub(crate) fn resident_kib(&self) -> f64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// One of the sizes that the kernel tells of the process.
+    pub(crate) fn status_kib(&self, which: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap_or("NaN");
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The size of the log.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.folder.path().join("log")).unwrap().len()
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -268,19 +301,52 @@ pub(crate) fn settle<T>(what: &str, attempt: impl FnMut() -> Result<Option<T>>) 
     wait_for(what, Duration::from_mins(1), attempt).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// A keep-alive HTTPS/1.1 connection.
-pub(crate) struct Https(TlsStream<TcpStream>);
+/// Connects to the webhook of this machine.
+#[derive(Clone)]
+pub(crate) struct TlsClient(TlsConnector);
 
-impl Https {
-    pub(crate) async fn connect(port: u16, name: &str, authority: &[u8]) -> std::io::Result<Self> {
+impl TlsClient {
+    /// Trusts this authority only, and shows no certificate.
+    pub(crate) fn new(authority: &[u8]) -> Self {
+        Self::with(authority, ConfigBuilder::<ClientConfig, _>::with_no_client_auth)
+    }
+
+    /// Trusts this authority only.
+    pub(crate) fn with(
+        authority: &[u8],
+        auth: impl FnOnce(ConfigBuilder<ClientConfig, WantsClientCert>) -> ClientConfig,
+    ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        Self(Arc::new(auth(ClientConfig::builder().with_root_certificates(roots))).into())
+    }
+
+    pub(crate) async fn connect(&self, port: u16) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_to(port, "localhost").await
+    }
+
+    pub(crate) async fn connect_to(&self, port: u16, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.over(TcpStream::connect(("127.0.0.1", port)).await?, name).await
+    }
+
+    pub(crate) async fn over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map(Self)
+        self.0.connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+    }
+}
+
+/// A keep-alive HTTPS/1.1 connection.
+pub(crate) struct Https(pub(crate) TlsStream<TcpStream>);
+
+impl Https {
+    pub(crate) async fn connect(port: u16, name: &str, authority: &[u8]) -> std::io::Result<Self> {
+        TlsClient::new(authority).connect_to(port, name).await.map(Self)
+    }
+
+    /// Whether the server has closed it.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        tokio::time::timeout(Duration::ZERO, self.0.read(&mut [0])).await.is_ok()
     }
 
     /// Status and body of one POST.
