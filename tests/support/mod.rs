@@ -15,7 +15,7 @@ use anyhow::Result;
 use gwmon_cluster::{ControlPlane, Kubectl, local, wait_for};
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -308,18 +308,25 @@ pub(crate) struct TlsClient(TlsConnector);
 impl TlsClient {
     /// Trusts this authority only, and shows no certificate.
     pub(crate) fn new(authority: &[u8]) -> Self {
-        Self::with(authority, ConfigBuilder::<ClientConfig, _>::with_no_client_auth)
+        Self::with(Self::trusting(authority).with_no_client_auth())
     }
 
-    /// Trusts this authority only.
-    pub(crate) fn with(
-        authority: &[u8],
-        auth: impl FnOnce(ConfigBuilder<ClientConfig, WantsClientCert>) -> ClientConfig,
-    ) -> Self {
+    /// The same, and shows this certificate.
+    pub(crate) fn showing(authority: &[u8], certificate: &[u8], key: &[u8]) -> Self {
+        let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+        Self::with(Self::trusting(authority).with_client_auth_cert(chain, key).unwrap())
+    }
+
+    fn trusting(authority: &[u8]) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority).unwrap()).unwrap();
-        Self(Arc::new(auth(ClientConfig::builder().with_root_certificates(roots))).into())
+        ClientConfig::builder().with_root_certificates(roots)
+    }
+
+    fn with(config: ClientConfig) -> Self {
+        Self(Arc::new(config).into())
     }
 
     pub(crate) async fn connect(&self, port: u16) -> std::io::Result<TlsStream<TcpStream>> {

@@ -25,8 +25,11 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(namespace: &str) -> Self {
-        let kubectl = CLUSTER.kubectl();
-        let gwmon = Gwmon::standalone();
+        Self::of(CLUSTER.kubectl(), namespace, Gwmon::standalone())
+    }
+
+    /// The same in another cluster, or with another gwmon.
+    pub(crate) fn of(kubectl: Kubectl, namespace: &str, gwmon: Gwmon) -> Self {
         kubectl.run(&format!("create namespace {namespace}")).unwrap();
         kubectl.run(&format!("label namespace {namespace} pod-security.kubernetes.io/enforce=restricted")).unwrap();
         wait_for("the service account", Duration::from_secs(20), || {

@@ -1,6 +1,7 @@
 #!/bin/bash
 # The light level: etcd, API server and controller manager as plain processes on loopback. No root.
 # usage: [KWOK=1] control-plane/up.sh DIR     DIR/kubeconfig is the administrator's
+# API_SERVER_FLAGS: more of them, separated by spaces.
 # KWOK=1: also the scheduler, kwok and one fake node, so that pods become Running with nothing behind them.
 set -eu
 . "$(dirname "$(readlink -f "$0")")/../env.sh"
@@ -42,7 +43,7 @@ start etcd etcd --data-dir "$D/etcd" --listen-client-urls "http://127.0.0.1:$cli
 # advertise-address: an EndpointSlice may not carry 127/8, so a documentation address that nobody calls.
 start apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$client" --secure-port "$api" --bind-address 127.0.0.1 --advertise-address 192.0.2.1 --cert-dir "$D/certs" \
   --service-account-issuer https://kubernetes.default.svc --service-account-key-file sa.key --service-account-signing-key-file sa.key --token-auth-file tokens.csv \
-  --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --service-cluster-ip-range 10.96.0.0/16 --allow-privileged --profiling=false --enable-aggregator-routing
+  --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --service-cluster-ip-range 10.96.0.0/16 --allow-privileged --profiling=false --enable-aggregator-routing ${API_SERVER_FLAGS:-}
 wait_for kubectl get --raw /readyz
 start kcm kube-controller-manager --kubeconfig kubeconfig --kube-api-qps=500 --kube-api-burst=1000 --service-account-private-key-file sa.key --root-ca-file certs/apiserver.crt \
   --use-service-account-credentials --leader-elect=false --secure-port 0 --cert-dir "$D/kcm"

@@ -139,6 +139,14 @@ impl ControlPlane {
         Running::start("control-plane", if kwok { &[("KWOK", "1")] } else { &[] }, false).map(Self)
     }
 
+    /// The same, with more flags for the API server.
+    ///
+    /// # Errors
+    /// Where something cannot be built or does not come up.
+    pub fn start_with(api_server_flags: &str) -> Result<Self> {
+        Running::start("control-plane", &[("API_SERVER_FLAGS", api_server_flags)], false).map(Self)
+    }
+
     /// The administrator's kubectl.
     #[must_use]
     pub fn kubectl(&self) -> Kubectl {

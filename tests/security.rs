@@ -1,0 +1,153 @@
+//! What `SECURITY.md` promises, on a real API server: who is answered, what a tenant can bring about, and what gwmon's own token
+//! may do.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use gwmon_cluster::ControlPlane;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use serde_json::{Value, json};
+use support::scene::Scene;
+use support::{Gwmon, Https, Installed, TlsClient, by_release, injected, pod_review, settle};
+use tempfile::TempDir;
+
+/// An authority and a client's certificate of it, as files.
+fn client_certificate(folder: &Path, name: &str) {
+    let mut authority = CertificateParams::new(vec![]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let mut client = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    let certificate = client.signed_by(&key, &authority).unwrap();
+    for (file, pem) in
+        [("ca.crt", authority.pem()), ("client.crt", certificate.pem()), ("client.key", key.serialize_pem())]
+    {
+        fs::write(folder.join(file), pem).unwrap();
+    }
+}
+
+/// One of the shipped files, for keys in this folder.
+fn shipped_for(file: &str, folder: &Path) -> String {
+    let text = fs::read_to_string(format!("deploy/overlays/client-certificate/{file}")).unwrap();
+    text.replace("/etc/kubernetes/gwmon", folder.to_str().unwrap())
+}
+
+#[test]
+fn only_an_api_server_with_the_right_certificate_is_answered() {
+    let (right, wrong) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    client_certificate(right.path(), "api-server");
+    client_certificate(wrong.path(), "somebody");
+    let gwmon = Gwmon::start(|command, folder| {
+        command.args(["--standalone", "--ca-out"]).arg(folder.join("ca.crt"));
+        command.arg("--client-ca").arg(right.path().join("ca.crt"))
+    });
+    gwmon.wait_ready();
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answers = |client: TlsClient| {
+        runtime.block_on(async {
+            let mut client = Https(client.connect(gwmon.webhook).await?);
+            client.post("/mutate/pods", pod_review().to_string().as_bytes()).await.map(|(status, _)| status)
+        })
+    };
+    let authority = fs::read(gwmon.authority()).unwrap();
+    let shows = |folder: &TempDir| {
+        TlsClient::showing(
+            &authority,
+            &fs::read(folder.path().join("client.crt")).unwrap(),
+            &fs::read(folder.path().join("client.key")).unwrap(),
+        )
+    };
+    assert_eq!(answers(shows(&right)).unwrap(), 200);
+    assert!(answers(shows(&wrong)).is_err());
+    assert!(answers(TlsClient::new(&authority)).is_err());
+
+    // The shipped configuration, by the name of this test's webhook.
+    fs::write(right.path().join("admission.yaml"), shipped_for("admission.yaml", right.path())).unwrap();
+    let users = shipped_for("kubeconfig.yaml", right.path());
+    fs::write(
+        right.path().join("kubeconfig.yaml"),
+        users.replace("gwmon.gwmon.svc", &format!("'127.0.0.1:{}'", gwmon.webhook)),
+    )
+    .unwrap();
+    let flags = format!("--admission-control-config-file={}", right.path().join("admission.yaml").display());
+    let cluster = ControlPlane::start_with(&flags).unwrap();
+    // Its webhook is called: that is what it waits for.
+    let scene = Scene::of(cluster.kubectl(), "certified", gwmon);
+    assert!(scene.gwmon.metric(r#"gwmon_reviews_total{route="workloads",outcome="patched""#) > 0.);
+}
+
+/// `kubectl` as gwmon's service account: whether it may, and what was said.
+fn as_gwmon(installed: &Installed, arguments: &[&str], input: &Value) -> Result<(), String> {
+    let arguments = [&["--as", "system:serviceaccount:gwmon:gwmon"], arguments].concat();
+    let done = installed.kubectl.run_with(&arguments, &input.to_string());
+    done.map(drop).map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn gwmons_own_token_does_its_job_and_no_more() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    for overlay in ["admission-policy", "network-policy"] {
+        kubectl.run(&format!("apply -k deploy/overlays/{overlay}")).unwrap();
+    }
+    kubectl.run("-n edge create service clusterip other --tcp=80").unwrap();
+    let service = |name: &str, labels: Value, spec: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "edge", "labels": labels},
+            "spec": spec,
+        })
+    };
+    let ours = json!({"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": "edge"});
+    let headless = json!({"clusterIP": "None", "ports": [{"port": 9102}]});
+    settle("the policies to hold", || {
+        let made = service("plain", json!({}), headless.clone());
+        Ok(as_gwmon(&installed, &["create", "--dry-run=server", "-f", "-"], &made).is_err().then_some(()))
+    });
+    let elsewhere = json!({"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": "west"});
+    let rules = json!([{"op": "replace", "path": "/webhooks/0/rules/0/resources", "value": ["*"]}]).to_string();
+    let policy = json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}]).to_string();
+    let away =
+        json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/namespace", "value": "edge"}]).to_string();
+    let own_webhook = ["patch", "mutatingwebhookconfiguration", "gwmon", "--type=json", "-p"];
+    let none = json!({});
+    for (arguments, input) in [
+        (vec!["create", "-f", "-"], &service("a", json!({}), headless.clone())),
+        (vec!["create", "-f", "-"], &service("b", elsewhere, headless.clone())),
+        (vec!["create", "-f", "-"], &service("c", ours.clone(), json!({"ports": [{"port": 9102}]}))),
+        (vec!["create", "-f", "-"], &service("d", ours, json!({"type": "ExternalName", "externalName": "x.example"}))),
+        (vec!["-n", "edge", "delete", "service", "other"], &none),
+        (vec!["-n", "edge", "label", "service", "other", "gwmon.io/metrics-for=edge-gwmon"], &none),
+        ([&own_webhook[..], &[&rules]].concat(), &none),
+        ([&own_webhook[..], &[&policy]].concat(), &none),
+        ([&own_webhook[..], &[&away]].concat(), &none),
+    ] {
+        let said = as_gwmon(&installed, &arguments, input).unwrap_err();
+        assert!(said.contains("denied request: "), "{arguments:?} {input}: {said}");
+    }
+
+    // All that gwmon does, it still may: announce its certificate, make, put back and take away.
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    kubectl.apply(&injected("edge", "edge", 1).to_string()).unwrap();
+    let made = || installed.monitor("edge", "edge-gwmon");
+    settle("the objects", || made().map(Some));
+    let tampered = r#"[{"op": "remove", "path": "/metadata/labels/gwmon.io~1metrics-for"}]"#;
+    kubectl.run_with(&["-n", "edge", "patch", "service", "edge-gwmon", "--type=json", "-p", tampered], "").unwrap();
+    settle("the label", || {
+        let service = kubectl.get("-n edge service edge-gwmon")?;
+        Ok(service["metadata"]["labels"]["gwmon.io/metrics-for"].is_string().then_some(()))
+    });
+    // A Prometheus that reads its own namespace only: the monitor is made there, and taken away here.
+    installed.prometheus("k8s", &json!({"serviceMonitorSelector": {}}));
+    settle("the monitor to move", || {
+        Ok((installed.monitor("monitoring", "edge.edge-gwmon").is_ok() && made().is_err()).then_some(()))
+    });
+    kubectl.run("-n edge delete deployment edge").unwrap();
+    settle("the objects to go", || Ok(installed.monitor("monitoring", "edge.edge-gwmon").is_err().then_some(())));
+    assert!(!gwmon.log().contains("denied"), "{}", gwmon.log());
+}
