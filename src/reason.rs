@@ -78,6 +78,8 @@ reasons! {
     JobPod,
     /// Kong has no global prometheus plugin, without which it shows no traffic.
     KongPluginMissing,
+    /// What a pod says that gwmon has done to it is not what gwmon would have done.
+    UnconfirmedStatus,
     /// An annotation that has no effect on this gateway.
     NoEffect,
     /// The mesh lets nobody but its own reach the port that is scraped.

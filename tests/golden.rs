@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 /// The output with one line for the many rules of a mapping for plain statsd.
 fn without_rules(text: &str) -> String {
     let is_rule = |line: &str| line.trim_start().starts_with("- {match: '^envoy");
@@ -47,4 +49,26 @@ fn every_case_previews_as_it_did() {
         let expected = fs::read_to_string(&golden).unwrap_or_default();
         assert_eq!(actual, expected, "{}", case.display());
     }
+}
+
+/// The controller believes a pod only what gwmon would have done to it: what it did to each of these.
+#[test]
+fn every_injected_pod_is_believed() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut confirmed = 0;
+    for entry in fs::read_dir(cases).unwrap() {
+        let case = entry.unwrap().path();
+        if case.extension().is_none_or(|extension| extension != "out") {
+            continue;
+        }
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&case).unwrap()).unwrap_or_default();
+        for object in objects {
+            let pod = if object["kind"] == "Pod" { &object } else { &object["spec"]["template"] };
+            if pod["metadata"]["labels"]["gwmon.io/monitored-by"].is_string() {
+                assert_eq!(gwmon::injection::confirm(&pod.to_string()), Ok(()), "{}", case.display());
+                confirmed += 1;
+            }
+        }
+    }
+    assert!(confirmed >= 40, "only {confirmed} injected pods");
 }

@@ -202,6 +202,7 @@ proptest! {
             prop_assert!(only_added(&pod, &after), "{pod}\n{after}");
             let again = injection::decide(&policy, &[], &after.to_string()).unwrap_err();
             prop_assert_eq!(again.reason, Reason::AlreadyInjected);
+            prop_assert_eq!(injection::confirm(&after.to_string()), Ok(()));
             let same = injection::decide(&policy, &[], &pod.to_string()).unwrap();
             prop_assert_eq!(same.patch, injection.patch);
         }

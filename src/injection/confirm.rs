@@ -1,0 +1,95 @@
+//! Whether a pod's `gwmon.io/status` can be gwmon's: whoever may make pods may write it.
+
+use super::exporter;
+use super::gateway::Endpoint;
+use super::pod::Pod;
+use super::source::{self, Source, Way};
+use super::status::{METRICS_PATH, Status};
+use crate::annotations::{STATUS, Settings};
+use crate::reason::{Finding, Reason, shown};
+
+/// The characters of a path that is scraped.
+const LONGEST_PATH: usize = 256;
+
+/// Checks what a pod's [`STATUS`] says against the pod: that its exporter is there and declares that port, or that gwmon would
+/// scrape just this port and path of it.
+///
+/// # Errors
+/// [`Reason::UnconfirmedStatus`], or what keeps the pod or its annotations from being read.
+pub fn confirm(pod: &str) -> Result<(), Finding> {
+    let pod = Pod::parse(pod)?;
+    let unconfirmed = |why: &str| {
+        let detail = format!(
+            "annotation {STATUS} of pod {} is not gwmon's: {why}; make the pod anew",
+            shown(&pod.metadata.name)
+        );
+        Err(Finding::new(Reason::UnconfirmedStatus, detail))
+    };
+    let Some(status) = pod.metadata.annotation(STATUS) else { return unconfirmed("it is not there") };
+    let Ok(status) = serde_json::from_str::<Status>(status) else { return unconfirmed("it cannot be read") };
+    let Status { metrics_port: port, metrics_path: path, .. } = &status;
+    let is_path = path.starts_with('/')
+        && path.len() <= LONGEST_PATH
+        && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#'));
+    if !is_path {
+        return unconfirmed("its metricsPath is no path");
+    }
+    if status.statsd_port.is_some() {
+        let Some(exporter) = pod.all_containers().find(|container| container.name == exporter::CONTAINER) else {
+            return unconfirmed("the exporter is not there");
+        };
+        return if exporter.declares(*port, "TCP") && path == METRICS_PATH {
+            Ok(())
+        } else {
+            unconfirmed("the exporter declares no such port, or serves no such path")
+        };
+    }
+    let settings = Settings::parse(&pod.metadata.annotations.clone().unwrap_or_default())?;
+    match source::find(&pod, &settings) {
+        Ok(Source { mode, way: Way::Scrape(Endpoint { port: own, path: served, .. }), .. })
+            if mode == status.mode && own == *port && served == *path =>
+        {
+            Ok(())
+        }
+        Ok(_) => unconfirmed("it names another port or path than gwmon would"),
+        Err(finding) => unconfirmed(&finding.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn reason(status: &Value, container: &Value) -> Result<(), Reason> {
+        let mut written = json!({
+            "version": "0.1.0", "gateway": "envoy", "container": "envoy", "mode": "statsd", "statsdPort": 9125,
+            "metricsPort": 9102, "added": [], "hash": "",
+        });
+        json_patch::merge(&mut written, status);
+        let annotations = json!({"gwmon.io/inject": "true", "gwmon.io/status": written.to_string()});
+        let pod = json!({"metadata": {"name": "p", "annotations": annotations}, "spec": {"containers": [container]}});
+        confirm(&pod.to_string()).map_err(|finding| finding.reason)
+    }
+
+    #[test]
+    fn only_what_gwmon_would_have_written_is_believed() {
+        let exporter = json!({"name": exporter::CONTAINER, "ports": [{"containerPort": 9102}]});
+        let kong = json!({"name": "proxy", "image": "kong:3.9"});
+        let native = json!({"mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/metrics"});
+        assert_eq!(reason(&json!({}), &exporter), Ok(()));
+        assert_eq!(reason(&native, &kong), Ok(()));
+        for (status, container) in [
+            (json!({"metricsPort": 6379}), &exporter),
+            (json!({"metricsPath": "/admin"}), &exporter),
+            (json!({"metricsPath": "/metrics?a=b"}), &exporter),
+            (json!({}), &kong),
+            (json!({"metricsPort": "x"}), &exporter),
+            (json!({"mode": "native", "statsdPort": null, "metricsPort": 6379}), &kong),
+            (json!({"mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/"}), &kong),
+            (json!({"mode": "existing", "statsdPort": null, "metricsPort": 8100}), &kong),
+        ] {
+            assert_eq!(reason(&status, container), Err(Reason::UnconfirmedStatus), "{status}");
+        }
+    }
+}
