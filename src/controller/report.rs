@@ -1,11 +1,14 @@
 //! Telling people: Events on the workload, each once, and the same in the log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
+use super::lock;
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 
@@ -13,14 +16,22 @@ use crate::reason::{Finding, Reason};
 pub(super) struct Report {
     client: Client,
     reporter: Reporter,
+    /// By namespace: Events that may still be published there, and when that was counted.
+    allowances: Mutex<HashMap<String, (f64, Instant)>>,
 }
+
+/// Events in one namespace at once: a roll-out of all its gateways tells each of several things.
+const AT_ONCE: f64 = 500.;
+/// Events in one namespace in each second after that.
+const PER_SECOND: f64 = 1.;
 
 /// What has been told about one workload and still holds.
 pub(super) type Told = HashSet<(Reason, String)>;
 
 impl Report {
     pub(super) fn new(client: Client, instance: String) -> Self {
-        Self { client, reporter: Reporter { controller: "gwmon".to_owned(), instance: Some(instance) } }
+        let reporter = Reporter { controller: "gwmon".to_owned(), instance: Some(instance) };
+        Self { client, reporter, allowances: Mutex::default() }
     }
 
     /// Tells what has not been told, and forgets what no longer holds, so that it is told should it come back.
@@ -55,8 +66,23 @@ impl Report {
         self.publish(namespace, owner, type_, *reason, detail).await;
     }
 
+    /// Whether one more Event may be published in this namespace: whoever makes many odd workloads there has many told.
+    fn may_publish(&self, namespace: &str) -> bool {
+        let (mut allowances, now) = (lock(&self.allowances), Instant::now());
+        let left = |(left, counted): (f64, Instant)| {
+            (left + now.duration_since(counted).as_secs_f64() * PER_SECOND).min(AT_ONCE)
+        };
+        allowances.retain(|_, allowance| left(*allowance) < AT_ONCE);
+        let left = allowances.get(namespace).map_or(AT_ONCE, |allowance| left(*allowance));
+        allowances.insert(namespace.to_owned(), (if left < 1. { left } else { left - 1. }, now));
+        left >= 1.
+    }
+
     /// Whether the Event is published.
     async fn publish(&self, namespace: &str, owner: &Owner, type_: EventType, reason: Reason, note: &str) -> bool {
+        if !self.may_publish(namespace) {
+            return false;
+        }
         // The API server refuses a longer one.
         let note = note.char_indices().nth(1000).map_or(note, |(cut, _)| &note[..cut]);
         let event = Event {
