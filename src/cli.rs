@@ -1,13 +1,14 @@
 //! What was typed.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::annotations::{Sidecar, Version, duration};
+use crate::annotations::{Sidecar, Target, Version, duration};
 use crate::labels::{self, Labels};
-use crate::policy::{EXPORTER_IMAGE, Image, NATIVE_SIDECARS_SINCE, Policy};
+use crate::policy::{Bounds, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDECARS_SINCE, Policy};
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]
@@ -28,7 +29,7 @@ pub enum Command {
 }
 
 /// Settings of every injection.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PolicyArgs {
     /// The sidecar's image, where the cluster pulls through a mirror.
     #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
@@ -43,6 +44,45 @@ pub struct PolicyArgs {
     /// as Grafana Alloy.
     #[arg(long, value_name = "LABELS", env = "GWMON_MONITOR_LABELS", value_parser = labels::parse, default_value = "")]
     pub monitor_labels: Labels,
+
+    /// The shortest interval at which an annotation may have a gateway scraped.
+    #[arg(long, value_name = "DURATION", env = "GWMON_MIN_INTERVAL", default_value_t = Bounds::default().min_interval)]
+    pub min_interval: Interval,
+
+    /// The keys of the labels that an annotation may set on a ServiceMonitor, separated by commas; empty for none
+    /// [default: any].
+    #[arg(long, value_name = "KEYS", env = "GWMON_ALLOWED_MONITOR_LABELS", value_parser = keys)]
+    pub allowed_monitor_labels: Option<LabelKeys>,
+
+    /// Whether a gateway's ServiceMonitor may be made in its Prometheus' namespace, where that reads no other.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "GWMON_ALLOW_CROSS_NAMESPACE_MONITORS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub allow_cross_namespace_monitors: bool,
+}
+
+/// Keys of labels.
+type LabelKeys = BTreeSet<String>;
+
+fn keys(value: &str) -> Result<LabelKeys, String> {
+    let keys = value.split(',').map(str::trim).filter(|key| !key.is_empty());
+    keys.map(|key| labels::is_key(key).then(|| key.to_owned()).ok_or_else(|| format!("{key:?} is no label's key")))
+        .collect()
+}
+
+/// A Prometheus, as `namespace/name`.
+fn prometheus(value: &str) -> Result<(String, String), &'static str> {
+    match Target::parse(value) {
+        Some(Target::Named { namespace, name }) => Ok((namespace, name)),
+        _ => Err("a Prometheus as namespace/name"),
+    }
 }
 
 impl PolicyArgs {
@@ -55,7 +95,13 @@ impl PolicyArgs {
             SidecarKind::Native => Sidecar::Native,
             SidecarKind::Auto | SidecarKind::Container => Sidecar::Container,
         };
-        Policy { exporter_image: self.exporter_image, sidecar, monitor_labels: self.monitor_labels }
+        let bounds = Bounds {
+            min_interval: self.min_interval,
+            monitor_labels: self.allowed_monitor_labels,
+            cross_namespace: self.allow_cross_namespace_monitors,
+            ..Bounds::default()
+        };
+        Policy { exporter_image: self.exporter_image, sidecar, monitor_labels: self.monitor_labels, bounds }
     }
 }
 
@@ -108,6 +154,20 @@ pub struct Serve {
     #[arg(long, value_name = "DURATION", env = "GWMON_SUSPEND_FOR", value_parser = seconds, default_value = "5m")]
     pub suspend_for: i64,
 
+    /// The only Prometheus, PrometheusAgent or other reader that gateways are read by, as namespace/name, unless their
+    /// annotation names another. May be given several times [default: whichever fits best].
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "GWMON_PROMETHEUS", value_delimiter = ',', value_parser = prometheus)]
+    pub prometheus: Vec<(String, String)>,
+
+    /// How many gateways of one namespace get a Service and a ServiceMonitor.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        env = "GWMON_MAX_GATEWAYS_PER_NAMESPACE",
+        default_value_t = Bounds::default().gateways
+    )]
+    pub max_gateways_per_namespace: usize,
+
     /// How log lines look.
     #[arg(long, value_enum, value_name = "FORMAT", env = "GWMON_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -119,6 +179,17 @@ pub struct Serve {
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+impl Serve {
+    /// The policy that was typed, for a cluster of this version.
+    #[must_use]
+    pub fn policy(&self, kubernetes: Option<Version>) -> Policy {
+        let mut policy = self.policy.clone().policy(kubernetes);
+        policy.bounds.readers.clone_from(&self.prometheus);
+        policy.bounds.gateways = self.max_gateways_per_namespace;
+        policy
+    }
 }
 
 /// Whole seconds of a duration such as `30s` or `1m30s`.
@@ -199,7 +270,14 @@ mod tests {
     fn the_clusters_version_decides_unless_somebody_does() {
         let kind = |sidecar, version| {
             let image = EXPORTER_IMAGE.parse().unwrap();
-            let args = PolicyArgs { exporter_image: image, sidecar, monitor_labels: Labels::new() };
+            let args = PolicyArgs {
+                exporter_image: image,
+                sidecar,
+                monitor_labels: Labels::new(),
+                min_interval: Bounds::default().min_interval,
+                allowed_monitor_labels: None,
+                allow_cross_namespace_monitors: true,
+            };
             args.policy(version).sidecar
         };
         let (old, new) = (Some(Version(1, 28)), Some(Version(1, 29)));

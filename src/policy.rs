@@ -1,8 +1,10 @@
 //! What the operator of gwmon decides for the whole cluster, checked.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::str::FromStr;
 
-use crate::annotations::{Sidecar, Version};
+use crate::annotations::{Sidecar, Version, duration};
 use crate::labels::Labels;
 
 /// A container image reference: not empty, no white space.
@@ -44,6 +46,71 @@ pub struct Policy {
     pub sidecar: Sidecar,
     /// Labels of every ServiceMonitor, where no object in the cluster tells which are asked for (Grafana Alloy, GKE).
     pub monitor_labels: Labels,
+    /// What annotations may bring about.
+    pub bounds: Bounds,
+}
+
+/// What whoever writes annotations in one namespace may bring about there and elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The shortest interval at which a gateway is scraped.
+    pub min_interval: Interval,
+    /// The keys of labels that `gwmon.io/monitor-labels` may set; `None` for any.
+    pub monitor_labels: Option<BTreeSet<String>>,
+    /// Whether a gateway's monitor may be made in its Prometheus' namespace, where that reads no other.
+    pub cross_namespace: bool,
+    /// The only ones that gateways are read by, unless they name another; by namespace and name. None for any.
+    pub readers: Vec<(String, String)>,
+    /// Gateways in one namespace that get a Service and a monitor.
+    pub gateways: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            min_interval: Interval { text: "5s".to_owned(), milliseconds: 5000 },
+            monitor_labels: None,
+            cross_namespace: true,
+            readers: vec![],
+            gateways: 200,
+        }
+    }
+}
+
+/// A duration as Prometheus writes it, such as `15s` or `1m30s`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interval {
+    text: String,
+    milliseconds: u64,
+}
+
+impl Interval {
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether that is a shorter duration than this. What is no duration is not.
+    #[must_use]
+    pub fn is_above(&self, other: &str) -> bool {
+        duration(other).is_some_and(|milliseconds| milliseconds < self.milliseconds)
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Interval {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let milliseconds = duration(s).ok_or("a duration such as 5s or 1m30s")?;
+        Ok(Self { text: s.to_owned(), milliseconds })
+    }
 }
 
 impl Default for Policy {
@@ -52,6 +119,7 @@ impl Default for Policy {
             exporter_image: Image(EXPORTER_IMAGE.to_owned()),
             sidecar: Sidecar::Native,
             monitor_labels: Labels::new(),
+            bounds: Bounds::default(),
         }
     }
 }

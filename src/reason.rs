@@ -110,8 +110,10 @@ reasons! {
     AlsoSelected,
     /// The Prometheus is paused and takes up nothing new.
     PrometheusPaused,
-    /// The Prometheus would set another namespace than the pods' on their series.
-    NamespaceLabelEnforced,
+    /// More gateways in a namespace, or monitors of a gateway, than gwmon makes objects for.
+    ShareExceeded,
+    /// An annotation asks for what the operator of gwmon does not allow: an interval, a label.
+    NotAllowed,
     /// The Prometheus scrapes with TLS by default.
     ScrapeClassTls,
     /// The Prometheus Operator was not found, or a flag of its cannot be read.

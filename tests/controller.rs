@@ -420,10 +420,15 @@ fn what_a_gateway_is_shows_in_its_objects() {
     let gwmon = installed.serve();
 
     // Scraped where it serves its metrics itself; and told what it takes that they say something.
-    let native = json!({"gateway": "kong", "imageVersion": "2.8", "mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/status/metrics"});
-    kubectl.apply(&injected_as("edge", "kong", &json!({}), &native).to_string()).unwrap();
+    let native = json!({"gateway": "kong", "imageVersion": "2.8", "mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/metrics"});
+    let kong = |name: &str| {
+        let mut kong = injected_as("edge", name, &json!({}), &native);
+        kong["spec"]["template"]["spec"]["containers"] = json!([{"name": "envoy", "image": "kong:2.8"}]);
+        kong.to_string()
+    };
+    kubectl.apply(&kong("kong")).unwrap();
     let made = settle("the monitor", || installed.monitor("edge", "kong-gwmon").map(Some));
-    assert_eq!(made["spec"]["endpoints"][0]["path"], "/status/metrics");
+    assert_eq!(made["spec"]["endpoints"][0]["path"], "/metrics");
     assert_eq!(kubectl.get("-n edge service kong-gwmon").unwrap()["spec"]["ports"][0]["targetPort"], 8100);
     installed.event("edge", "kong", "KongPluginMissing", "kind: KongClusterPlugin");
     let told = installed.events("edge", "kong", "KongPluginMissing").unwrap().concat();
@@ -434,7 +439,7 @@ fn what_a_gateway_is_shows_in_its_objects() {
     // An answer holds for a minute.
     drop(gwmon);
     let gwmon = installed.serve();
-    kubectl.apply(&injected_as("edge", "second", &json!({}), &native).to_string()).unwrap();
+    kubectl.apply(&kong("second")).unwrap();
     settle("the second monitor", || installed.monitor("edge", "second-gwmon").map(Some));
     assert_eq!(installed.events("edge", "second", "KongPluginMissing").unwrap(), Vec::<String>::new());
 

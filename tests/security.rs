@@ -6,12 +6,13 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use gwmon_cluster::ControlPlane;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
 use support::scene::Scene;
-use support::{Gwmon, Https, Installed, TlsClient, by_release, injected, pod_review, settle};
+use support::{Gwmon, Https, Installed, TlsClient, by_release, injected, injected_as, pod_review, settle};
 use tempfile::TempDir;
 
 /// An authority and a client's certificate of it, as files.
@@ -150,4 +151,141 @@ fn gwmons_own_token_does_its_job_and_no_more() {
     kubectl.run("-n edge delete deployment edge").unwrap();
     settle("the objects to go", || Ok(installed.monitor("monitoring", "edge.edge-gwmon").is_err().then_some(())));
     assert!(!gwmon.log().contains("denied"), "{}", gwmon.log());
+}
+
+/// A pod that claims to be an injected gateway's.
+fn claiming(namespace: &str, name: &str, monitor: &str, owner: &Value) -> Value {
+    let mut pod = injected(namespace, name, 1)["spec"]["template"].clone();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!(name);
+    pod["metadata"]["namespace"] = json!(namespace);
+    pod["metadata"]["labels"] = json!({"gwmon.io/monitored-by": monitor});
+    pod["metadata"]["ownerReferences"] = json!([owner]);
+    pod
+}
+
+fn list(items: &[Value]) -> String {
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
+fn made_in(installed: &Installed, namespace: &str) -> usize {
+    let made = installed.kubectl.get(&format!("-n {namespace} services,servicemonitors")).unwrap();
+    made["items"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn a_thousand_hostile_pods_keep_no_other_namespace_waiting() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    kubectl.apply(&injected("west", "own", 0).to_string()).unwrap();
+    let uid = kubectl.get("-n west deployment own").unwrap()["metadata"]["uid"].clone();
+    let gwmon = installed.serve();
+    let owner = |kind: &str, version: &str, name: &str| json!({"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true});
+    let hostile: Vec<_> = (0..1000)
+        .map(|number| {
+            let (name, monitor) = (format!("h{number}"), format!("h{number}-gwmon"));
+            let owner = match number % 4 {
+                // Its own workload, which has another name.
+                0 => owner("Deployment", "apps/v1", "own"),
+                // Of a kind that gwmon may not read; of one that does not exist; of none that can be.
+                1 => owner("ConfigMap", "v1", &name),
+                2 => owner("Gateway", "evil.example/v1", &name),
+                _ => owner("Pods?watch=true&x=", "v1", &name),
+            };
+            claiming("west", &name, &monitor, &owner)
+        })
+        .collect();
+    for hundred in hostile.chunks(100) {
+        kubectl.run_with(&["create", "-f", "-"], &list(hundred)).unwrap();
+    }
+    kubectl.apply(&injected("edge", "edge", 1).to_string()).unwrap();
+    settle("the gateway's pod", || {
+        let pods = kubectl.get("-n edge pods -l gwmon.io/monitored-by=edge-gwmon")?;
+        Ok(pods["items"].as_array().is_some_and(|pods| !pods.is_empty()).then_some(()))
+    });
+    let made = std::time::Instant::now();
+    settle("its monitor", || installed.monitor("edge", "edge-gwmon").map(Some));
+    assert!(made.elapsed() < Duration::from_secs(2), "{:?}", made.elapsed());
+    // When all of them have been looked at, nothing has been made for any.
+    settle("all to be looked at", || Ok((gwmon.metric("gwmon_queue_depth") < 1.).then_some(())));
+    assert_eq!(made_in(&installed, "west"), 0);
+    assert!(gwmon.log_bytes() < 1 << 20, "{} bytes of log", gwmon.log_bytes());
+}
+
+#[test]
+fn a_namespace_has_its_share_and_a_pod_is_believed_what_it_shows() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve_with(&["--max-gateways-per-namespace", "2", "--min-interval", "20s"]);
+    for name in ["one", "two"] {
+        kubectl.apply(&injected("edge", name, 1).to_string()).unwrap();
+        settle("its monitor", || installed.monitor("edge", &format!("{name}-gwmon")).map(Some));
+    }
+    kubectl.apply(&injected("edge", "three", 1).to_string()).unwrap();
+    installed.event("edge", "three", "ShareExceeded", "--max-gateways-per-namespace");
+    assert_eq!(made_in(&installed, "edge"), 4);
+
+    // The fixture asks for 15 s.
+    installed.event("edge", "one", "NotAllowed", "15s is shorter than 20s");
+    assert_eq!(installed.monitor("edge", "one-gwmon").unwrap()["spec"]["endpoints"][0]["interval"], "20s");
+
+    // A port that the exporter does not serve, and a path that it does not.
+    for (name, status) in [("port", json!({"metricsPort": 6379})), ("path", json!({"metricsPath": "/anything?a=b"}))] {
+        kubectl.apply(&injected_as("west", name, &json!({}), &status).to_string()).unwrap();
+        installed.event("west", name, "UnconfirmedStatus", "is not gwmon's");
+    }
+    // An owner that the API server does not show to gwmon.
+    kubectl.run("-n west create configmap hidden").unwrap();
+    let uid = kubectl.get("-n west configmap hidden").unwrap()["metadata"]["uid"].clone();
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "hidden", "uid": uid, "controller": true});
+    kubectl.apply(&claiming("west", "hidden", "hidden-gwmon", &owner).to_string()).unwrap();
+    installed.event("west", "hidden", "Forbidden", "gwmon may not read ConfigMap");
+    assert_eq!(made_in(&installed, "west"), 0);
+    drop(gwmon);
+}
+
+#[test]
+fn what_crosses_namespaces_is_the_operators_to_allow() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    // The platform's reads its own namespace; so monitors are made there.
+    installed.prometheus("k8s", &json!({"serviceMonitorSelector": {}}));
+    let gwmon = installed.serve();
+    kubectl.apply(&injected("edge", "edge", 1).to_string()).unwrap();
+    let there = || installed.monitor("monitoring", "edge.edge-gwmon");
+    settle("the monitor", || there().map(Some));
+
+    // A tenant's, which reads everywhere, and would be the better choice: nothing moves.
+    let tenants = json!({
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "Prometheus",
+        "metadata": {"name": "a", "namespace": "west"},
+        "spec": {"serviceMonitorNamespaceSelector": {}, "serviceMonitorSelector": {"matchLabels": {"mine": "yes"}}},
+    });
+    kubectl.apply(&tenants.to_string()).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    there().unwrap();
+    assert!(installed.monitor("edge", "edge-gwmon").is_err());
+    // Nor when gwmon starts anew.
+    drop(gwmon);
+    let gwmon = installed.serve();
+    settle("gwmon to look", || Ok((gwmon.metric(r#"gwmon_reconciles_total{outcome="ok"#) >= 2.).then_some(())));
+    there().unwrap();
+    assert!(installed.monitor("edge", "edge-gwmon").is_err());
+    // A gateway that is new goes to the one that the operator names, and only there.
+    drop(gwmon);
+    let gwmon = installed.serve_with(&["--prometheus", "monitoring/k8s"]);
+    kubectl.apply(&injected("edge", "second", 1).to_string()).unwrap();
+    settle("the second's monitor", || installed.monitor("monitoring", "edge.second-gwmon").map(Some));
+    drop(gwmon);
+    // Nothing outside the gateway's namespace: told, and what is there stays.
+    let gwmon = installed.serve_with(&["--prometheus", "monitoring/k8s", "--allow-cross-namespace-monitors=false"]);
+    kubectl.apply(&injected("edge", "third", 1).to_string()).unwrap();
+    installed.event("edge", "third", "NotSelected", "--allow-cross-namespace-monitors=false");
+    assert!(installed.monitor("monitoring", "edge.third-gwmon").is_err());
+    there().unwrap();
+    gwmon.assert_never_forbidden();
 }

@@ -7,6 +7,7 @@ use gwmon::monitoring::consumer::Kind;
 use gwmon::monitoring::selection::{Condition, Selection, Wish};
 use gwmon::monitoring::selector::{Selector, solve};
 use gwmon::monitoring::{Cluster, Consumer, Operator};
+use gwmon::policy::Bounds;
 use gwmon::reason::{Finding, Reason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -64,17 +65,26 @@ struct Asked {
     hard: Labels,
     soft: Labels,
     neighbours: Vec<Labels>,
+    reader: Option<&'static str>,
+    bounds: Bounds,
 }
 
 impl Default for Asked {
     fn default() -> Self {
-        Self { target: Target::Best, hard: Labels::new(), soft: labels("managed-by=gwmon"), neighbours: vec![] }
+        Self {
+            target: Target::Best,
+            hard: Labels::new(),
+            soft: labels("managed-by=gwmon"),
+            neighbours: vec![],
+            reader: None,
+            bounds: Bounds::default(),
+        }
     }
 }
 
 fn select<'c>(cluster: &'c Cluster, asked: &Asked) -> Result<Selection<'c>, Finding> {
-    let Asked { target, hard, soft, neighbours } = asked;
-    cluster.select(&Wish { namespace: "edge", target, hard, soft, neighbours })
+    let Asked { target, hard, soft, neighbours, reader, bounds } = asked;
+    cluster.select(&Wish { namespace: "edge", target, hard, soft, neighbours, reader: *reader, bounds })
 }
 
 /// Namespace and labels of the one monitor, without the soft label.
@@ -219,11 +229,48 @@ fn n2_which_does_not_help_where_monitors_stay_at_home() {
 }
 
 #[test]
-fn n3_an_enforced_namespace_label_is_told() {
-    let cluster = own_namespace(&json!({"enforcedNamespaceLabel": "namespace"}));
-    let selection = select(&cluster, &Asked::default()).unwrap();
-    assert_eq!(reasons(&selection), [Reason::NamespaceLabelEnforced]);
-    assert!(selection.warnings[0].detail.contains("namespace=monitoring"), "{}", selection.warnings[0]);
+fn n3_nor_where_the_series_would_pass_for_those_of_its_own_pods() {
+    let error = one(&own_namespace(&json!({"enforcedNamespaceLabel": "namespace"}))).unwrap_err();
+    assert!(error.contains("would set namespace=monitoring"), "{error}");
+}
+
+#[test]
+fn what_crosses_namespaces_is_the_operators_to_allow() {
+    let (away, home) = (json!({"serviceMonitorSelector": {}}), everywhere(&json!({"matchLabels": {"mine": "yes"}})));
+    let cluster = cluster(vec![prometheus("platform", &away), prometheus("tenants", &home)]);
+    let read = |asked: &Asked| {
+        let selection = select(&cluster, asked).map_err(|finding| finding.detail)?;
+        let [place] = selection.placements.as_slice() else { return Err("several".to_owned()) };
+        Ok((place.namespace.clone(), place.reader.clone().unwrap_or_default()))
+    };
+    let at = |namespace: &str, name: &str| Ok((namespace.to_owned(), format!("monitoring/{name}")));
+    assert_eq!(read(&Asked::default()), at("edge", "tenants"));
+    // Who reads the gateway now keeps it, whatever else somebody creates.
+    assert_eq!(read(&Asked { reader: Some("monitoring/platform"), ..Asked::default() }), at("monitoring", "platform"));
+    assert_eq!(read(&Asked { reader: Some("monitoring/gone"), ..Asked::default() }), at("edge", "tenants"));
+    // The operator's only reader.
+    let only = |name: &str| Bounds { readers: vec![("monitoring".to_owned(), name.to_owned())], ..Bounds::default() };
+    assert_eq!(read(&Asked { bounds: only("platform"), ..Asked::default() }), at("monitoring", "platform"));
+    let error = read(&Asked { bounds: only("nobody"), ..Asked::default() }).unwrap_err();
+    assert!(error.starts_with("gwmon serve --prometheus: monitoring/nobody names none"), "{error}");
+    // No monitor outside the gateway's namespace, even for one that is asked for.
+    let named = Target::Named { namespace: "monitoring".to_owned(), name: "platform".to_owned() };
+    let bounds = Bounds { cross_namespace: false, ..Bounds::default() };
+    let error = read(&Asked { target: named, bounds, ..Asked::default() }).unwrap_err();
+    assert!(error.contains("--allow-cross-namespace-monitors=false"), "{error}");
+}
+
+#[test]
+fn a_gateway_gets_so_many_monitors_and_no_more() {
+    let asking = |count: usize| {
+        let by = |number: usize| {
+            prometheus(&number.to_string(), &everywhere(&json!({"matchLabels": {"by": number.to_string()}})))
+        };
+        let cluster = cluster((0..count).map(by).collect());
+        let all = Asked { target: Target::All, ..Asked::default() };
+        select(&cluster, &all).map(|selection| selection.placements.len()).map_err(|finding| finding.reason)
+    };
+    assert_eq!((asking(8), asking(9)), (Ok(8), Err(Reason::ShareExceeded)));
 }
 
 fn by_namespace(selector: &Value) -> Cluster {

@@ -163,6 +163,11 @@ pub const TRIAL: &str = "gwmon.io/trial";
 
 const WRITTEN: &[&str] = &[MONITORED_BY, STATUS, MAPPING, BOOTSTRAP, COPIED, EXPORTER, TRIAL];
 
+/// Bytes of a value: more than any sensible one has, and no more than the controller keeps.
+pub(crate) const LONGEST: usize = 1 << 10;
+/// Labels that a user may add to a monitor.
+const MOST_LABELS: usize = 32;
+
 /// What says nothing beside a certain value, and so was not meant.
 const CONTRADICTIONS: &[(&str, &str, &[&str])] = &[
     (MODE, "native", &[STATSD_PORT, RELAY, PROFILE, SIDECAR, RESOURCES]),
@@ -217,6 +222,10 @@ impl Settings {
         }
         let mut settings = Self::default();
         for (key, value) in ours(annotations) {
+            if value.len() > LONGEST && !WRITTEN.contains(&key.as_str()) {
+                let detail = format!("{key}: {} has over {LONGEST} bytes; shorten it", shown(value));
+                return Err(Finding::new(Reason::InvalidAnnotation, detail));
+            }
             if !settings.set(key, value.trim()) {
                 return Err(invalid(key, value));
             }
@@ -276,7 +285,9 @@ fn invalid(key: &str, value: &str) -> Finding {
 
 /// gwmon's own labels are not the user's to set.
 fn monitor_labels(value: &str) -> Option<Labels> {
-    labels::parse(value).ok().filter(|labels| !labels.is_empty() && labels.keys().all(|key| !key.starts_with(PREFIX)))
+    let labels = labels::parse(value).ok()?;
+    let is_ours = |key: &String| key.starts_with(PREFIX);
+    ((1..=MOST_LABELS).contains(&labels.len()) && !labels.keys().any(is_ours)).then_some(labels)
 }
 
 #[cfg(test)]

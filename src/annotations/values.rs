@@ -134,7 +134,7 @@ pub enum Target {
 }
 
 impl Target {
-    pub(super) fn parse(value: &str) -> Option<Self> {
+    pub(crate) fn parse(value: &str) -> Option<Self> {
         if value == "all" {
             return Some(Self::All);
         }

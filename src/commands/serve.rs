@@ -83,14 +83,14 @@ async fn serve(args: Serve) -> Result<()> {
         tracing::info!(%ends, "serving a certificate of my own for localhost and 127.0.0.1");
         readiness.certificate_served();
         readiness.surroundings_known();
-        (Duration::ZERO, args.policy.policy(None))
+        (Duration::ZERO, args.policy(None))
     } else {
         let client = Client::try_default().await.context("no cluster; run with --standalone to serve without one")?;
         let version = tokio::select! {
             version = kubernetes(&client) => version,
             () = interrupted()? => return Ok(()),
         };
-        let policy = args.policy.policy(version);
+        let policy = args.policy(version);
         tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = policy.sidecar.as_str(), "policy");
         let site = Site { namespace: args.namespace, name: "gwmon".to_owned() };
         let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());

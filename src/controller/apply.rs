@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use anyhow::{Context, Result};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::index::{Meta, Place, place};
+use super::index::{Meta, Place, is_reference, place};
 use super::world::{World, objects};
 use super::{FIELD_MANAGER, GatewayKey, plain};
 use crate::labels::Labels;
@@ -88,7 +89,7 @@ impl Writer<'_> {
                 if let Some(other) = former_owner(existing, self.key) {
                     let Owner { kind, name, .. } = &other;
                     anyhow::ensure!(
-                        is_alive(self.client, &place.0, &other).await?,
+                        presence(self.client, &place.0, &other).await? != Presence::Gone,
                         "{what} is about to go with {kind} {name}"
                     );
                     let detail = format!(
@@ -160,14 +161,27 @@ pub(super) fn place_of(object: &Value) -> Place {
     (text("namespace"), text("name"))
 }
 
-/// Whether a workload is there and to stay. One that gwmon may not see is taken to be.
-pub(super) async fn is_alive(client: &Client, namespace: &str, owner: &Owner) -> Result<bool> {
+/// What the API server says of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It is there and to stay.
+    There,
+    /// It is not, or is about to go, or is another one of this name.
+    Gone,
+    /// gwmon may not read objects of its kind.
+    Unreadable,
+}
+
+/// Looks whether a workload is there.
+pub(super) async fn presence(client: &Client, namespace: &str, owner: &Owner) -> Result<Presence> {
     let api = objects(client, namespace, (&owner.api_version, &owner.kind));
     match api.get_metadata_opt(&owner.name).await {
-        Ok(found) => Ok(found.is_some_and(|found| {
-            found.uid().as_ref() == Some(&owner.uid) && found.metadata.deletion_timestamp.is_none()
-        })),
-        Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => Ok(status.code == 403),
+        Ok(Some(found)) if found.uid().as_ref() == Some(&owner.uid) && found.metadata.deletion_timestamp.is_none() => {
+            Ok(Presence::There)
+        }
+        Ok(_) => Ok(Presence::Gone),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Presence::Gone),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(Presence::Unreadable),
         Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
     }
 }
@@ -175,7 +189,8 @@ pub(super) async fn is_alive(client: &Client, namespace: &str, owner: &Owner) ->
 /// Another workload of this name, for which gwmon has made the object.
 fn former_owner(object: &Meta, key: &GatewayKey) -> Option<Owner> {
     let reference = object.owner_references().first().cloned();
-    reference.filter(|_| is_managed(object) && is_labelled(object, key)).map(Owner::from)
+    let is_gwmons = |owner: &OwnerReference| is_reference(owner) && is_managed(object) && is_labelled(object, key);
+    reference.filter(is_gwmons).map(Owner::from)
 }
 
 /// Whether gwmon applied this object for this gateway (R27). One of its two marks may have been taken off by hand: then

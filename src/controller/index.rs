@@ -39,6 +39,9 @@ pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
         && (owner.kind != "ReplicaSet" || owner.api_version == "apps/v1")
 }
 
+/// Objects with gwmon's labels that are seen of one namespace: whoever may make them there may make any number.
+const MOST_OBJECTS: usize = 10_000;
+
 /// What is kept of each object, by gateway.
 #[derive(Debug)]
 pub(crate) struct Index<V> {
@@ -52,11 +55,13 @@ struct Content<V> {
     gateways: HashMap<GatewayKey, BTreeMap<Place, V>>,
     /// Which gateway an object was last seen to belong to: a label can be changed by hand.
     keys: HashMap<Place, GatewayKey>,
+    /// How many objects the gateways of a namespace have.
+    counts: HashMap<String, usize>,
 }
 
 impl<V> Default for Content<V> {
     fn default() -> Self {
-        Self { gateways: HashMap::new(), keys: HashMap::new() }
+        Self { gateways: HashMap::new(), keys: HashMap::new(), counts: HashMap::new() }
     }
 }
 
@@ -69,6 +74,12 @@ impl<V> Default for Index<V> {
 impl<V> Content<V> {
     fn remove(&mut self, place: &Place) -> Option<GatewayKey> {
         let key = self.keys.remove(place)?;
+        if let Some(count) = self.counts.get_mut(&key.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&key.namespace);
+            }
+        }
         if let Some(objects) = self.gateways.get_mut(&key) {
             objects.remove(place);
             if objects.is_empty() {
@@ -78,12 +89,20 @@ impl<V> Content<V> {
         Some(key)
     }
 
-    fn insert(&mut self, place: Place, object: &Meta, keep: impl FnOnce(&Meta, Option<&V>) -> V) -> Option<GatewayKey> {
+    /// An object that is not there yet.
+    fn insert(&mut self, place: Place, object: &Meta, keep: impl FnOnce(&Meta) -> V) -> Option<GatewayKey> {
         let key = GatewayKey::of(object)?;
+        let count = self.counts.entry(key.namespace.clone()).or_default();
+        if *count >= MOST_OBJECTS {
+            tracing::warn!(
+                namespace = key.namespace,
+                "over {MOST_OBJECTS} objects with gwmon's labels; the rest is not seen"
+            );
+            return None;
+        }
+        *count += 1;
         self.keys.insert(place.clone(), key.clone());
-        let objects = self.gateways.entry(key.clone()).or_default();
-        let value = keep(object, objects.values().next());
-        objects.insert(place, value);
+        self.gateways.entry(key.clone()).or_default().insert(place, keep(object));
         Some(key)
     }
 }
@@ -94,13 +113,15 @@ pub(crate) fn place(object: &Meta) -> Place {
 }
 
 impl<V> Index<V> {
-    /// Takes in what a watch tells. `keep` makes what is kept of an object, and may share it with another of the same
-    /// gateway's. Returns the gateways that a single change concerns; a whole list concerns all.
-    pub(crate) fn take(&mut self, event: &Event<Meta>, keep: impl FnOnce(&Meta, Option<&V>) -> V) -> Vec<GatewayKey> {
+    /// Takes in what a watch tells. `keep` makes what is kept of an object. Returns the gateways that a single change concerns;
+    /// a whole list concerns all.
+    pub(crate) fn take(&mut self, event: &Event<Meta>, keep: impl FnOnce(&Meta) -> V) -> Vec<GatewayKey> {
         match event {
             Event::Init => self.fresh = Some(Content::default()),
             Event::InitApply(object) => {
-                self.fresh.get_or_insert_default().insert(place(object), object, keep);
+                let (fresh, place) = (self.fresh.get_or_insert_default(), place(object));
+                fresh.remove(&place);
+                fresh.insert(place, object, keep);
             }
             Event::InitDone => self.live = self.fresh.take().unwrap_or_default(),
             Event::Apply(object) => {

@@ -29,6 +29,8 @@ const EVERY: Duration = Duration::from_mins(5);
 /// After a workload has begun to ask: its pods take a moment to be made.
 const SETTLE: Duration = Duration::from_secs(10);
 const PAGE: u32 = 500;
+/// Workloads of one namespace that are looked at in one look.
+const MOST_LOOKS: usize = 200;
 /// Where the shipped webhook configuration asks for no pods, besides gwmon's own namespace.
 const SYSTEM: &str = "kube-system";
 
@@ -77,7 +79,11 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
         }
     })
     .await?;
+    let mut looks = Looks::default();
     for ((namespace, _), (owner, pod, count)) in pods {
+        if !looks.may_look(&namespace) {
+            continue;
+        }
         let Some(Some(owner)) = readable(workload(&context.client, &namespace, owner).await) else { continue };
         // Of those that gwmon has stepped aside from, people have been told.
         let key = (namespace, monitor_name(&owner.name));
@@ -95,7 +101,7 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
     for (kind, (namespace, name), uid) in context.world.asking() {
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
         let key = GatewayKey { namespace, monitor: monitor_name(&owner.name) };
-        if context.world.newest(&key).is_some() || !is_served(&key.namespace) {
+        if context.world.newest(&key).is_some() || !is_served(&key.namespace) || !looks.may_look(&key.namespace) {
             continue;
         }
         let finding = readable(about_template(context, &key.namespace, &owner).await);
@@ -104,6 +110,18 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// How many workloads of each namespace have been looked at: one look has so many for each, so that it ends.
+#[derive(Default)]
+struct Looks(HashMap<String, usize>);
+
+impl Looks {
+    fn may_look(&mut self, namespace: &str) -> bool {
+        let looks = self.0.entry(namespace.to_owned()).or_default();
+        *looks += 1;
+        *looks <= MOST_LOOKS
+    }
 }
 
 /// One object that cannot be read keeps no other from being looked at: whoever may make a pod may write any owner on it.

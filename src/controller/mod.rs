@@ -11,6 +11,7 @@ pub mod lead;
 mod missed;
 mod reconcile;
 mod report;
+mod revisions;
 mod rights;
 mod sidecars;
 mod suspend;
@@ -142,7 +143,7 @@ pub async fn run(
     let mut queue = pin!(debounced_scheduler(queue, DEBOUNCE));
     let mut changes = pin!(changes);
     let mut running = FuturesUnordered::new();
-    let (mut waiting, mut busy) = (HashSet::new(), HashSet::new());
+    let (mut waiting, mut busy) = (HashSet::new(), Busy::default());
     let mut failures: HashMap<GatewayKey, u32> = HashMap::new();
     let mut listed = false;
     let mut again = tokio::time::interval(LOOK_AGAIN);
@@ -173,8 +174,8 @@ pub async fn run(
                     request(key, Duration::ZERO);
                 }
             }
-            Some(key) = async { queue.as_mut().hold_unless(|key| !busy.contains(key)).next().await },
-                if listed && busy.len() < CONCURRENT =>
+            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key)).next().await },
+                if listed && busy.has_room() =>
             {
                 waiting.remove(&key);
                 busy.insert(key.clone());
@@ -208,10 +209,68 @@ pub async fn run(
     }
 }
 
+/// The gateways that are being reconciled. None is twice; a namespace has at most half of the places that the others leave, or
+/// one, so that many gateways of one namespace, or slow ones, keep no other waiting.
+#[derive(Debug, Default)]
+struct Busy {
+    gateways: HashSet<GatewayKey>,
+    namespaces: HashMap<String, usize>,
+}
+
+impl Busy {
+    fn has_room(&self) -> bool {
+        self.gateways.len() < CONCURRENT
+    }
+
+    fn has_room_for(&self, key: &GatewayKey) -> bool {
+        let own = self.namespaces.get(&key.namespace).copied().unwrap_or_default();
+        let left = CONCURRENT - (self.gateways.len() - own);
+        !self.gateways.contains(key) && own < (left / 2).max(1)
+    }
+
+    fn insert(&mut self, key: GatewayKey) {
+        *self.namespaces.entry(key.namespace.clone()).or_default() += 1;
+        self.gateways.insert(key);
+    }
+
+    fn remove(&mut self, key: &GatewayKey) {
+        self.gateways.remove(key);
+        if let Some(own) = self.namespaces.get_mut(&key.namespace) {
+            *own -= 1;
+            if *own == 0 {
+                self.namespaces.remove(&key.namespace);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn no_namespace_takes_all_places() {
+        let mut busy = Busy::default();
+        let key = |namespace: &str, number: usize| GatewayKey {
+            namespace: namespace.to_owned(),
+            monitor: number.to_string(),
+        };
+        let mut fill = |namespace: &str| {
+            (0..100)
+                .filter(|number| {
+                    let has_room = busy.has_room() && busy.has_room_for(&key(namespace, *number));
+                    if has_room {
+                        busy.insert(key(namespace, *number));
+                    }
+                    has_room
+                })
+                .count()
+        };
+        assert_eq!(["a", "b", "c", "d", "e", "f"].map(&mut fill), [8, 4, 2, 1, 1, 0]);
+        busy.remove(&key("a", 0));
+        assert!(!busy.has_room_for(&key("a", 1)) && busy.has_room_for(&key("f", 0)));
+    }
 
     #[test]
     fn pods_and_services_speak_for_their_own_namespace_only() {

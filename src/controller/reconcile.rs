@@ -2,32 +2,33 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Client, ResourceExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::apply::{Writer, Written, is_alive, place_of};
+use super::apply::{Presence, Writer, Written, place_of, presence};
 use super::held::Held;
-use super::index::{Place, controller_of, place};
+use super::index::{Place, controller_of, is_reference, place};
 use super::kong::Plugins;
 use super::report::{Report, Told};
+use super::revisions::Revision;
 use super::rights::Rights;
-use super::world::{Revision, World, objects};
+use super::world::{World, objects};
 use super::{GatewayKey, Site, lock, plain};
-use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
+use crate::annotations::{DISCOVERY, Discovery, INJECT, PROMETHEUS, Target, WORKLOAD_NAMESPACE};
 use crate::injection::gateway::kong;
-use crate::injection::monitor_name;
+use crate::injection::{confirm, monitor_name};
 use crate::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::selection::Condition;
-use crate::monitoring::{Cluster, Consumer, Gateway, Owner, Plan, Source, plan};
+use crate::monitoring::{Beside, Cluster, Consumer, Gateway, Owner, Plan, Source, plan};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 
@@ -54,6 +55,8 @@ pub(super) struct Context {
 struct Memory {
     /// The workload above the ReplicaSet of this UID.
     owner: Option<(String, Owner)>,
+    /// The roll-out of which a pod has been read whole, and found to say what it is.
+    confirmed: Option<Arc<Revision>>,
     written: Written,
     told: Told,
 }
@@ -106,7 +109,7 @@ impl Context {
             let Some(gateway) = self.myself().await? else { return Ok(()) };
             return self.bring_about(key, &gateway, memory, true).await.map(drop);
         }
-        let Some(revision) = self.world.newest(key) else {
+        let Some((pod, revision)) = self.world.newest(key) else {
             *memory = Memory::default();
             return self.sweep(key).await;
         };
@@ -121,20 +124,67 @@ impl Context {
                 *memory = Memory::default();
                 return self.sweep(key).await;
             }
-            if look && !is_alive(&self.client, &key.namespace, &owner).await? {
-                return Ok(());
-            }
-            let (Revision { annotations, .. }, tell) = (&*revision, Some(owner.clone()));
-            match Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, annotations, tell) {
-                Ok(gateway) if self.bring_about(key, &gateway, memory, look).await? => return Ok(()),
-                Ok(_) => {}
+            let gateway = match self.gateway(key, &pod, &revision, &owner, memory, look).await? {
+                Ok(Some(gateway)) => gateway,
+                Ok(None) => return Ok(()),
                 Err(finding) => {
                     self.report.findings(&key.namespace, &owner, vec![finding], &mut memory.told).await;
                     return Ok(());
                 }
+            };
+            if self.bring_about(key, &gateway, memory, look).await? {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// The gateway as its pods tell, or why they are not believed. Before anything is written (`look`), the workload and a pod
+    /// are looked at: whoever may make pods writes on them what they like. `None` where one of them is gone.
+    async fn gateway(
+        &self,
+        key: &GatewayKey,
+        pod: &str,
+        revision: &Arc<Revision>,
+        owner: &Owner,
+        memory: &mut Memory,
+        look: bool,
+    ) -> Result<Result<Option<Gateway>, Finding>> {
+        let Some(annotations) = &revision.annotations else {
+            let detail =
+                format!("the pods of namespace {} have more gwmon.io/ annotations than gwmon keeps", key.namespace);
+            return Ok(Err(Finding::new(Reason::ShareExceeded, detail)));
+        };
+        if look {
+            match presence(&self.client, &key.namespace, owner).await? {
+                Presence::There => {}
+                Presence::Gone => return Ok(Ok(None)),
+                Presence::Unreadable => {
+                    let detail = format!(
+                        "gwmon may not read {} of {}, and believes no pod of an owner that it cannot see; grant its ClusterRole get on that kind",
+                        owner.kind, owner.api_version
+                    );
+                    return Ok(Err(Finding::new(Reason::Forbidden, detail)));
+                }
+            }
+            if self.world.services(key).is_empty() && self.world.served(&key.namespace) >= self.policy.bounds.gateways {
+                let detail = format!(
+                    "namespace {} has {} gateways already, which is as many as gwmon serves in one (--max-gateways-per-namespace)",
+                    key.namespace, self.policy.bounds.gateways
+                );
+                return Ok(Err(Finding::new(Reason::ShareExceeded, detail)));
+            }
+            if memory.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
+                let api = objects(&self.client, &key.namespace, ("v1", "Pod"));
+                let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {pod}"))?;
+                let Some(found) = found else { return Ok(Ok(None)) };
+                if let Err(finding) = confirm(&json!(found).to_string()) {
+                    return Ok(Err(finding));
+                }
+                memory.confirmed = Some(Arc::clone(revision));
+            }
+        }
+        Ok(Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, annotations, Some(owner.clone())).map(Some))
     }
 
     /// Applies what is planned and tells what stands against it. Without leave to write it only looks whether there is
@@ -142,10 +192,14 @@ impl Context {
     async fn bring_about(&self, key: &GatewayKey, gateway: &Gateway, memory: &mut Memory, write: bool) -> Result<bool> {
         let Some(owner) = &gateway.owner else { return Ok(true) };
         let cluster = self.world.cluster();
-        let mut plan = plan(gateway, &cluster, &[]);
+        let before = self.world.monitors(key);
+        let reader = before.iter().find_map(|monitor| monitor.annotations().get(PROMETHEUS));
+        let beside = Beside { neighbours: &[], reader: reader.map(String::as_str) };
+        let mut plan = plan(gateway, &cluster, &self.policy.bounds, &beside);
         if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
             let neighbours = self.neighbours(&key.namespace).await?;
-            plan = crate::monitoring::plan(gateway, &cluster, &neighbours);
+            let beside = Beside { neighbours: &neighbours, ..beside };
+            plan = crate::monitoring::plan(gateway, &cluster, &self.policy.bounds, &beside);
         }
         let wanted = plan.service.iter().chain(plan.monitors.iter().flatten());
         let is_done = |object: &Value| self.writer(key).settled(object, &memory.written).is_some();
@@ -263,6 +317,7 @@ impl Context {
             target: Target::Best,
             labels: self.policy.monitor_labels.clone(),
             owner: Some(deployment),
+            notes: vec![],
         }))
     }
 
@@ -303,6 +358,7 @@ impl Context {
     async fn sweep(&self, key: &GatewayKey) -> Result<()> {
         let services = self.world.services(key);
         let owner = services.iter().find_map(|service| service.owner_references().first().cloned());
+        let owner = owner.filter(is_reference);
         if let Some(owner) = owner
             && self.still_asks(key, &owner).await?
         {

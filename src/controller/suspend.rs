@@ -12,7 +12,7 @@ use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
-use super::apply::is_alive;
+use super::apply::{Presence, presence};
 use super::index::controller_of;
 use super::reconcile::{Context, workload};
 use super::sidecars::{
@@ -272,7 +272,8 @@ impl Suspender<'_> {
 
     /// Whether a suspended workload is still there; one that may not be read is.
     async fn exists(&self, namespace: &str, entry: &Suspension) -> Result<bool> {
-        is_alive(&self.context.client, namespace, &entry.workload.clone().into()).await
+        let workload = entry.workload.clone().into();
+        Ok(presence(&self.context.client, namespace, &workload).await? != Presence::Gone)
     }
 
     async fn suspend(&self, key: &Key, owner: &Owner, why: &Finding, advice: &str) -> Result<()> {

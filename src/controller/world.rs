@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::Store;
@@ -20,9 +20,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::index::{Index, Meta, Place, controller_of, place};
+use super::revisions::{Part, Revision, Revisions};
 use super::watch::{Need, Watches, labelled};
 use super::{FIELD_MANAGER, GatewayKey, lock};
-use crate::annotations::{Annotations, INJECT, MONITORED_BY, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours};
+use crate::annotations::{
+    INJECT, LONGEST, MONITORED_BY, PREFIX, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
+};
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
@@ -50,22 +53,13 @@ pub(crate) fn api_resource(api_version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-/// What the pods of one roll-out have in common.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Revision {
-    /// Those of gwmon's that are read.
-    pub(crate) annotations: Annotations,
-    /// The pod's controller.
-    pub(crate) owner: Option<OwnerReference>,
-}
-
 /// What is kept of a pod.
 #[derive(Debug)]
 struct Pod {
     created: Option<Time>,
     /// It is on its way out, perhaps for minutes, perhaps with its workload.
     terminating: bool,
-    revision: Arc<Revision>,
+    part: Part,
 }
 
 /// The workloads of one kind that ask for injection, by place: their UIDs. All others are looked at and forgotten.
@@ -111,6 +105,9 @@ pub(crate) fn asks_for_injection(object: &Meta) -> bool {
 /// The kinds that gwmon's webhook copies annotations on.
 const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
+/// gwmon writes one.
+const MOST_OWNERS: usize = 4;
+
 /// Objects of gwmon's own.
 type Objects = Arc<Mutex<Index<Arc<Meta>>>>;
 
@@ -131,9 +128,10 @@ impl World {
         let watches = Watches::new(client);
         let listed = watches.listed();
         let pods = Arc::new(Mutex::new(Index::default()));
-        let known = Arc::clone(&pods);
-        let pod_events =
-            of_gateways(&watches, api_resource("v1", "Pod"), MONITORED_BY, move |event| lock(&known).take(event, pod));
+        let (known, revisions) = (Arc::clone(&pods), Revisions::default());
+        let pod_events = of_gateways(&watches, api_resource("v1", "Pod"), MONITORED_BY, move |event| {
+            lock(&known).take(event, |object| pod(object, &revisions))
+        });
         let (services, service_events) = own_objects(&watches, SERVICE);
         let (monitors, monitor_events) = own_objects(&watches, MONITOR);
 
@@ -195,11 +193,16 @@ impl World {
         lock(&self.pods).keys().count()
     }
 
-    /// The newest roll-out of a gateway that has injected pods: it tells what is to come.
-    pub(crate) fn newest(&self, key: &GatewayKey) -> Option<Arc<Revision>> {
+    /// The newest roll-out of a gateway that has injected pods, which tells what is to come, and the name of a pod of it.
+    pub(crate) fn newest(&self, key: &GatewayKey) -> Option<(String, Arc<Revision>)> {
         let pods = lock(&self.pods);
-        let pods = pods.of(key).map(|(_, pod)| pod).filter(|pod| !pod.terminating);
-        pods.max_by_key(|pod| &pod.created).map(|pod| Arc::clone(&pod.revision))
+        let newest = pods.of(key).filter(|(_, pod)| !pod.terminating).max_by_key(|(_, pod)| &pod.created);
+        newest.map(|((_, name), pod)| (name.clone(), Arc::clone(&pod.part.revision)))
+    }
+
+    /// How many gateways of a namespace have a Service.
+    pub(crate) fn served(&self, namespace: &str) -> usize {
+        lock(&self.services).keys().filter(|key| key.namespace == namespace).count()
     }
 
     /// An object of gwmon's, where it carries gwmon's labels.
@@ -233,34 +236,43 @@ impl World {
     }
 }
 
-fn pod(pod: &Meta, other: Option<&Pod>) -> Pod {
+fn pod(pod: &Meta, revisions: &Revisions) -> Pod {
     // What is read, as long as it is at most: a tenant may write 256 KiB of annotations on each pod.
     let is_kept = |key: &str, value: &str| match key {
-        STATUS => value.len() <= 4 << 10,
-        key => value.len() <= 1 << 10 && VOCABULARY.iter().any(|known| known.name == key),
+        STATUS => value.len() <= 4 * LONGEST,
+        key => value.len() <= LONGEST && VOCABULARY.iter().any(|known| known.name == key),
     };
     let kept = |(key, value): (&String, &String)| is_kept(key, value).then(|| (key.clone(), value.clone()));
     let annotations = ours(pod.annotations()).filter_map(kept).collect();
-    let revision = Revision { annotations, owner: controller_of(pod).cloned() };
-    let same = other.map(|other| &other.revision).filter(|known| ***known == revision);
-    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let namespace = pod.namespace().unwrap_or_default();
     Pod {
         created: pod.creation_timestamp(),
-        terminating,
-        revision: same.map_or_else(|| Arc::new(revision), Arc::clone),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        part: revisions.take(&namespace, annotations, controller_of(pod).cloned()),
     }
 }
 
-/// An object of gwmon's own, without what is not read. Of the managers of its fields only that gwmon is one.
-fn own(object: &Meta, _: Option<&Arc<Meta>>) -> Arc<Meta> {
+/// An object of gwmon's own, without what is not read. Of the managers of its fields only that gwmon is one. Whoever may make
+/// Services can write gwmon's labels on them, and any number of others.
+fn own(object: &Meta) -> Arc<Meta> {
     let mut object = object.clone();
+    let labels = object.metadata.labels.get_or_insert_default();
+    if labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > 4 * LONGEST {
+        labels.retain(|key, _| key.starts_with(PREFIX));
+    }
+    object.metadata.owner_references.get_or_insert_default().truncate(MOST_OWNERS);
+    object.metadata.finalizers = None;
     let managers = object.metadata.managed_fields.iter_mut().flatten();
-    let managers = managers.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)).map(|entry| {
+    let mut managers = managers.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)).map(|entry| {
         entry.fields_v1 = None;
         entry.clone()
     });
-    object.metadata.managed_fields = Some(managers.collect());
-    object.metadata.annotations = None;
+    object.metadata.managed_fields = Some(managers.next().into_iter().collect());
+    object
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .retain(|key, value| key == PROMETHEUS && value.len() <= LONGEST);
     Arc::new(object)
 }
 

@@ -189,6 +189,12 @@ impl Consumer {
 
     /// `namespace/name`.
     #[must_use]
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Namespace and name.
+    #[must_use]
     pub fn key(&self) -> (&str, &str) {
         (&self.namespace, &self.name)
     }

@@ -9,6 +9,7 @@ pub mod selector;
 use serde_json::Value;
 
 use crate::labels::Labels;
+use crate::policy::Bounds;
 use crate::reason::{Finding, Reason};
 pub use consumer::Consumer;
 pub use objects::{Gateway, Owner, Source};
@@ -31,18 +32,35 @@ pub struct Plan<'c> {
     pub readers: Vec<&'c Consumer>,
 }
 
-/// Plans the objects of one gateway for what is known of the cluster's monitoring, and of the labels of other people's
-/// monitors beside it.
+/// What else there is where a gateway's objects are to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// The labels of other people's monitors in the gateway's namespace.
+    pub neighbours: &'a [Labels],
+    /// Whom the gateway's monitor was made for before, as `namespace/name`.
+    pub reader: Option<&'a str>,
+}
+
+/// Plans the objects of one gateway for what is known of the cluster's monitoring, within what the operator of gwmon allows.
 ///
 /// Where nobody is known to read ServiceMonitors, one is planned with no labels but the user's: Grafana Alloy, for one,
 /// is configured by no object and takes every monitor by default.
 #[must_use]
-pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, neighbours: &[Labels]) -> Plan<'c> {
+pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside: &Beside) -> Plan<'c> {
     let service = gateway.service();
     let (hard, soft) = (gateway.hard_labels(), Gateway::soft_labels());
-    let wish = Wish { namespace: &gateway.namespace, target: &gateway.target, hard: &hard, soft: &soft, neighbours };
+    let wish = Wish {
+        namespace: &gateway.namespace,
+        target: &gateway.target,
+        hard: &hard,
+        soft: &soft,
+        neighbours: beside.neighbours,
+        reader: beside.reader,
+        bounds,
+    };
     match cluster.select(&wish) {
-        Ok(Selection { placements, why, warnings, readers }) => {
+        Ok(Selection { placements, why, mut warnings, readers }) => {
+            warnings.extend(gateway.notes.iter().cloned());
             let monitors: Vec<_> = placements.iter().map(|place| gateway.service_monitor(place)).collect();
             let rejected = readers.iter().find_map(|reader| {
                 let why = monitors.iter().find_map(|monitor| reader.rejects(monitor))?;
@@ -55,13 +73,15 @@ pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, neighbours: &[Labels]) 
         }
         Err(finding) if finding.reason == Reason::NoPrometheus => {
             let labels = soft.into_iter().chain(hard).collect();
-            let place = Placement { namespace: gateway.namespace.clone(), labels, suffix: String::new() };
+            let place = Placement { namespace: gateway.namespace.clone(), labels, suffix: String::new(), reader: None };
             let why = finding.detail.clone();
             let monitors = Ok(vec![gateway.service_monitor(&place)]);
-            Plan { service, monitors, warnings: vec![finding], why, readers: vec![] }
+            let warnings = gateway.notes.iter().cloned().chain([finding]).collect();
+            Plan { service, monitors, warnings, why, readers: vec![] }
         }
         Err(finding) => {
-            Plan { service, why: finding.to_string(), monitors: Err(finding), warnings: vec![], readers: vec![] }
+            let warnings = gateway.notes.clone();
+            Plan { service, why: finding.to_string(), monitors: Err(finding), warnings, readers: vec![] }
         }
     }
 }

@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 
 use super::selection::Placement;
 use crate::annotations::{
-    Annotations, METRICS_FOR, MONITORED_BY, Profile, STATUS, Settings, Target, Version, WORKLOAD_NAMESPACE,
+    Annotations, INTERVAL, METRICS_FOR, MONITOR_LABELS, MONITORED_BY, PROMETHEUS, Profile, STATUS, Settings, Target,
+    Version, WORKLOAD_NAMESPACE,
 };
 use crate::injection::Status;
 use crate::injection::exporter::PORT_NAME;
 use crate::labels::Labels;
-use crate::policy::Policy;
+use crate::policy::{Bounds, Policy};
 use crate::reason::{Finding, Reason};
 
 /// The group and version of a ServiceMonitor, and its kind.
@@ -75,6 +76,33 @@ pub struct Gateway {
     pub labels: Labels,
     /// Its workload; absent in a preview, where no UID is known.
     pub owner: Option<Owner>,
+    /// What the user asks for and does not get.
+    pub notes: Vec<Finding>,
+}
+
+/// Takes back what the operator of gwmon does not allow, and says so.
+fn bound(settings: &mut Settings, bounds: &Bounds) -> Vec<Finding> {
+    let mut notes = vec![];
+    if let Some(interval) = settings.interval.as_mut().filter(|interval| bounds.min_interval.is_above(interval)) {
+        let least = bounds.min_interval.as_str();
+        let detail = format!("{INTERVAL}: {interval} is shorter than {least}, which is taken instead (--min-interval)");
+        notes.push(Finding::new(Reason::NotAllowed, detail));
+        least.clone_into(interval);
+    }
+    if let (Some(labels), Some(allowed)) = (&mut settings.monitor_labels, &bounds.monitor_labels) {
+        let forbidden: Vec<_> = labels.keys().filter(|key| !allowed.contains(*key)).cloned().collect();
+        labels.retain(|key, _| allowed.contains(key));
+        if !forbidden.is_empty() {
+            let allowed: Vec<_> = allowed.iter().map(String::as_str).collect();
+            let detail = format!(
+                "{MONITOR_LABELS}: {} is left out; allowed is {} (--allowed-monitor-labels)",
+                forbidden.join(", "),
+                if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") }
+            );
+            notes.push(Finding::new(Reason::NotAllowed, detail));
+        }
+    }
+    notes
 }
 
 /// What a gateway's objects are called in a namespace. Away from its own, workloads of one name from several namespaces
@@ -101,7 +129,8 @@ impl Gateway {
         let status: Status = serde_json::from_str(status).map_err(|error| {
             Finding::new(Reason::MalformedObject, format!("a pod's annotation {STATUS} cannot be read: {error}"))
         })?;
-        let settings = Settings::parse(pod)?;
+        let mut settings = Settings::parse(pod)?;
+        let notes = bound(&mut settings, &policy.bounds);
         Ok(Self {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
@@ -115,6 +144,7 @@ impl Gateway {
             target: settings.prometheus.unwrap_or_default(),
             labels: settings.monitor_labels.unwrap_or_else(|| policy.monitor_labels.clone()),
             owner,
+            notes,
         })
     }
 
@@ -191,10 +221,15 @@ impl Gateway {
         if placement.namespace != self.namespace {
             spec["namespaceSelector"] = json!({"matchNames": [self.namespace]});
         }
+        let mut metadata = self.metadata(&placement.namespace, &placement.suffix, &placement.labels);
+        if let Some(reader) = &placement.reader {
+            // It stays theirs, whatever other Prometheus there will be.
+            metadata["annotations"] = json!({PROMETHEUS: reader});
+        }
         json!({
             "apiVersion": MONITOR.0,
             "kind": MONITOR.1,
-            "metadata": self.metadata(&placement.namespace, &placement.suffix, &placement.labels),
+            "metadata": metadata,
             "spec": spec,
         })
     }

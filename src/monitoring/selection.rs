@@ -11,7 +11,11 @@ use super::operator::{Instance, Operator};
 use super::selector::{Selector, solve};
 use crate::annotations::Target;
 use crate::labels::Labels;
+use crate::policy::Bounds;
 use crate::reason::{Finding, Reason};
+
+/// Monitors of one gateway, each for Prometheuses that cannot share one.
+const MOST_MONITORS: usize = 8;
 
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
@@ -73,6 +77,11 @@ pub struct Wish<'a> {
     pub soft: &'a Labels,
     /// The labels of other people's monitors in the gateway's namespace: who reads those is preferred.
     pub neighbours: &'a [Labels],
+    /// Whom the gateway's monitor was made for before, as `namespace/name`: as long as that can read it, another Prometheus
+    /// that somebody creates does not take it away.
+    pub reader: Option<&'a str>,
+    /// What the operator of gwmon allows.
+    pub bounds: &'a Bounds,
 }
 
 /// One monitor: where it lives and what it carries.
@@ -84,6 +93,8 @@ pub struct Placement {
     pub labels: Labels,
     /// Tells monitors of one gateway in one namespace apart; empty for the first.
     pub suffix: String,
+    /// Whom it is made for, as `namespace/name`; `None` where it is for several, or for whoever reads it.
+    pub reader: Option<String>,
 }
 
 /// The monitors of one gateway.
@@ -200,7 +211,7 @@ impl Cluster {
     /// [`Reason::NoPrometheus`] where there is no reader at all, [`Reason::PrometheusNotFound`] where the one that is
     /// asked for is not there, [`Reason::NotSelected`] with the condition that cannot be met on each.
     pub fn select<'c>(&'c self, wish: &Wish) -> Result<Selection<'c>, Finding> {
-        let asked = self.asked_for(wish.target)?;
+        let asked = self.asked_for(wish)?;
         let mut candidates = Vec::new();
         let mut obstacles = Vec::new();
         for &consumer in &asked {
@@ -216,7 +227,12 @@ impl Cluster {
         let rank = |candidate: &Candidate| {
             let reads_neighbours =
                 wish.neighbours.iter().any(|labels| self.selects(candidate.consumer, wish.namespace, labels).is_ok());
-            (Reverse(candidate.namespace == wish.namespace), Reverse(reads_neighbours), candidate.consumer.kind)
+            (
+                Reverse(wish.reader == Some(candidate.consumer.place().as_str())),
+                Reverse(candidate.namespace == wish.namespace),
+                Reverse(reads_neighbours),
+                candidate.consumer.kind,
+            )
         };
         candidates.sort_by_cached_key(|candidate| {
             let (namespace, name) = candidate.consumer.key();
@@ -239,10 +255,18 @@ impl Cluster {
             candidates.truncate(1);
         }
 
-        let placements = partition(&candidates, wish);
+        let mut placements = partition(&candidates, wish);
+        if placements.len() > MOST_MONITORS {
+            let detail =
+                format!("{} monitors would be made; gwmon makes {MOST_MONITORS} for a gateway", placements.len());
+            return Err(Finding::new(Reason::ShareExceeded, detail));
+        }
+        if let ([place], [candidate]) = (placements.as_mut_slice(), candidates.as_slice()) {
+            place.reader = Some(candidate.consumer.place());
+        }
         self.check(&candidates, &placements)?;
         for candidate in &candidates {
-            self.warn(candidate, wish, &mut warnings);
+            self.warn(candidate.consumer, &mut warnings);
         }
         warn_ownership(&placements, wish, &mut warnings);
         let readers: Vec<_> = candidates.iter().map(|candidate| candidate.consumer).collect();
@@ -255,22 +279,29 @@ impl Cluster {
         })
     }
 
-    fn asked_for(&self, target: &Target) -> Result<Vec<&Consumer>, Finding> {
+    fn asked_for(&self, wish: &Wish) -> Result<Vec<&Consumer>, Finding> {
         if self.consumers.is_empty() {
             return Err(Finding::new(
                 Reason::NoPrometheus,
                 "the cluster has no Prometheus or other object that reads ServiceMonitors",
             ));
         }
-        let Target::Named { namespace, name } = target else { return Ok(self.consumers.iter().collect()) };
-        let named: Vec<_> = self.consumers.iter().filter(|c| c.key() == (namespace, name)).collect();
+        let (who, names) = match wish.target {
+            Target::Named { namespace, name } => {
+                (crate::annotations::PROMETHEUS, &[(namespace.clone(), name.clone())][..])
+            }
+            Target::Best | Target::All if wish.bounds.readers.is_empty() => return Ok(self.consumers.iter().collect()),
+            Target::Best | Target::All => ("gwmon serve --prometheus", wish.bounds.readers.as_slice()),
+        };
+        let is_named = |consumer: &&Consumer| {
+            let (namespace, name) = consumer.key();
+            names.iter().any(|named| named.0 == namespace && named.1 == name)
+        };
+        let named: Vec<_> = self.consumers.iter().filter(is_named).collect();
         if named.is_empty() {
+            let asked: Vec<_> = names.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
             let there: Vec<_> = self.consumers.iter().map(ToString::to_string).collect();
-            let detail = format!(
-                "{}: {namespace}/{name} names none of the cluster's: {}",
-                crate::annotations::PROMETHEUS,
-                there.join(", ")
-            );
+            let detail = format!("{who}: {} names none of the cluster's: {}", asked.join(", "), there.join(", "));
             return Err(Finding::new(Reason::PrometheusNotFound, detail));
         }
         Ok(named)
@@ -297,6 +328,17 @@ impl Cluster {
                 if consumer.ignore_namespace_selectors {
                     return Err(format!(
                         "{here}, and a monitor in {own} would not reach {home} (spec.ignoreNamespaceSelectors){advice}"
+                    ));
+                }
+                if !wish.bounds.cross_namespace {
+                    return Err(format!(
+                        "{here}, and gwmon may make no monitor in {own} (--allow-cross-namespace-monitors=false){advice}"
+                    ));
+                }
+                // Its series would carry the monitor's namespace, and pass for those of other people's pods.
+                if let Some(label) = &consumer.enforced_namespace_label {
+                    return Err(format!(
+                        "{here}, and would set {label}={own} on the series of a monitor in {own} (spec.enforcedNamespaceLabel){advice}"
                     ));
                 }
                 (own, format!("and reads its own namespace, not {home} ({}){advice}", consumer.reach_field))
@@ -347,21 +389,13 @@ impl Cluster {
     }
 
     /// What will not be as a person would expect.
-    fn warn(&self, candidate: &Candidate, wish: &Wish, warnings: &mut Vec<Finding>) {
-        let Candidate { consumer, namespace, .. } = candidate;
+    fn warn(&self, consumer: &Consumer, warnings: &mut Vec<Finding>) {
         let mut warn = |reason, detail| warnings.push(Finding::new(reason, detail));
         if consumer.paused {
             warn(
                 Reason::PrometheusPaused,
                 format!("{consumer} is paused (spec.paused) and takes up no monitor until it is not"),
             );
-        }
-        if let Some(label) = consumer.enforced_namespace_label.as_ref().filter(|_| namespace != wish.namespace) {
-            let detail = format!(
-                "{consumer} sets {label}={namespace} on every series of this monitor (spec.enforcedNamespaceLabel), though its pods are in {}",
-                wish.namespace
-            );
-            warn(Reason::NamespaceLabelEnforced, detail);
         }
         if let Some(class) = &consumer.default_class {
             let detail = format!(
@@ -421,6 +455,7 @@ fn partition(candidates: &[Candidate], wish: &Wish) -> Vec<Placement> {
                 namespace: candidate.namespace.clone(),
                 labels: candidate.labels.clone(),
                 suffix: if before == 0 { String::new() } else { format!("-{}", before + 1) },
+                reader: None,
             };
             placements.push((place, vec![&candidate.consumer.selector]));
         }

@@ -279,7 +279,10 @@ pub(crate) fn injected(namespace: &str, name: &str, replicas: u32) -> Value {
                     "labels": {"app": "gateway", "gwmon.io/monitored-by": label, "gwmon.io/exporter": label},
                     "annotations": {"gwmon.io/inject": "true", "gwmon.io/interval": "15s", "gwmon.io/status": status.to_string()},
                 },
-                "spec": {"containers": [{"name": "envoy", "image": "envoy"}]},
+                "spec": {"containers": [
+                    {"name": "envoy", "image": "envoy"},
+                    {"name": "gwmon-statsd-exporter", "image": "exporter", "ports": [{"containerPort": 9102}]},
+                ]},
             },
         },
     })

@@ -19,7 +19,7 @@ use crate::injection::patch::Patch;
 use crate::injection::resources::LimitRange;
 use crate::injection::{self, Injection, Status, workload};
 use crate::labels::Labels;
-use crate::monitoring::{Cluster, Consumer, Gateway, Operator, Plan, plan};
+use crate::monitoring::{Beside, Cluster, Consumer, Gateway, Operator, Plan, plan};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 
@@ -145,7 +145,8 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
         *template = pod;
     }
     let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
-    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, neighbours));
+    let beside = Beside { neighbours, reader: None };
+    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &policy.bounds, &beside));
     Ok(Previewed { after, injection, plan })
 }
 
