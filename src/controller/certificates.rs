@@ -120,16 +120,13 @@ async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
     for _ in 0..5 {
         let existing =
             secrets.get_opt(&site.secret()).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?;
-        let (found, version) = match &existing {
-            Some(secret) => (read(secret), secret.resource_version()),
-            None => (None, None),
-        };
+        let found = existing.as_ref().and_then(read);
         let renewed = match &found {
             Some(material) => material.renewed(&names, now)?,
             None => Some(Material::new(&names, now)?),
         };
         let Some(renewed) = renewed else { return found.context("no material") };
-        let secret = write(&renewed, site, version);
+        let secret = write(&renewed, site, existing.as_ref());
         let written = match existing {
             Some(_) => secrets.replace(&site.secret(), &PostParams::default(), &secret).await,
             None => secrets.create(&PostParams::default(), &secret).await,
@@ -153,17 +150,18 @@ fn read(secret: &Secret) -> Option<Material> {
     })
 }
 
-fn write(material: &Material, site: &Site, version: Option<String>) -> Secret {
+/// The Secret with this material; just this version of it, where there is one, and of its type, which cannot change.
+fn write(material: &Material, site: &Site, existing: Option<&Secret>) -> Secret {
     let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
     Secret {
         metadata: ObjectMeta {
             name: Some(site.secret()),
             namespace: Some(site.namespace.clone()),
-            resource_version: version,
+            resource_version: existing.and_then(ResourceExt::resource_version),
             labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
             ..ObjectMeta::default()
         },
-        type_: Some("kubernetes.io/tls".to_owned()),
+        type_: existing.map_or_else(|| Some("kubernetes.io/tls".to_owned()), |secret| secret.type_.clone()),
         data: Some(BTreeMap::from([
             entry("ca.crt", &material.bundle),
             entry("ca.key", &material.authority_key),

@@ -1,0 +1,201 @@
+//! One bad object ends no watch and no look: malformed objects of every kind that gwmon reads stand among good ones, on a real
+//! API server whose definitions take any shape.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+mod support;
+
+use gwmon_cluster::{ControlPlane, Kubectl};
+use serde_json::{Value, json};
+use support::{Installed, by_release, injected, settle};
+
+/// Kinds of other people's definitions that gwmon reads: group, versions, kind, plural, scope.
+const KINDS: [(&str, &[&str], &str, &str, &str); 7] = [
+    ("monitoring.coreos.com", &["v1"], "Prometheus", "prometheuses", "Namespaced"),
+    ("monitoring.coreos.com", &["v1alpha1"], "PrometheusAgent", "prometheusagents", "Namespaced"),
+    ("monitoring.coreos.com", &["v1"], "ServiceMonitor", "servicemonitors", "Namespaced"),
+    ("operator.victoriametrics.com", &["v1beta1"], "VMAgent", "vmagents", "Namespaced"),
+    ("opentelemetry.io", &["v1alpha1"], "TargetAllocator", "targetallocators", "Namespaced"),
+    ("opentelemetry.io", &["v1beta1"], "OpenTelemetryCollector", "opentelemetrycollectors", "Namespaced"),
+    ("configuration.konghq.com", &["v1"], "KongClusterPlugin", "kongclusterplugins", "Cluster"),
+];
+
+fn definition((group, versions, kind, plural, scope): (&str, &[&str], &str, &str, &str)) -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let versions: Vec<_> = versions
+        .iter()
+        .map(|version| json!({"name": version, "served": true, "storage": true, "schema": schema}))
+        .collect();
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {"group": group, "names": {"kind": kind, "plural": plural}, "scope": scope, "versions": versions},
+    })
+}
+
+/// What stands where an object's content should.
+fn malformed() -> Vec<Value> {
+    let deep = (0..60).fold(json!("x"), |inner, _| json!({ "matchLabels": inner }));
+    vec![
+        json!({}),
+        json!({"spec": null}),
+        json!({"spec": []}),
+        json!({"spec": "all"}),
+        json!({"spec": 7}),
+        json!({"spec": {"serviceMonitorSelector": "all", "serviceMonitorNamespaceSelector": 7, "paused": "no"}}),
+        json!({"spec": {"serviceMonitorSelector": {"matchLabels": [1]}, "scrapeClasses": {"a": 1}}}),
+        json!({"spec": {"serviceMonitorSelector": {"matchExpressions": [{"key": 1}, null, {"operator": "Near"}]}}}),
+        json!({"spec": {"serviceMonitorSelector": deep, "serviceScrapeSelector": [], "config": "a: ["}}),
+        json!({"spec": {"config": {"receivers": 7}, "prometheusCR": [], "selectAllByDefault": {}}, "plugin": 7, "config": []}),
+        json!({"spec": {"serviceMonitorSelector": null, "externalLabels": "x".repeat(100_000)}}),
+    ]
+}
+
+fn create_all(kubectl: &Kubectl, objects: &[Value]) {
+    kubectl
+        .run_with(
+            &["create", "--validate=false", "-f", "-"],
+            &json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string(),
+        )
+        .unwrap();
+}
+
+#[test]
+fn one_bad_object_ends_no_watch_and_no_look() {
+    let cluster = ControlPlane::start(false).unwrap();
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&std::fs::read_to_string("deploy/install.yaml").unwrap()).unwrap();
+    for kind in KINDS {
+        kubectl.apply(&definition(kind).to_string()).unwrap();
+    }
+    kubectl.wait_established().unwrap();
+    for namespace in ["monitoring", "edge", "west"] {
+        kubectl.run(&format!("create namespace {namespace}")).unwrap();
+    }
+
+    let mut bad = vec![];
+    for (group, versions, kind, plural, _) in KINDS {
+        for (number, content) in malformed().into_iter().enumerate() {
+            let mut object = content;
+            object["apiVersion"] = json!(format!("{group}/{}", versions[0]));
+            object["kind"] = json!(kind);
+            object["metadata"] = json!({
+                "name": format!("bad-{number}"), "namespace": "west",
+                // Of ServiceMonitors: as if gwmon had made it.
+                "labels": {"gwmon.io/metrics-for": format!("bad-{number}"), "gwmon.io/workload-namespace": "west"},
+                "ownerReferences": [{"apiVersion": "x?y/v1", "kind": "A b", "name": "..", "uid": "1"}],
+            });
+            bad.push(object);
+        }
+        assert!(!plural.is_empty());
+    }
+    let named = |kind: &str, version: &str, name: &str, content: Value| {
+        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "west"}});
+        json_patch::merge(&mut object, &content);
+        object
+    };
+    // A Service as if gwmon had made it; an operator's Deployment whose flags mean nothing; a LimitRange of odd amounts.
+    let forged = json!({
+        "metadata": {
+            "labels": {"gwmon.io/metrics-for": "forged", "gwmon.io/workload-namespace": "west"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pods?watch=true&x=", "name": "x", "uid": "1"}],
+        },
+        "spec": {"clusterIP": "None", "ports": [{"port": 1}]},
+    });
+    bad.push(named("Service", "v1", "forged", forged));
+    let operator = json!({
+        "metadata": {"labels": {"app.kubernetes.io/name": "prometheus-operator"}},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "replicas": 0, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
+            "containers": [{"name": "x", "image": "x", "args": ["--namespaces", "--deny-namespaces=,,", "--prometheus-instance-selector=a in (", "=="]}],
+        }}},
+    });
+    bad.push(named("Deployment", "apps/v1", "operator", operator));
+    let limits = json!({"spec": {"limits": [{"type": "Container", "max": {"memory": "1e30", "cpu": "1n"}}, {"type": "example.com/Odd"}]}});
+    bad.push(named("LimitRange", "v1", "odd", limits));
+    let pod = |annotations: Value, labels: Value, owner: Value| {
+        json!({
+            "metadata": {"annotations": annotations, "labels": labels, "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "envoy", "image": "envoy"}]},
+        })
+    };
+    let owner = |kind: &str, name: &str| json!({"apiVersion": "apps.example/v1", "kind": kind, "name": name, "uid": "1", "controller": true});
+    let labels = json!({"gwmon.io/monitored-by": "x-gwmon", "gwmon.io/exporter": "x-gwmon"});
+    for (number, status) in
+        ["", "{", "[]", "{\"metricsPort\": -1}", "null", &"[".repeat(100_000)].into_iter().enumerate()
+    {
+        let annotations = json!({"gwmon.io/inject": "true", "gwmon.io/status": status, "gwmon.io/trial": status});
+        bad.push(named("Pod", "v1", &format!("status-{number}"), pod(annotations, labels.clone(), owner("Foo", "x"))));
+    }
+    for (number, name) in ["..", "a b", "a/b?c", &"x".repeat(300)].into_iter().enumerate() {
+        let annotations = json!({"gwmon.io/inject": "true"});
+        bad.push(named(
+            "Pod",
+            "v1",
+            &format!("owner-{number}"),
+            pod(annotations.clone(), labels.clone(), owner("ReplicaSet", name)),
+        ));
+        bad.push(named(
+            "Pod",
+            "v1",
+            &format!("missed-{number}"),
+            pod(annotations, json!({}), owner("ReplicaSet", name)),
+        ));
+    }
+    for (number, object) in [
+        json!({"namespace": "west"}),
+        json!({"namespace": "west", "kind": "ReplicaSet"}),
+        json!({"namespace": "west", "kind": "ReplicaSet", "name": "a b", "uid": "?"}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let event = json!({"involvedObject": object, "reason": "FailedCreate", "message": "m", "type": "Warning", "lastTimestamp": null});
+        bad.push(named("Event", "v1", &format!("event-{number}"), event));
+    }
+    let entries = json!({"edge.edge-gwmon": "{", "nonsense": "7", "a.b": "{\"phase\": 7}", "x": ""});
+    let mut suspensions = named("ConfigMap", "v1", "gwmon-suspensions", json!({"data": entries}));
+    suspensions["metadata"]["namespace"] = json!("gwmon");
+    bad.push(suspensions);
+    let mut certificate = named(
+        "Secret",
+        "v1",
+        "gwmon-tls",
+        json!({"stringData": {"tls.crt": "x", "tls.key": "-----BEGIN", "ca.crt": ""}}),
+    );
+    certificate["metadata"]["namespace"] = json!("gwmon");
+    bad.push(certificate);
+    create_all(&kubectl, &bad);
+
+    let installed = Installed { cluster, kubectl };
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    let served = |name: &str| {
+        kubectl.apply(&injected("edge", name, 1).to_string()).unwrap();
+        settle(&format!("the monitor of {name}"), || installed.monitor("edge", &format!("{name}-gwmon")).map(Some));
+    };
+    served("listed");
+
+    // The same, while the watches run.
+    for object in &mut bad {
+        if object["metadata"]["namespace"] == "gwmon" {
+            continue;
+        }
+        object["metadata"]["name"] = json!(format!("late-{}", object["metadata"]["name"].as_str().unwrap()));
+    }
+    bad.retain(|object| object["metadata"]["namespace"] != "gwmon");
+    create_all(kubectl, &bad);
+    served("watched");
+
+    // And a look finds the one honest pod that was missed.
+    let mut missed = injected("edge", "missed", 1);
+    missed["spec"]["template"]["metadata"]["labels"] = json!({"app": "gateway"});
+    missed["spec"]["selector"]["matchLabels"] = json!({"app": "gateway"});
+    missed["spec"]["template"]["spec"] =
+        json!({"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0"}]});
+    missed["spec"]["template"]["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+    missed["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+    kubectl.apply(&missed.to_string()).unwrap();
+    installed.event("edge", "missed", "MissedInjection", "rollout restart");
+    assert!(!gwmon.log().contains("panicked"), "{}", gwmon.log());
+}
