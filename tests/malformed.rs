@@ -60,19 +60,15 @@ fn create_all(kubectl: &Kubectl, objects: &[Value]) {
         .unwrap();
 }
 
-#[test]
-fn one_bad_object_ends_no_watch_and_no_look() {
-    let cluster = ControlPlane::start(false).unwrap();
-    let kubectl = cluster.kubectl();
-    kubectl.apply(&std::fs::read_to_string("deploy/install.yaml").unwrap()).unwrap();
-    for kind in KINDS {
-        kubectl.apply(&definition(kind).to_string()).unwrap();
-    }
-    kubectl.wait_established().unwrap();
-    for namespace in ["monitoring", "edge", "west"] {
-        kubectl.run(&format!("create namespace {namespace}")).unwrap();
-    }
+/// An object of one of Kubernetes' own kinds.
+fn named(kind: &str, version: &str, name: &str, content: &Value) -> Value {
+    let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "west"}});
+    json_patch::merge(&mut object, content);
+    object
+}
 
+/// Objects of other people's definitions.
+fn of_definitions() -> Vec<Value> {
     let mut bad = vec![];
     for (group, versions, kind, plural, _) in KINDS {
         for (number, content) in malformed().into_iter().enumerate() {
@@ -89,11 +85,11 @@ fn one_bad_object_ends_no_watch_and_no_look() {
         }
         assert!(!plural.is_empty());
     }
-    let named = |kind: &str, version: &str, name: &str, content: Value| {
-        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "west"}});
-        json_patch::merge(&mut object, &content);
-        object
-    };
+    bad
+}
+
+fn of_gwmons_kinds() -> Vec<Value> {
+    let mut bad = vec![];
     // A Service as if gwmon had made it; an operator's Deployment whose flags mean nothing; a LimitRange of odd amounts.
     let forged = json!({
         "metadata": {
@@ -102,16 +98,22 @@ fn one_bad_object_ends_no_watch_and_no_look() {
         },
         "spec": {"clusterIP": "None", "ports": [{"port": 1}]},
     });
-    bad.push(named("Service", "v1", "forged", forged));
+    bad.push(named("Service", "v1", "forged", &forged));
     let operator = json!({
         "metadata": {"labels": {"app.kubernetes.io/name": "prometheus-operator"}},
         "spec": {"selector": {"matchLabels": {"a": "b"}}, "replicas": 0, "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
             "containers": [{"name": "x", "image": "x", "args": ["--namespaces", "--deny-namespaces=,,", "--prometheus-instance-selector=a in (", "=="]}],
         }}},
     });
-    bad.push(named("Deployment", "apps/v1", "operator", operator));
+    bad.push(named("Deployment", "apps/v1", "operator", &operator));
     let limits = json!({"spec": {"limits": [{"type": "Container", "max": {"memory": "1e30", "cpu": "1n"}}, {"type": "example.com/Odd"}]}});
-    bad.push(named("LimitRange", "v1", "odd", limits));
+    bad.push(named("LimitRange", "v1", "odd", &limits));
+    bad
+}
+
+/// Pods that say they are a gateway's, or should have been.
+fn pods() -> Vec<Value> {
+    let mut bad = vec![];
     let pod = |annotations: Value, labels: Value, owner: Value| {
         json!({
             "metadata": {"annotations": annotations, "labels": labels, "ownerReferences": [owner]},
@@ -124,7 +126,7 @@ fn one_bad_object_ends_no_watch_and_no_look() {
         ["", "{", "[]", "{\"metricsPort\": -1}", "null", &"[".repeat(100_000)].into_iter().enumerate()
     {
         let annotations = json!({"gwmon.io/inject": "true", "gwmon.io/status": status, "gwmon.io/trial": status});
-        bad.push(named("Pod", "v1", &format!("status-{number}"), pod(annotations, labels.clone(), owner("Foo", "x"))));
+        bad.push(named("Pod", "v1", &format!("status-{number}"), &pod(annotations, labels.clone(), owner("Foo", "x"))));
     }
     for (number, name) in ["..", "a b", "a/b?c", &"x".repeat(300)].into_iter().enumerate() {
         let annotations = json!({"gwmon.io/inject": "true"});
@@ -132,15 +134,21 @@ fn one_bad_object_ends_no_watch_and_no_look() {
             "Pod",
             "v1",
             &format!("owner-{number}"),
-            pod(annotations.clone(), labels.clone(), owner("ReplicaSet", name)),
+            &pod(annotations.clone(), labels.clone(), owner("ReplicaSet", name)),
         ));
         bad.push(named(
             "Pod",
             "v1",
             &format!("missed-{number}"),
-            pod(annotations, json!({}), owner("ReplicaSet", name)),
+            &pod(annotations, json!({}), owner("ReplicaSet", name)),
         ));
     }
+    bad
+}
+
+/// Events of controllers that could not make a pod.
+fn told() -> Vec<Value> {
+    let mut bad = vec![];
     for (number, object) in [
         json!({"namespace": "west"}),
         json!({"namespace": "west", "kind": "ReplicaSet"}),
@@ -150,20 +158,43 @@ fn one_bad_object_ends_no_watch_and_no_look() {
     .enumerate()
     {
         let event = json!({"involvedObject": object, "reason": "FailedCreate", "message": "m", "type": "Warning", "lastTimestamp": null});
-        bad.push(named("Event", "v1", &format!("event-{number}"), event));
+        bad.push(named("Event", "v1", &format!("event-{number}"), &event));
     }
+    bad
+}
+
+/// What gwmon itself keeps in the cluster.
+fn stored() -> Vec<Value> {
+    let mut bad = vec![];
     let entries = json!({"edge.edge-gwmon": "{", "nonsense": "7", "a.b": "{\"phase\": 7}", "x": ""});
-    let mut suspensions = named("ConfigMap", "v1", "gwmon-suspensions", json!({"data": entries}));
+    let mut suspensions = named("ConfigMap", "v1", "gwmon-suspensions", &json!({"data": entries}));
     suspensions["metadata"]["namespace"] = json!("gwmon");
     bad.push(suspensions);
     let mut certificate = named(
         "Secret",
         "v1",
         "gwmon-tls",
-        json!({"stringData": {"tls.crt": "x", "tls.key": "-----BEGIN", "ca.crt": ""}}),
+        &json!({"stringData": {"tls.crt": "x", "tls.key": "-----BEGIN", "ca.crt": ""}}),
     );
     certificate["metadata"]["namespace"] = json!("gwmon");
     bad.push(certificate);
+    bad
+}
+
+#[test]
+fn one_bad_object_ends_no_watch_and_no_look() {
+    let cluster = ControlPlane::start(false).unwrap();
+    let kubectl = cluster.kubectl();
+    kubectl.apply(&std::fs::read_to_string("deploy/install.yaml").unwrap()).unwrap();
+    for kind in KINDS {
+        kubectl.apply(&definition(kind).to_string()).unwrap();
+    }
+    kubectl.wait_established().unwrap();
+    for namespace in ["monitoring", "edge", "west"] {
+        kubectl.run(&format!("create namespace {namespace}")).unwrap();
+    }
+
+    let mut bad = [of_definitions(), of_gwmons_kinds(), pods(), told(), stored()].concat();
     create_all(&kubectl, &bad);
 
     let installed = Installed { cluster, kubectl };

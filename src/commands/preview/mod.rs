@@ -292,7 +292,15 @@ fn read(file: &Path) -> Result<Vec<Value>> {
             .with_context(|| format!("cannot read {shown}"))?;
         text
     };
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).with_context(|| format!("{shown} is not YAML"))?;
+    objects_of(&text).with_context(|| shown.to_string())
+}
+
+/// The Kubernetes objects of a stream of YAML or JSON documents; those of a List one by one.
+///
+/// # Errors
+/// What is no YAML, no object, or holds none.
+pub fn objects_of(text: &str) -> Result<Vec<Value>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("not YAML")?;
     let mut objects = Vec::new();
     for document in documents {
         match document {
@@ -303,11 +311,11 @@ fn read(file: &Path) -> Result<Vec<Value>> {
                 }
             }
             object @ Value::Object(_) => objects.push(object),
-            other => bail!("{shown}: {other} is not a Kubernetes object"),
+            other => bail!("{} is not a Kubernetes object", crate::reason::shown(&other.to_string())),
         }
     }
     if objects.is_empty() {
-        bail!("{shown} holds no objects");
+        bail!("it holds no objects");
     }
     Ok(objects)
 }
