@@ -1,6 +1,7 @@
 //! The parts of a pod that decisions read. A view only: it is never written back, so nothing that it does
 //! not know can be lost (R16).
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
@@ -78,6 +79,9 @@ pub struct Pod<'a> {
     /// What runs.
     #[serde(borrow)]
     pub spec: PodSpec<'a>,
+    /// Whether a container of Contour's is there: worked out once, and not for each Envoy.
+    #[serde(skip)]
+    pub(super) has_contour: OnceCell<bool>,
 }
 
 impl<'a> Pod<'a> {

@@ -1,6 +1,8 @@
 //! gwmon's annotations from a workload down to its pod template, and off it again. The template change is
 //! what starts the roll-out; nobody has to know that the annotation belongs on the pods (R13).
 
+use std::cell::OnceCell;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -103,7 +105,7 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
 
     let changes = after != before;
     template.annotations = Some(after);
-    let pod = Pod { metadata: template, spec: workload.spec.template.spec };
+    let pod = Pod { metadata: template, spec: workload.spec.template.spec, has_contour: OnceCell::new() };
     if let (true, Some(owner)) = (changes, workload.metadata.controller()) {
         let settings = Settings::parse(&effective).unwrap_or_default();
         let gateway = gateway::find(&pod, &settings).ok().and_then(|(_, gateway)| gateway.pod_annotations);

@@ -16,7 +16,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
 /// By Contour's own container beside it, or the one that wrote its configuration.
 fn recognise(container: &Container, pod: &Pod) -> bool {
     let is_contours = |other: &Container| other.image_name() == "contour" || other.name == "envoy-initconfig";
-    envoy::recognise(container) && pod.all_containers().any(is_contours)
+    envoy::recognise(container) && *pod.has_contour.get_or_init(|| pod.all_containers().any(is_contours))
 }
 
 #[cfg(test)]
