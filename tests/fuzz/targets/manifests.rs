@@ -1,0 +1,20 @@
+//! Other people's YAML: manifests, and Envoy's configuration on a command line, which keeps all that it says.
+#![no_main]
+
+use gwmon::commands::preview::objects_of;
+use gwmon::injection::bootstrap::{Dialect, local_sink, sink, with_sink};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let _ = objects_of(text);
+    let sink = sink(None, Dialect::DogStatsd, 9125).expect("a sink");
+    let _ = local_sink(text);
+    if let Ok(merged) = with_sink(text, &sink) {
+        let found = local_sink(&merged).expect("a configuration that can still be read").expect("the sink");
+        assert!(found.port == 9125 || local_sink(text).is_ok_and(|before| before.is_some()));
+        // Nothing of it is lost, but where there was nothing.
+        let mut rest = merged.chars();
+        let kept = text.chars().all(|c| rest.any(|found| found == c));
+        assert!(kept || objects_of(text).is_err(), "{text:?} became {merged:?}");
+    }
+});

@@ -1,0 +1,39 @@
+//! Objects that configure a Prometheus: they are read or refused, and a monitor that is placed for one is selected by it.
+#![no_main]
+
+use std::collections::BTreeMap;
+
+use gwmon::annotations::Target;
+use gwmon::labels::Labels;
+use gwmon::monitoring::selection::Wish;
+use gwmon::monitoring::{Cluster, Consumer, Operator};
+use gwmon::policy::Bounds;
+use gwmon::reason::Reason;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let mut cluster = Cluster { namespaces: BTreeMap::from([("edge".to_owned(), Labels::new())]), ..Cluster::default() };
+    for line in text.lines() {
+        cluster.consumers.extend(Consumer::parse(line).ok().flatten());
+        cluster.operators.extend(Operator::parse(line).ok().flatten());
+    }
+    let bounds = Bounds::default();
+    for target in [Target::Best, Target::All] {
+        let (hard, soft) = (Labels::new(), Labels::from([("a".to_owned(), "b".to_owned())]));
+        let wish = Wish {
+            namespace: "edge",
+            target: &target,
+            hard: &hard,
+            soft: &soft,
+            neighbours: &[],
+            reader: None,
+            bounds: &bounds,
+        };
+        let Ok(selection) = cluster.select(&wish) else { continue };
+        let is_paused = selection.warnings.iter().any(|warning| warning.reason == Reason::PrometheusPaused);
+        for reader in &selection.readers {
+            let mut tried = selection.placements.iter().map(|place| cluster.selects(reader, &place.namespace, &place.labels));
+            assert!(tried.any(|selected| selected.is_ok()) || is_paused, "{reader}");
+        }
+    }
+});

@@ -1,0 +1,23 @@
+//! A pod that says it is injected: it is believed or not, and what is believed gives objects.
+#![no_main]
+
+use gwmon::injection::confirm;
+use gwmon::injection::pod::Pod;
+use gwmon::monitoring::{Beside, Cluster, Gateway, plan};
+use gwmon::policy::Policy;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|pod: &str| {
+    if confirm(pod).is_err() {
+        return;
+    }
+    let read = Pod::parse(pod).expect("a pod that was confirmed");
+    let annotations = read.metadata.annotations.unwrap_or_default();
+    let policy = Policy::default();
+    if let Ok(gateway) = Gateway::of_pod(&policy, "edge", "edge-gwmon", &annotations, None) {
+        let cluster = Cluster::default();
+        let plan = plan(&gateway, &cluster, &policy.bounds, &Beside::default());
+        let path = plan.monitors.expect("a monitor")[0]["spec"]["endpoints"][0]["path"].clone();
+        assert!(path.as_str().is_some_and(|path| path.starts_with('/')), "{path}");
+    }
+});
