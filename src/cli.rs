@@ -173,7 +173,8 @@ pub struct Serve {
     pub log_format: LogFormat,
 
     /// Which log lines are written: a level, or tracing directives such as gwmon=debug,kube=warn.
-    #[arg(long, value_name = "FILTER", env = "GWMON_LOG", default_value = "info")]
+    // kube's client logs the whole of an answer that it cannot read.
+    #[arg(long, value_name = "FILTER", env = "GWMON_LOG", default_value = "info,kube_client::client=error")]
     pub log: String,
 
     /// The policy.

@@ -81,8 +81,9 @@ impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let end = line.strip_suffix(b"\n").unwrap_or(line);
         if end.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            let text = String::from_utf8_lossy(end).replace('\n', "\\n").replace('\r', "\\r");
-            self.0.write_all(text.as_bytes()).and_then(|()| self.0.write_all(b"\n"))?;
+            // In one piece: another thread's line must not come in between.
+            let text = String::from_utf8_lossy(end).replace('\n', "\\n").replace('\r', "\\r") + "\n";
+            self.0.write_all(text.as_bytes())?;
         } else {
             self.0.write_all(line)?;
         }

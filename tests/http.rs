@@ -128,9 +128,10 @@ async fn who_stalls_a_large_review_keeps_no_small_one_waiting() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    for _ in 0..10 {
-        let small = tokio::time::timeout(Duration::from_secs(1), ask(review(&json!({})).to_string().into()));
-        assert_eq!(small.await.unwrap().unwrap().status(), StatusCode::OK);
+    for length in [0, 0, 0, 30 << 10, 200 << 10] {
+        let sound = review(&json!({"request": {"object": {"metadata": {"padding": "x".repeat(length)}}}}));
+        let answer = tokio::time::timeout(Duration::from_secs(1), ask(sound.to_string().into()));
+        assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK, "{length}");
     }
     for request in stalled {
         let status = request.await.unwrap().unwrap().status();

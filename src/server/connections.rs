@@ -5,7 +5,7 @@
 //! so that a new connection, of the API server's or of the kubelet's, always finds a place.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,11 +13,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// From a connection's beginning to the end of its first request's head. Nobody who means it takes longer.
-const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// From the beginning of one request to that of the next. Longer than the API server keeps a connection that it does not use
-/// (90 s): it does not repeat a review that it sends just when the connection is closed.
-const NEXT_REQUEST: Duration = Duration::from_mins(2);
+/// For the TLS handshake, and from the first byte of a request to the end of its head.
+const HEAD: Duration = Duration::from_secs(10);
+/// From the end of the handshake, or the beginning of a request, to the first byte of the next. Longer than the API server
+/// keeps a connection that it does not use (90 s): it does not repeat a review that it sends just when the connection is closed.
+const IDLE: Duration = Duration::from_mins(2);
+/// How often it is looked at whether a request has begun meanwhile.
+const LOOK: Duration = Duration::from_secs(5);
+/// Connections that any address may have before it is one of those that have many.
+const FEW: usize = 16;
 
 /// Connections that have been given up and have not ended yet.
 const SLACK: usize = 16;
@@ -42,8 +46,10 @@ struct Connection {
 
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// When the connection, or its latest request, began.
+    /// When the handshake was done, or the latest request began.
     since: Instant,
+    /// When the handshake, or the head that is being read, began.
+    head: Option<Instant>,
     /// Whether a request has ever come.
     has_asked: bool,
     /// Whether a request is being answered.
@@ -69,8 +75,10 @@ impl Connections {
 
     /// Gives a new connection its place, if need be that of another one.
     pub(super) fn admit(self: &Arc<Self>, peer: IpAddr, number: u64) -> Place {
-        let progress = Progress { since: Instant::now(), has_asked: false, is_asking: false };
-        let connection = Arc::new(Connection { peer, progress: Mutex::new(progress), given_up: Notify::new() });
+        let now = Instant::now();
+        let progress = Progress { since: now, head: Some(now), has_asked: false, is_asking: false };
+        let connection =
+            Arc::new(Connection { peer: network_of(peer), progress: Mutex::new(progress), given_up: Notify::new() });
         let mut open = lock(&self.open);
         if open.len() >= self.most
             && let Some(least) = least_needed(&open)
@@ -91,9 +99,22 @@ impl Connections {
     }
 }
 
-/// One of the address that has the most, so that no pod can take the API server's places; of these not one that is being
-/// answered, if there is another; of those that have never asked for anything and those that have, one of the larger crowd, so
-/// that neither can take all; and of these the one that has waited longest.
+/// Whom one peer is told from another by: its address; of IPv6, where one host has many, its network.
+fn network_of(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        other => other.to_canonical(),
+    }
+}
+
+/// Which connection has to go. In this order:
+///
+/// - of the address that has the most, so that no pod can take the API server's places;
+/// - not one that is being answered;
+/// - of those that have never sent a request and those that have, one of which there are more, so that neither take all places;
+/// - the one that has waited longest.
 fn least_needed(open: &HashMap<u64, Arc<Connection>>) -> Option<u64> {
     let mut of_peer: HashMap<IpAddr, usize> = HashMap::new();
     let (mut asked, mut silent) = (0, 0);
@@ -108,7 +129,7 @@ fn least_needed(open: &HashMap<u64, Arc<Connection>>) -> Option<u64> {
         .collect();
     let rank = |(_, peer, progress): &&(u64, IpAddr, Progress)| {
         let is_of_crowd = progress.has_asked == (asked > silent);
-        (of_peer.get(peer).copied(), !progress.is_asking, is_of_crowd, progress.since.elapsed())
+        (of_peer.get(peer).map(|count| *count.max(&FEW)), !progress.is_asking, is_of_crowd, progress.since.elapsed())
     };
     seen.iter().max_by_key(rank).map(|(number, ..)| *number)
 }
@@ -117,21 +138,36 @@ impl Place {
     /// Done when the connection has to end: it has waited too long, or its place is needed.
     pub(super) async fn ends(&self) -> &'static str {
         loop {
-            let Progress { since, has_asked, .. } = *lock(&self.connection.progress);
-            let end = since + if has_asked { NEXT_REQUEST } else { FIRST_REQUEST };
-            if end <= Instant::now() {
+            let Progress { since, head, .. } = *lock(&self.connection.progress);
+            let (end, now) = (head.map_or(since + IDLE, |began| began + HEAD), Instant::now());
+            if end <= now {
                 return "no request came in time";
             }
             tokio::select! {
-                () = tokio::time::sleep_until(end) => {}
+                () = tokio::time::sleep_until(end.min(now + LOOK)) => {}
                 () = self.connection.given_up.notified() => return "its place was needed",
             }
         }
     }
 
-    /// A request has come.
+    /// The handshake is done.
+    pub(super) fn is_open(&self) {
+        let mut progress = lock(&self.connection.progress);
+        (progress.since, progress.head) = (Instant::now(), None);
+    }
+
+    /// Something has come: the beginning of a request, if none is being answered.
+    pub(super) fn hears(&self) {
+        let mut progress = lock(&self.connection.progress);
+        if !progress.is_asking {
+            progress.head.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// A request's head is complete.
     pub(super) fn asks(&self) {
-        *lock(&self.connection.progress) = Progress { since: Instant::now(), has_asked: true, is_asking: true };
+        let asking = Progress { since: Instant::now(), head: None, has_asked: true, is_asking: true };
+        *lock(&self.connection.progress) = asking;
     }
 
     /// It is answered.
@@ -161,33 +197,49 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_asks_nothing_ends_soon_and_one_that_has_asked_waits_longer_than_the_api_server() {
+    async fn a_handshake_and_a_head_end_soon_and_a_silent_connection_after_the_api_servers() {
         let connections = Connections::new(9);
+        let lasts = async |place: &Place| {
+            let began = Instant::now();
+            place.ends().await;
+            began.elapsed().as_secs()
+        };
         let place = connections.admit(peer(1), 0);
-        let began = Instant::now();
-        place.ends().await;
-        assert_eq!(began.elapsed().as_secs(), 10);
+        assert_eq!(lasts(&place).await, 10, "no handshake");
+        place.is_open();
+        assert_eq!(lasts(&place).await, 120, "the API server keeps a spare one for 90 s");
+        place.hears();
+        assert_eq!(lasts(&place).await, 10, "half a head");
         place.asks();
-        let began = Instant::now();
-        place.ends().await;
-        assert!(began.elapsed() > Duration::from_secs(90));
+        place.hears();
+        place.is_answered();
+        assert_eq!(lasts(&place).await, 120);
         drop(place);
         assert!(lock(&connections.open).is_empty());
     }
 
+    #[test]
+    fn one_host_is_one_peer() {
+        let of = |text: &str| network_of(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_holds_the_most_and_says_nothing_gives_way() {
-        let connections = Connections::new(5);
+        let connections = Connections::new(21);
         let good = connections.admit(peer(1), 0);
         good.asks();
         good.is_answered();
         let mut held = Vec::new();
-        for number in 1..5 {
+        for number in 1..21 {
             tokio::time::advance(Duration::from_millis(1)).await;
             held.push(connections.admit(peer(2), number));
         }
-        let fresh = connections.admit(peer(3), 5);
-        let told = [is_told(&held[0]).await, is_told(&held[3]).await, is_told(&good).await, is_told(&fresh).await];
+        let fresh = connections.admit(peer(3), 21);
+        let told = [is_told(&held[0]).await, is_told(&held[19]).await, is_told(&good).await, is_told(&fresh).await];
         assert_eq!(told, [true, false, false, false]);
     }
 

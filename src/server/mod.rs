@@ -19,6 +19,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::io::InspectReader;
 use tower::ServiceExt;
 
 use connections::{Connections, Place};
@@ -40,7 +41,7 @@ pub struct Room {
 }
 
 impl Room {
-    const MOST: Self = Self { webhook: 256, admin: 64 };
+    const MOST: Self = Self { webhook: 128, admin: 64 };
     /// File descriptors for the controller's own connections, the log and the runtime.
     const KEPT: u64 = 128;
 
@@ -125,8 +126,10 @@ async fn answer<S>(stream: S, router: Router, place: &Arc<Place>, watcher: hyper
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    place.is_open();
+    let (heard, place) = (Arc::clone(place), Arc::clone(place));
     let service = service_fn(move |request| {
-        let (router, place) = (router.clone(), Arc::clone(place));
+        let (router, place) = (router.clone(), Arc::clone(&place));
         async move {
             place.asks();
             // hyper would answer up to 16 pipelined requests before any other connection's.
@@ -136,7 +139,8 @@ where
             response as Result<_, Infallible>
         }
     });
-    let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(stream), service);
+    let stream = TokioIo::new(InspectReader::new(stream, move |_| heard.hears()));
+    let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(stream, service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");
     }

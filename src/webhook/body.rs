@@ -11,15 +11,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) const SMALL: usize = 16 << 10;
 /// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
 pub(super) const LARGEST: usize = 4 << 20;
-/// For all larger reviews together. Reading takes a few times as much again, one at a time.
-const BUDGET: usize = 8 << 20;
-/// How long a body that holds a part of the budget may take to come. It comes from the API server, over the cluster's network.
-const ARRIVAL: Duration = Duration::from_secs(1);
+/// What nearly every other one is smaller than.
+const MEDIUM: usize = 256 << 10;
+/// For all medium reviews together, and for all larger ones: neither wait for the other. Reading takes a few times as much
+/// again, one at a time.
+const BUDGET: usize = 4 << 20;
+/// How long a body that holds a part of a budget may take to come, by its length: from the API server, over the cluster's
+/// network.
+const PATIENCE: Duration = Duration::from_millis(250);
+const BYTES_PER_SECOND: usize = 8 << 20;
 
 /// The memory for larger reviews, and their turns.
 #[derive(Debug)]
 pub(super) struct Budget {
-    bytes: Arc<Semaphore>,
+    medium: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     turn: Arc<Semaphore>,
 }
 
@@ -41,13 +47,14 @@ pub(super) enum Error {
     #[error("the body cannot be read: {0}")]
     Broken(#[from] axum::Error),
     /// It stalled.
-    #[error("the body did not come within {} s", ARRIVAL.as_secs())]
-    Stalled,
+    #[error("the body did not come within {0:?}")]
+    Stalled(Duration),
 }
 
 impl Budget {
     pub(super) fn new() -> Self {
-        Self { bytes: Arc::new(Semaphore::new(BUDGET)), turn: Arc::new(Semaphore::new(1)) }
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Self { medium: semaphore(BUDGET), large: semaphore(BUDGET), turn: semaphore(1) }
     }
 
     /// Waits until this larger review is the one that is decided on.
@@ -58,7 +65,8 @@ impl Budget {
 
     async fn share(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes.min(LARGEST)).unwrap_or(u32::MAX);
-        Arc::clone(&self.bytes).acquire_many_owned(permits).await.ok()
+        let budget = if bytes <= MEDIUM { &self.medium } else { &self.large };
+        Arc::clone(budget).acquire_many_owned(permits).await.ok()
     }
 
     /// Reads a body. What is small is just read. What is larger waits for its share of the budget before more of it is taken from
@@ -80,9 +88,11 @@ impl Budget {
             return Ok(Received { bytes: bytes.into(), is_complete: true, share: None });
         }
         if length.is_none_or(|length| length <= LARGEST) {
-            let share = self.share(length.unwrap_or(LARGEST)).await;
-            let whole = tokio::time::timeout(ARRIVAL, take(&mut rest, &mut bytes, LARGEST)).await;
-            if whole.map_err(|_| Error::Stalled)?? {
+            let length = length.unwrap_or(LARGEST);
+            let share = self.share(length).await;
+            let patience = PATIENCE + Duration::from_millis((length * 1000 / BYTES_PER_SECOND) as u64);
+            let whole = tokio::time::timeout(patience, take(&mut rest, &mut bytes, LARGEST)).await;
+            if whole.map_err(|_| Error::Stalled(patience))?? {
                 return Ok(Received { bytes: bytes.into(), is_complete: true, share });
             }
         } else {

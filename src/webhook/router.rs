@@ -103,9 +103,9 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
     let Received { bytes, is_complete, share } = match admission.budget.read(request.into_body()).await {
         Ok(received) => received,
         Err(error @ body::Error::Broken(_)) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
-        Err(error @ body::Error::Stalled) => return refuse(StatusCode::REQUEST_TIMEOUT, &error.to_string()),
+        Err(error @ body::Error::Stalled(_)) => return refuse(StatusCode::REQUEST_TIMEOUT, &error.to_string()),
     };
-    let has_yaml = EMBEDDED_YAML.iter().any(|sign| memchr::memmem::find(&bytes, sign.as_bytes()).is_some());
+    let has_yaml = may_hold_yaml(&bytes);
     let decide = {
         let admission = Arc::clone(&admission);
         move || {
@@ -128,6 +128,18 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
         decide()
     });
     deciding.await.unwrap_or_else(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
+}
+
+/// Whether a review may have YAML inside, which has to be read as well. Of a body with letters escaped that need not be, anything
+/// may be inside; those that Go's encoder escapes are `<`, `>`, `&` and control characters.
+fn may_hold_yaml(body: &[u8]) -> bool {
+    let is_odd = |place: usize| {
+        let digits = body.get(place + 4..place + 6).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        code.is_some_and(|code| code >= b' ' && !b"<>&".contains(&code))
+    };
+    EMBEDDED_YAML.iter().any(|sign| memchr::memmem::find(body, sign.as_bytes()).is_some())
+        || memchr::memmem::find_iter(body, br"\u00").any(is_odd)
 }
 
 fn refuse(status: StatusCode, why: &str) -> Response {
