@@ -78,7 +78,7 @@ reasons! {
     JobPod,
     /// Kong has no global prometheus plugin, without which it shows no traffic.
     KongPluginMissing,
-    /// What a pod says that gwmon has done to it is not what gwmon would have done.
+    /// A pod's `gwmon.io/status` does not match the pod.
     UnconfirmedStatus,
     /// An annotation that has no effect on this gateway.
     NoEffect,

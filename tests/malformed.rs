@@ -33,9 +33,11 @@ fn definition((group, versions, kind, plural, scope): (&str, &[&str], &str, &str
     })
 }
 
-/// What stands where an object's content should.
-fn malformed() -> Vec<Value> {
-    let deep = (0..60).fold(json!("x"), |inner, _| json!({ "matchLabels": inner }));
+/// What stands where an object's content should. Of the kinds whose real definitions take any depth, one is deeper than kube's
+/// client reads, by its `managedFields` already: it hides its kind, and nothing else.
+fn malformed(kind: &str) -> Vec<Value> {
+    let depth = if ["VMAgent", "OpenTelemetryCollector"].contains(&kind) { 150 } else { 50 };
+    let deep = (0..depth).fold(json!("x"), |inner, _| json!({ "matchLabels": inner }));
     vec![
         json!({}),
         json!({"spec": null}),
@@ -71,7 +73,7 @@ fn named(kind: &str, version: &str, name: &str, content: &Value) -> Value {
 fn of_definitions() -> Vec<Value> {
     let mut bad = vec![];
     for (group, versions, kind, plural, _) in KINDS {
-        for (number, content) in malformed().into_iter().enumerate() {
+        for (number, content) in malformed(kind).into_iter().enumerate() {
             let mut object = content;
             object["apiVersion"] = json!(format!("{group}/{}", versions[0]));
             object["kind"] = json!(kind);
@@ -229,4 +231,49 @@ fn one_bad_object_ends_no_watch_and_no_look() {
     kubectl.apply(&missed.to_string()).unwrap();
     installed.event("edge", "missed", "MissedInjection", "rollout restart");
     assert!(!gwmon.log().contains("panicked"), "{}", gwmon.log());
+    assert!(gwmon.log_bytes() < 1 << 20, "{} bytes of log", gwmon.log_bytes());
+}
+
+/// The limit of the shipped Deployment, in MiB.
+const MEMORY_LIMIT: f64 = 128.;
+
+/// Objects as large as the API server takes, with gwmon's labels on them.
+#[test]
+fn large_objects_end_no_process() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let variables: Vec<_> = (0..70_000).map(|_| json!({"name": "a"})).collect();
+    let container = json!({"name": "prometheus-operator", "image": "x", "env": variables});
+    let operator = json!({
+        "metadata": {"labels": {"app.kubernetes.io/name": "prometheus-operator"}},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "replicas": 0, "paused": true, "template": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]},
+        }},
+    });
+    let claimed = json!({
+        "metadata": {
+            "labels": {"gwmon.io/monitored-by": "x-gwmon", "gwmon.io/exporter": "x-gwmon"},
+            "annotations": {"gwmon.io/inject": "true", "padding": "x".repeat(200_000)},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "x", "uid": "1", "controller": true}],
+        },
+        "spec": {"containers": [container]},
+    });
+    for number in 0..12 {
+        create_all(kubectl, &[named("Pod", "v1", &format!("pod-{number}"), &claimed)]);
+    }
+    for number in 0..4 {
+        create_all(kubectl, &[named("Deployment", "apps/v1", &format!("operator-{number}"), &operator)]);
+    }
+    // At the first list, and where they come while the watches run.
+    let gwmon = installed.serve();
+    kubectl.apply(&injected("edge", "edge", 1).to_string()).unwrap();
+    settle("the monitor", || installed.monitor("edge", "edge-gwmon").map(Some));
+    for number in 0..2 {
+        create_all(kubectl, &[named("Deployment", "apps/v1", &format!("late-{number}"), &operator)]);
+    }
+    kubectl.apply(&injected("edge", "late", 1).to_string()).unwrap();
+    settle("the late one's monitor", || installed.monitor("edge", "late-gwmon").map(Some));
+    let peak = gwmon.status_kib("VmHWM:") / 1024.;
+    assert!(peak < MEMORY_LIMIT, "{peak:.0} MiB");
 }

@@ -235,7 +235,7 @@ fn a_namespace_has_its_share_and_a_pod_is_believed_what_it_shows() {
     // A port that the exporter does not serve, and a path that it does not.
     for (name, status) in [("port", json!({"metricsPort": 6379})), ("path", json!({"metricsPath": "/anything?a=b"}))] {
         kubectl.apply(&injected_as("west", name, &json!({}), &status).to_string()).unwrap();
-        installed.event("west", name, "UnconfirmedStatus", "is not gwmon's");
+        installed.event("west", name, "UnconfirmedStatus", "does not match pod");
     }
     // An owner that the API server does not show to gwmon.
     kubectl.run("-n west create configmap hidden").unwrap();
@@ -275,6 +275,27 @@ fn what_crosses_namespaces_is_the_operators_to_allow() {
     settle("gwmon to look", || Ok((gwmon.metric(r#"gwmon_reconciles_total{outcome="ok"#) >= 2.).then_some(())));
     there().unwrap();
     assert!(installed.monitor("edge", "edge-gwmon").is_err());
+    // A forged monitor that says the tenant's reads it is believed nothing, nor does it matter while the platform's is gone for a
+    // moment, as in an upgrade.
+    let forged = json!({
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "ServiceMonitor",
+        "metadata": {
+            "name": "edge.edge-gwmon-x", "namespace": "west",
+            "labels": {"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": "edge"},
+            "annotations": {"gwmon.io/prometheus": "west/a"},
+        },
+        "spec": {"selector": {}, "endpoints": []},
+    });
+    kubectl.apply(&forged.to_string()).unwrap();
+    kubectl.run("-n monitoring delete prometheus k8s").unwrap();
+    installed.event("edge", "edge", "PrometheusNotFound", "monitoring/k8s, which read this gateway, is gone");
+    there().unwrap();
+    assert!(installed.monitor("edge", "edge-gwmon").is_err());
+    installed.prometheus("k8s", &json!({"serviceMonitorSelector": {}}));
+    std::thread::sleep(Duration::from_secs(2));
+    there().unwrap();
+    kubectl.run("-n west delete servicemonitor edge.edge-gwmon-x").unwrap();
     // A gateway that is new goes to the one that the operator names, and only there.
     drop(gwmon);
     let gwmon = installed.serve_with(&["--prometheus", "monitoring/k8s"]);

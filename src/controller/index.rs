@@ -55,7 +55,7 @@ struct Content<V> {
     gateways: HashMap<GatewayKey, BTreeMap<Place, V>>,
     /// Which gateway an object was last seen to belong to: a label can be changed by hand.
     keys: HashMap<Place, GatewayKey>,
-    /// How many objects the gateways of a namespace have.
+    /// How many objects there are in a namespace, whichever gateways they say they belong to.
     counts: HashMap<String, usize>,
 }
 
@@ -74,10 +74,10 @@ impl<V> Default for Index<V> {
 impl<V> Content<V> {
     fn remove(&mut self, place: &Place) -> Option<GatewayKey> {
         let key = self.keys.remove(place)?;
-        if let Some(count) = self.counts.get_mut(&key.namespace) {
+        if let Some(count) = self.counts.get_mut(&place.0) {
             *count -= 1;
             if *count == 0 {
-                self.counts.remove(&key.namespace);
+                self.counts.remove(&place.0);
             }
         }
         if let Some(objects) = self.gateways.get_mut(&key) {
@@ -92,10 +92,10 @@ impl<V> Content<V> {
     /// An object that is not there yet.
     fn insert(&mut self, place: Place, object: &Meta, keep: impl FnOnce(&Meta) -> V) -> Option<GatewayKey> {
         let key = GatewayKey::of(object)?;
-        let count = self.counts.entry(key.namespace.clone()).or_default();
+        let count = self.counts.entry(place.0.clone()).or_default();
         if *count >= MOST_OBJECTS {
             tracing::warn!(
-                namespace = key.namespace,
+                namespace = place.0,
                 "over {MOST_OBJECTS} objects with gwmon's labels; the rest is not seen"
             );
             return None;

@@ -2,7 +2,7 @@
 //! the annotation to. Looked for from time to time and page by page, since a watch would have to see every pod of the
 //! cluster; nothing is kept between two looks but what has been told. gwmon restarts nothing on its own (R3).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
-use serde_json::json;
 
 use super::index::{Meta, controller_of};
 use super::reconcile::{Context, workload};
 use super::report::Told;
+use super::watch::PAGE;
 use super::world::{api_resource, asks_for_injection, objects};
 use super::{GatewayKey, plain};
 use crate::annotations::{INJECT, MONITORED_BY};
@@ -28,7 +28,6 @@ use crate::webhook::Surroundings;
 const EVERY: Duration = Duration::from_mins(5);
 /// After a workload has begun to ask: its pods take a moment to be made.
 const SETTLE: Duration = Duration::from_secs(10);
-const PAGE: u32 = 500;
 /// Workloads of one namespace that are looked at in one look.
 const MOST_LOOKS: usize = 200;
 /// Where the shipped webhook configuration asks for no pods, besides gwmon's own namespace.
@@ -80,6 +79,8 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
     })
     .await?;
     let mut looks = Looks::default();
+    // In one order, so that what is not looked at is always the same.
+    let pods: BTreeMap<_, _> = pods.into_iter().collect();
     for ((namespace, _), (owner, pod, count)) in pods {
         if !looks.may_look(&namespace) {
             continue;
@@ -98,6 +99,7 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
     }
+    let mut looks = Looks::default();
     for (kind, (namespace, name), uid) in context.world.asking() {
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
         let key = GatewayKey { namespace, monitor: monitor_name(&owner.name) };
@@ -151,10 +153,8 @@ async fn about_pod(
     pod: &str,
     owner: &Owner,
 ) -> Result<Option<Finding>> {
-    let api = objects(&context.client, namespace, ("v1", "Pod"));
-    let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {namespace}/{pod}"))?;
-    let Some(found) = found else { return Ok(None) };
-    Ok(match injection::decide(&context.policy, limits, &json!(found).to_string()) {
+    let Some(found) = context.pod(namespace, pod).await? else { return Ok(None) };
+    Ok(match injection::decide(&context.policy, limits, &found) {
         Ok(_) => {
             let detail = format!(
                 "pods ask for injection and run without: when they were made no gwmon answered, or it had stepped aside; {}",

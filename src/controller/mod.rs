@@ -174,11 +174,11 @@ pub async fn run(
                     request(key, Duration::ZERO);
                 }
             }
-            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key)).next().await },
+            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key, world.share_of(key))).next().await },
                 if listed && busy.has_room() =>
             {
                 waiting.remove(&key);
-                busy.insert(key.clone());
+                busy.insert(key.clone(), world.share_of(&key));
                 let context = &context;
                 running.push(async move {
                     let result = tokio::time::timeout(PATIENCE, context.reconcile(&key)).await;
@@ -209,12 +209,12 @@ pub async fn run(
     }
 }
 
-/// The gateways that are being reconciled. None is twice; a namespace has at most half of the places that the others leave, or
-/// one, so that many gateways of one namespace, or slow ones, keep no other waiting.
+/// The gateways that are being reconciled. None is twice; those of one share have at most half of the places that the others
+/// leave, or one, so that many gateways of one namespace, or slow ones, keep no other waiting.
 #[derive(Debug, Default)]
 struct Busy {
-    gateways: HashSet<GatewayKey>,
-    namespaces: HashMap<String, usize>,
+    gateways: HashMap<GatewayKey, String>,
+    shares: HashMap<String, usize>,
 }
 
 impl Busy {
@@ -222,23 +222,23 @@ impl Busy {
         self.gateways.len() < CONCURRENT
     }
 
-    fn has_room_for(&self, key: &GatewayKey) -> bool {
-        let own = self.namespaces.get(&key.namespace).copied().unwrap_or_default();
+    fn has_room_for(&self, key: &GatewayKey, share: &str) -> bool {
+        let own = self.shares.get(share).copied().unwrap_or_default();
         let left = CONCURRENT - (self.gateways.len() - own);
-        !self.gateways.contains(key) && own < (left / 2).max(1)
+        !self.gateways.contains_key(key) && own < (left / 2).max(1)
     }
 
-    fn insert(&mut self, key: GatewayKey) {
-        *self.namespaces.entry(key.namespace.clone()).or_default() += 1;
-        self.gateways.insert(key);
+    fn insert(&mut self, key: GatewayKey, share: &str) {
+        *self.shares.entry(share.to_owned()).or_default() += 1;
+        self.gateways.insert(key, share.to_owned());
     }
 
     fn remove(&mut self, key: &GatewayKey) {
-        self.gateways.remove(key);
-        if let Some(own) = self.namespaces.get_mut(&key.namespace) {
+        let Some(share) = self.gateways.remove(key) else { return };
+        if let Some(own) = self.shares.get_mut(&share) {
             *own -= 1;
             if *own == 0 {
-                self.namespaces.remove(&key.namespace);
+                self.shares.remove(&share);
             }
         }
     }
@@ -257,19 +257,19 @@ mod tests {
             monitor: number.to_string(),
         };
         let mut fill = |namespace: &str| {
-            (0..100)
-                .filter(|number| {
-                    let has_room = busy.has_room() && busy.has_room_for(&key(namespace, *number));
-                    if has_room {
-                        busy.insert(key(namespace, *number));
-                    }
-                    has_room
-                })
-                .count()
+            let has_room = |number: &usize| {
+                let key = key(namespace, *number);
+                let has_room = busy.has_room() && busy.has_room_for(&key, namespace);
+                if has_room {
+                    busy.insert(key, namespace);
+                }
+                has_room
+            };
+            (0..100).filter(has_room).count()
         };
         assert_eq!(["a", "b", "c", "d", "e", "f"].map(&mut fill), [8, 4, 2, 1, 1, 0]);
         busy.remove(&key("a", 0));
-        assert!(!busy.has_room_for(&key("a", 1)) && busy.has_room_for(&key("f", 0)));
+        assert!(!busy.has_room_for(&key("a", 1), "a") && busy.has_room_for(&key("f", 0), "f"));
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Client, ResourceExt};
-use serde_json::{Value, json};
-use tokio::sync::Notify;
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore};
 
 use super::apply::{Presence, Writer, Written, place_of, presence};
 use super::held::Held;
@@ -19,7 +19,7 @@ use super::kong::Plugins;
 use super::report::{Report, Told};
 use super::revisions::Revision;
 use super::rights::Rights;
-use super::world::{World, objects};
+use super::world::{World, objects, text_of};
 use super::{GatewayKey, Site, lock, plain};
 use crate::annotations::{DISCOVERY, Discovery, INJECT, PROMETHEUS, Target, WORKLOAD_NAMESPACE};
 use crate::injection::gateway::kong;
@@ -48,6 +48,8 @@ pub(super) struct Context {
     plugins: Plugins,
     /// The labels of other people's monitors, by namespace.
     neighbours: Held<String, Vec<Labels>>,
+    /// Turns to read a pod whole.
+    whole_pods: Semaphore,
 }
 
 /// What is remembered of one gateway.
@@ -57,12 +59,19 @@ struct Memory {
     owner: Option<(String, Owner)>,
     /// The roll-out of which a pod has been read whole, and found to say what it is.
     confirmed: Option<Arc<Revision>>,
+    /// Since when the Prometheus that read it is gone.
+    reader_gone: Option<Instant>,
     written: Written,
     told: Told,
 }
 
+/// How long a Prometheus may be gone, as it is while its chart is installed anew, until another one reads its gateways.
+const READER_AWAITED: Duration = Duration::from_mins(10);
 /// How long a list of other people's monitors holds: they only tip the balance between Prometheuses that would both do.
 const NEIGHBOURS_HOLD: Duration = Duration::from_mins(1);
+
+/// Monitors that are deleted at once.
+const MOST_DELETED: usize = 16;
 
 impl Context {
     pub(super) fn new(
@@ -90,6 +99,7 @@ impl Context {
             rights,
             plugins,
             neighbours,
+            whole_pods: Semaphore::new(2),
         }
     }
 
@@ -175,10 +185,8 @@ impl Context {
                 return Ok(Err(Finding::new(Reason::ShareExceeded, detail)));
             }
             if memory.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
-                let api = objects(&self.client, &key.namespace, ("v1", "Pod"));
-                let found = api.get_opt(pod).await.map_err(plain).with_context(|| format!("cannot read pod {pod}"))?;
-                let Some(found) = found else { return Ok(Ok(None)) };
-                if let Err(finding) = confirm(&json!(found).to_string()) {
+                let Some(found) = self.pod(&key.namespace, pod).await? else { return Ok(Ok(None)) };
+                if let Err(finding) = confirm(&found) {
                     return Ok(Err(finding));
                 }
                 memory.confirmed = Some(Arc::clone(revision));
@@ -187,14 +195,27 @@ impl Context {
         Ok(Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, annotations, Some(owner.clone())).map(Some))
     }
 
+    /// A pod as the API server sends it, few at a time: a tenant's may have 1.5 MiB.
+    pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Option<String>> {
+        let _turn = self.whole_pods.acquire().await;
+        let read = text_of(&self.client, namespace, ("v1", "Pod"), name).await.map_err(plain);
+        read.with_context(|| format!("cannot read pod {namespace}/{name}"))
+    }
+
     /// Applies what is planned and tells what stands against it. Without leave to write it only looks whether there is
     /// anything to do: false, if so.
     async fn bring_about(&self, key: &GatewayKey, gateway: &Gateway, memory: &mut Memory, write: bool) -> Result<bool> {
         let Some(owner) = &gateway.owner else { return Ok(true) };
         let cluster = self.world.cluster();
-        let before = self.world.monitors(key);
-        let reader = before.iter().find_map(|monitor| monitor.annotations().get(PROMETHEUS));
-        let beside = Beside { neighbours: &[], reader: reader.map(String::as_str) };
+        let before = self.world.object(SERVICE.1, key, &(key.namespace.clone(), key.monitor.clone()));
+        let reader = before.as_ref().and_then(|service| service.annotations().get(PROMETHEUS)).map(String::as_str);
+        let is_there = |reader: &str| {
+            cluster.consumers.iter().any(|consumer| consumer.place() == reader && !consumer.is_being_deleted())
+        };
+        let is_gone = gateway.target == Target::Best && reader.is_some_and(|reader| !is_there(reader));
+        memory.reader_gone = is_gone.then(|| memory.reader_gone.unwrap_or_else(Instant::now));
+        let is_reader_awaited = memory.reader_gone.is_some_and(|since| since.elapsed() < READER_AWAITED);
+        let beside = Beside { neighbours: &[], reader, is_reader_awaited };
         let mut plan = plan(gateway, &cluster, &self.policy.bounds, &beside);
         if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
             let neighbours = self.neighbours(&key.namespace).await?;
@@ -365,7 +386,8 @@ impl Context {
             return Ok(());
         }
         let writer = self.writer(key);
-        for monitor in self.world.monitors(key) {
+        // A few at a time: with what is left it is called again. Whoever may make monitors makes any number that look like it.
+        for monitor in self.world.monitors(key).into_iter().take(MOST_DELETED) {
             writer.delete(MONITOR, &monitor).await?;
         }
         for service in services {

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::{DynamicObject, NotUsed, Object};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -251,9 +251,9 @@ impl SidecarState {
 pub(super) fn watch(client: &Client) -> BoxStream<'static, Observed> {
     let watches = Watches::new(client);
     let pods =
-        watches.observe(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Must, |event| Some(observed_pod(event)));
-    let failed = watcher::Config::default().fields("reason=FailedCreate");
-    let refusals = watches.observe(api_resource("v1", "Event"), failed, Need::Can, observed_failure);
+        watches.whole(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Must, |event| Some(observed_pod(event)));
+    let failed = labelled("").fields("reason=FailedCreate");
+    let refusals = watches.whole(api_resource("v1", "Event"), failed, Need::Can, observed_failure);
     stream::select(pods, refusals).boxed()
 }
 

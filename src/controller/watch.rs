@@ -1,20 +1,26 @@
 //! Watches that go on whatever happens: a kind that is not served, a right that is lacking, an API server that is away.
 
-use std::fmt::Debug;
-use std::hash::Hash;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use futures::stream::BoxStream;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use kube::api::{Api, ApiResource};
+use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{Lookup, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+use super::index::{Meta, Place, place};
+use super::lock;
+use super::world::text_of;
+use crate::reason::Finding;
 
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -42,9 +48,20 @@ pub(super) enum Need {
     Can,
 }
 
+/// Objects in one answer of the API server's. A tenant's may have 1.5 MiB each, and their labels alone as much.
+pub(super) const PAGE: u32 = 10;
+
 /// Objects that this label selector selects.
 pub(super) fn labelled(selector: &str) -> watcher::Config {
-    watcher::Config::default().labels(selector)
+    watcher::Config::default().labels(selector).page_size(PAGE)
+}
+
+/// What is kept of the objects of one kind, by place.
+#[derive(Debug)]
+pub(super) struct Parsed<T> {
+    pub(super) live: BTreeMap<Place, T>,
+    /// A list that has begun and is not complete.
+    fresh: BTreeMap<Place, T>,
 }
 
 /// Watches of one client.
@@ -65,26 +82,15 @@ impl<'a> Watches<'a> {
         self.listed.clone()
     }
 
-    /// Watches all of a kind and keeps it whole.
-    pub(super) fn all<K>(&self, resource: ApiResource, label: &str, need: Need) -> (Store<K>, BoxStream<'static, ()>)
-    where
-        K: Resource<DynamicType = ApiResource>
-            + Lookup<DynamicType = ApiResource>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Send
-            + Sync
-            + 'static,
-        ApiResource: Eq + Hash,
-    {
-        let mut writer = Writer::<K>::new(resource.clone());
+    /// Watches the metadata of all of a kind and keeps it.
+    pub(super) fn all(&self, resource: ApiResource, need: Need) -> (Store<Meta>, BoxStream<'static, ()>) {
+        let mut writer = Writer::<Meta>::new(resource.clone());
         let store = writer.as_reader();
-        let events = self.observe(resource, labelled(label), need, move |event: &Event<K>| {
+        let events = self.metadata(resource, "", need, move |event| {
             let mut event = event.clone();
             if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
                 // The largest part of most objects, and nothing that is read.
-                object.meta_mut().managed_fields = None;
+                object.metadata.managed_fields = None;
             }
             writer.apply_watcher_event(&event);
             // A list counts when it is complete.
@@ -93,28 +99,132 @@ impl<'a> Watches<'a> {
         (store, events)
     }
 
-    /// Watches those of a kind that `which` selects for as long as the stream is polled. A kind that the cluster does not
-    /// serve is an empty list, looked for again.
-    pub(super) fn observe<K, C: Send + 'static>(
+    /// Watches all of a kind and keeps of each what `parse` makes of its text, and nothing of those of which it makes nothing.
+    /// Each is read by itself: a list of them, in which each becomes ten times as large, could take all memory.
+    pub(super) fn parsed<T: Send + 'static>(
+        &self,
+        resource: ApiResource,
+        label: &str,
+        need: Need,
+        parse: fn(&str) -> Result<Option<T>, Finding>,
+    ) -> (Arc<Mutex<Parsed<T>>>, BoxStream<'static, ()>) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        let kept = Arc::new(Mutex::new(Parsed { live: BTreeMap::new(), fresh: BTreeMap::new() }));
+        let (known, client, kind) = (Arc::clone(&kept), self.client.clone(), resource.clone());
+        let mut listed = self.first_list();
+        let read = move |at: Place| {
+            let (client, kind) = (client.clone(), kind.clone());
+            async move {
+                let left_out = |why: &dyn Display| {
+                    tracing::warn!(
+                        kind = kind.kind,
+                        namespace = at.0,
+                        name = at.1,
+                        "left out, since it cannot be read: {why}"
+                    );
+                };
+                let text = loop {
+                    match text_of(&client, &at.0, (&kind.api_version, &kind.kind), &at.1).await {
+                        Ok(text) => break text?,
+                        // Without the right to read it there is nothing to wait for.
+                        Err(kube::Error::Api(status)) if status.code == 403 => {
+                            left_out(&format_args!("{}; apply deploy/install.yaml again", status.message));
+                            return None;
+                        }
+                        Err(error) => left_out(&error),
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                };
+                let parsed = parse(&text).inspect_err(|finding| left_out(finding)).ok().flatten()?;
+                Some((at, parsed))
+            }
+        };
+        let events = self.metadata(resource, label, need, |event| {
+            Some(match event {
+                Event::Init => Event::Init,
+                Event::InitApply(object) => Event::InitApply(place(object)),
+                Event::InitDone => Event::InitDone,
+                Event::Apply(object) => Event::Apply(place(object)),
+                Event::Delete(object) => Event::Delete(place(object)),
+            })
+        });
+        let events = events.then(move |event| {
+            let reading = match &event {
+                Event::Apply(at) | Event::InitApply(at) => Some(read(at.clone())),
+                _ => None,
+            };
+            async move { (event, OptionFuture::from(reading).await.flatten()) }
+        });
+        let events = events.filter_map(move |(event, read)| {
+            let mut kept = lock(&known);
+            // A list counts when it is complete.
+            let counts = !matches!(event, Event::Init | Event::InitApply(_));
+            match event {
+                Event::Init => kept.fresh.clear(),
+                Event::InitApply(_) => kept.fresh.extend(read),
+                Event::InitDone => {
+                    kept.live = std::mem::take(&mut kept.fresh);
+                    listed();
+                }
+                Event::Apply(at) | Event::Delete(at) => {
+                    kept.live.remove(&at);
+                    kept.live.extend(read);
+                }
+            }
+            std::future::ready(counts.then_some(()))
+        });
+        (kept, events.boxed())
+    }
+
+    /// Watches the metadata of those of a kind that a label selector selects.
+    pub(super) fn metadata<C: Send + 'static>(
+        &self,
+        resource: ApiResource,
+        label: &str,
+        need: Need,
+        take: impl FnMut(&Event<Meta>) -> Option<C> + Send + 'static,
+    ) -> BoxStream<'static, C> {
+        self.whole::<Meta, C>(resource, labelled(label), need, take)
+    }
+
+    /// Watches those of a kind that `which` selects, each as far as `K` reads it.
+    pub(super) fn whole<K, C: Send + 'static>(
         &self,
         resource: ApiResource,
         which: watcher::Config,
         need: Need,
-        mut take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
+        take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
     ) -> BoxStream<'static, C>
     where
         K: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        self.pending.fetch_add(1, Ordering::AcqRel);
         let api = Api::<K>::all_with(self.client.clone(), &resource);
-        let (mut first, mut absent) = (Some((Arc::clone(&self.pending), self.listed.clone())), false);
-        let mut listed = move || {
-            if let Some((pending, all)) = first.take()
-                && pending.fetch_sub(1, Ordering::AcqRel) == 1
-            {
+        self.observe(resource.kind, watcher(api, which), need, take)
+    }
+
+    /// To be called at a first list's end; true at the first call.
+    fn first_list(&self) -> impl FnMut() -> bool + Send + use<> {
+        let mut first = Some((Arc::clone(&self.pending), self.listed.clone()));
+        move || {
+            let Some((pending, all)) = first.take() else { return false };
+            if pending.fetch_sub(1, Ordering::AcqRel) == 1 {
                 all.cancel();
             }
-        };
+            true
+        }
+    }
+
+    /// Passes on what a watch tells for as long as the stream is polled. A kind that the cluster does not serve is an empty
+    /// list, looked for again.
+    fn observe<K: Send + 'static, C: Send + 'static>(
+        &self,
+        kind: String,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        need: Need,
+        mut take: impl FnMut(&Event<K>) -> Option<C> + Send + 'static,
+    ) -> BoxStream<'static, C> {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        let (mut listed, mut absent) = (self.first_list(), false);
         let mut seen = move |event: watcher::Result<Event<K>>| match event {
             Ok(event) => {
                 let change = take(&event);
@@ -122,41 +232,36 @@ impl<'a> Watches<'a> {
                     absent = false;
                     listed();
                 }
-                (change, Duration::ZERO)
+                (vec![change], Duration::ZERO)
             }
             Err(error) if is_absent(&error) => {
                 listed();
                 if std::mem::replace(&mut absent, true) {
-                    return (None, LOOK_AGAIN);
+                    return (vec![], LOOK_AGAIN);
                 }
-                tracing::info!(
-                    kind = resource.kind,
-                    "the cluster does not serve this kind; looking for it from time to time"
-                );
-                take(&Event::Init);
-                (take(&Event::InitDone), LOOK_AGAIN)
+                tracing::info!(kind, "the cluster does not serve this kind; looking for it from time to time");
+                (vec![take(&Event::Init), take(&Event::InitDone)], LOOK_AGAIN)
             }
             Err(error) => {
-                if need == Need::Can && is_forbidden(&error) {
-                    listed();
-                }
-                let kind = &resource.kind;
                 if is_forbidden(&error) {
                     tracing::warn!(kind, %error, "forbidden to watch; apply deploy/install.yaml again");
                 } else {
                     tracing::warn!(kind, %error, "cannot watch");
                 }
-                (None, LOOK_AGAIN)
+                // Whatever is the matter with a kind that is not needed, the rest goes on.
+                let goes_on = need == Need::Can && matches!(error, watcher::Error::InitialListFailed(_)) && listed();
+                let empty = goes_on.then(|| vec![take(&Event::Init), take(&Event::InitDone)]);
+                (empty.unwrap_or_default(), LOOK_AGAIN)
             }
         };
         // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
         // is tried.)
-        watcher(api, which)
+        events
             .flat_map(move |event| {
-                let (change, pause) = seen(event);
+                let (changes, pause) = seen(event);
                 // Not even of no length where there is none: a timer takes a millisecond.
                 let pause = stream::iter((!pause.is_zero()).then_some(pause)).then(tokio::time::sleep);
-                stream::iter(change).chain(pause.filter_map(|()| std::future::ready(None)))
+                stream::iter(changes.into_iter().flatten()).chain(pause.filter_map(|()| std::future::ready(None)))
             })
             .boxed()
     }

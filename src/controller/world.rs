@@ -11,20 +11,19 @@ use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, GetParams};
 use kube::core::GroupVersionKind;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Event;
 use kube::{Client, ResourceExt};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Index, Meta, Place, controller_of, place};
+use super::index::{Index, Meta, Place, controller_of, is_reference, place};
 use super::revisions::{Part, Revision, Revisions};
-use super::watch::{Need, Watches, labelled};
+use super::watch::{Need, Parsed, Watches};
 use super::{FIELD_MANAGER, GatewayKey, lock};
 use crate::annotations::{
-    INJECT, LONGEST, MONITORED_BY, PREFIX, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
+    INJECT, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
 };
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
@@ -40,6 +39,22 @@ pub(crate) enum Change {
     Workloads,
     /// To what is known of the cluster's monitoring, or to a whole list, so that every gateway may be concerned.
     Everything,
+}
+
+/// An object whole, as the API server sends it: nothing is built of it that is not read. `None` where it is not there.
+pub(super) async fn text_of(
+    client: &Client,
+    namespace: &str,
+    kind: (&str, &str),
+    name: &str,
+) -> kube::Result<Option<String>> {
+    let request = kube::core::Request::new(objects(client, namespace, kind).resource_url());
+    let request = request.get(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    match client.request_text(request).await {
+        Ok(text) => Ok(Some(text)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The objects of a kind in a namespace.
@@ -135,18 +150,18 @@ impl World {
         let (services, service_events) = own_objects(&watches, SERVICE);
         let (monitors, monitor_events) = own_objects(&watches, MONITOR);
 
-        let (namespaces, namespace_events) = watches.all::<Meta>(api_resource("v1", "Namespace"), "", Need::Must);
+        let (namespaces, namespace_events) = watches.all(api_resource("v1", "Namespace"), Need::Must);
         let (consumers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
             .into_iter()
             .map(|(kind, version)| {
                 // Not being allowed to see a Prometheus is not the same as there being none.
                 let need = if kind == Kind::Prometheus { Need::Must } else { Need::Can };
-                watches.all::<DynamicObject>(api_resource(version, kind.as_str()), "", need)
+                watches.parsed(api_resource(version, kind.as_str()), "", need, Consumer::parse)
             })
             .unzip();
         let (operators, operator_events): (Vec<_>, Vec<_>) = OPERATOR_LABELS
             .into_iter()
-            .map(|label| watches.all::<DynamicObject>(api_resource("apps/v1", "Deployment"), label, Need::Can))
+            .map(|label| watches.parsed(api_resource("apps/v1", "Deployment"), label, Need::Can, Operator::parse))
             .unzip();
         events.extend(operator_events);
         events.push(namespace_events);
@@ -154,7 +169,7 @@ impl World {
         let asking = WORKLOADS.map(|_| Arc::<Mutex<Asking>>::default());
         let workload_events = WORKLOADS.iter().zip(&asking).map(|(kind, asking)| {
             let known = Arc::clone(asking);
-            watches.observe(api_resource("apps/v1", kind), labelled(""), Need::Can, move |event| {
+            watches.metadata(api_resource("apps/v1", kind), "", Need::Can, move |event| {
                 lock(&known).take(event).then_some(Change::Workloads)
             })
         });
@@ -198,6 +213,13 @@ impl World {
         let pods = lock(&self.pods);
         let newest = pods.of(key).filter(|(_, pod)| !pod.terminating).max_by_key(|(_, pod)| &pod.created);
         newest.map(|((_, name), pod)| (name.clone(), Arc::clone(&pod.part.revision)))
+    }
+
+    /// Whose places in the queue a gateway takes: its namespace's, or where only monitors of it are known, which may be in any
+    /// namespace and name any, those of all such.
+    pub(crate) fn share_of<'k>(&self, key: &'k GatewayKey) -> &'k str {
+        let is_known = lock(&self.pods).of(key).next().is_some() || lock(&self.services).of(key).next().is_some();
+        if is_known { &key.namespace } else { "" }
     }
 
     /// How many gateways of a namespace have a Service.
@@ -258,9 +280,11 @@ fn own(object: &Meta) -> Arc<Meta> {
     let mut object = object.clone();
     let labels = object.metadata.labels.get_or_insert_default();
     if labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > 4 * LONGEST {
-        labels.retain(|key, _| key.starts_with(PREFIX));
+        labels.retain(|key, _| [METRICS_FOR, WORKLOAD_NAMESPACE].contains(&key.as_str()));
     }
-    object.metadata.owner_references.get_or_insert_default().truncate(MOST_OWNERS);
+    let owners = object.metadata.owner_references.get_or_insert_default();
+    owners.retain(is_reference);
+    owners.truncate(MOST_OWNERS);
     object.metadata.finalizers = None;
     let managers = object.metadata.managed_fields.iter_mut().flatten();
     let mut managers = managers.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER)).map(|entry| {
@@ -278,35 +302,20 @@ fn own(object: &Meta) -> Arc<Meta> {
 
 fn monitoring_of(
     namespaces: &Store<Meta>,
-    consumers: &[Store<DynamicObject>],
-    operators: &[Store<DynamicObject>],
+    consumers: &[Arc<Mutex<Parsed<Consumer>>>],
+    operators: &[Arc<Mutex<Parsed<Operator>>>],
 ) -> Cluster {
-    let json = |(store, kind): (&Store<DynamicObject>, &str)| {
-        let objects = store.state();
-        objects
-            .into_iter()
-            .map(|object| {
-                let mut json = json!(*object);
-                // Objects in a list do not name their kind.
-                json["kind"] = json!(kind);
-                json.to_string()
-            })
-            .collect::<Vec<_>>()
-    };
-    let unreadable = |finding| tracing::warn!("an object cannot be read and is left out: {finding}");
     let mut found = Cluster {
         namespaces: namespaces.state().iter().map(|ns| (ns.name_any(), ns.labels().clone())).collect(),
         ..Cluster::default()
     };
-    for (store, (kind, _)) in consumers.iter().zip(Kind::ALL) {
-        let parsed = json((store, kind.as_str())).into_iter();
-        found.consumers.extend(parsed.filter_map(|json| Consumer::parse(&json).map_err(unreadable).ok().flatten()));
+    for known in consumers {
+        found.consumers.extend(lock(known).live.values().cloned());
     }
-    for store in operators {
-        let parsed = json((store, "Deployment")).into_iter();
-        found.operators.extend(parsed.filter_map(|json| Operator::parse(&json).map_err(unreadable).ok().flatten()));
+    for known in operators {
+        found.operators.extend(lock(known).live.values().cloned());
     }
-    // A store is in no order, and what is compared must be.
+    // What is compared is in one order.
     found.consumers.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.to_string().cmp(&b.to_string())));
     found.operators.sort_by(|a, b| a.name.cmp(&b.name));
     found.operators.dedup();
@@ -320,7 +329,7 @@ fn of_gateways(
     label: &str,
     mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
 ) -> BoxStream<'static, Change> {
-    watches.observe(resource, labelled(label), Need::Must, move |event| {
+    watches.metadata(resource, label, Need::Must, move |event| {
         let keys = take(event);
         match event {
             // Objects may have come or gone unseen, or the kind itself.

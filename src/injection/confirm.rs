@@ -19,10 +19,9 @@ const LONGEST_PATH: usize = 256;
 pub fn confirm(pod: &str) -> Result<(), Finding> {
     let pod = Pod::parse(pod)?;
     let unconfirmed = |why: &str| {
-        let detail = format!(
-            "annotation {STATUS} of pod {} is not gwmon's: {why}; make the pod anew",
-            shown(&pod.metadata.name)
-        );
+        let name = shown(&pod.metadata.name);
+        let detail =
+            format!("annotation {STATUS} does not match pod {name}: {why}; delete the pod to have it injected anew");
         Err(Finding::new(Reason::UnconfirmedStatus, detail))
     };
     let Some(status) = pod.metadata.annotation(STATUS) else { return unconfirmed("it is not there") };

@@ -135,6 +135,8 @@ struct Metadata {
     owner_references: Vec<OwnerReference>,
 }
 
+const BEING_DELETED: &str = "is being deleted";
+
 impl Consumer {
     /// Reads an object of one of the kinds. `None` where it is of another, or reads no ServiceMonitors by design. What
     /// should and cannot be read is a consumer all the same, with the obstacle to tell.
@@ -182,9 +184,15 @@ impl Consumer {
             Err(why) => consumer.obstacle = Some(why),
         }
         if metadata.deletion_timestamp.is_some() {
-            consumer.obstacle = Some("is being deleted".to_owned());
+            consumer.obstacle = Some(BEING_DELETED.to_owned());
         }
         Ok(Some(consumer))
+    }
+
+    /// Whether it is about to go.
+    #[must_use]
+    pub fn is_being_deleted(&self) -> bool {
+        self.obstacle.as_deref() == Some(BEING_DELETED)
     }
 
     /// `namespace/name`.

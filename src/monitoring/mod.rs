@@ -8,6 +8,7 @@ pub mod selector;
 
 use serde_json::Value;
 
+use crate::annotations::PROMETHEUS;
 use crate::labels::Labels;
 use crate::policy::Bounds;
 use crate::reason::{Finding, Reason};
@@ -39,6 +40,8 @@ pub struct Beside<'a> {
     pub neighbours: &'a [Labels],
     /// Whom the gateway's monitor was made for before, as `namespace/name`.
     pub reader: Option<&'a str>,
+    /// Whether that one is gone, and not for long: an upgrade may be making it anew.
+    pub is_reader_awaited: bool,
 }
 
 /// Plans the objects of one gateway for what is known of the cluster's monitoring, within what the operator of gwmon allows.
@@ -47,7 +50,15 @@ pub struct Beside<'a> {
 /// is configured by no object and takes every monitor by default.
 #[must_use]
 pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside: &Beside) -> Plan<'c> {
-    let service = gateway.service();
+    let before = gateway.service(beside.reader);
+    if let (true, Some(reader)) = (beside.is_reader_awaited, beside.reader) {
+        let detail = format!(
+            "{reader}, which read this gateway, is gone; should it come back, its monitor stays as it is for some minutes; {PROMETHEUS} names another at once"
+        );
+        let finding = Finding::new(Reason::PrometheusNotFound, detail);
+        let why = finding.to_string();
+        return Plan { service: before, monitors: Err(finding), warnings: gateway.notes.clone(), why, readers: vec![] };
+    }
     let (hard, soft) = (gateway.hard_labels(), Gateway::soft_labels());
     let wish = Wish {
         namespace: &gateway.namespace,
@@ -61,6 +72,10 @@ pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside
     match cluster.select(&wish) {
         Ok(Selection { placements, why, mut warnings, readers }) => {
             warnings.extend(gateway.notes.iter().cloned());
+            let service = match placements.as_slice() {
+                [place] => gateway.service(place.reader.as_deref()),
+                _ => gateway.service(None),
+            };
             let monitors: Vec<_> = placements.iter().map(|place| gateway.service_monitor(place)).collect();
             let rejected = readers.iter().find_map(|reader| {
                 let why = monitors.iter().find_map(|monitor| reader.rejects(monitor))?;
@@ -77,11 +92,11 @@ pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside
             let why = finding.detail.clone();
             let monitors = Ok(vec![gateway.service_monitor(&place)]);
             let warnings = gateway.notes.iter().cloned().chain([finding]).collect();
-            Plan { service, monitors, warnings, why, readers: vec![] }
+            Plan { service: before, monitors, warnings, why, readers: vec![] }
         }
         Err(finding) => {
             let warnings = gateway.notes.clone();
-            Plan { service, why: finding.to_string(), monitors: Err(finding), warnings, readers: vec![] }
+            Plan { service: before, why: finding.to_string(), monitors: Err(finding), warnings, readers: vec![] }
         }
     }
 }

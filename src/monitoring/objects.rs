@@ -184,15 +184,20 @@ impl Gateway {
 
     /// The metrics Service, where one must be made. Headless, since only discovery reads it. It selects injected pods
     /// only, so that a pod without the exporter is not a target that is always down. The target port is a number: a
-    /// named port of a native sidecar is not resolved before Kubernetes 1.32 (R29).
+    /// named port of a native sidecar is not resolved before Kubernetes 1.32 (R29). It notes who reads the gateway: of all
+    /// objects only this one is sure to be in the gateway's namespace, where nobody else's tenants can write.
     #[must_use]
-    pub fn service(&self) -> Option<Value> {
+    pub fn service(&self, reader: Option<&str>) -> Option<Value> {
         let Source::Pods { metrics_port, .. } = self.source else { return None };
         let labels = Self::soft_labels().into_iter().chain(self.marks()).collect();
+        let mut metadata = self.metadata(&self.namespace, "", &labels);
+        if let Some(reader) = reader {
+            metadata["annotations"] = json!({PROMETHEUS: reader});
+        }
         Some(json!({
             "apiVersion": SERVICE.0,
             "kind": SERVICE.1,
-            "metadata": self.metadata(&self.namespace, "", &labels),
+            "metadata": metadata,
             "spec": {
                 "clusterIP": "None",
                 "selector": {MONITORED_BY: self.monitor},
@@ -221,15 +226,10 @@ impl Gateway {
         if placement.namespace != self.namespace {
             spec["namespaceSelector"] = json!({"matchNames": [self.namespace]});
         }
-        let mut metadata = self.metadata(&placement.namespace, &placement.suffix, &placement.labels);
-        if let Some(reader) = &placement.reader {
-            // It stays theirs, whatever other Prometheus there will be.
-            metadata["annotations"] = json!({PROMETHEUS: reader});
-        }
         json!({
             "apiVersion": MONITOR.0,
             "kind": MONITOR.1,
-            "metadata": metadata,
+            "metadata": self.metadata(&placement.namespace, &placement.suffix, &placement.labels),
             "spec": spec,
         })
     }

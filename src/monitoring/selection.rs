@@ -256,15 +256,18 @@ impl Cluster {
         }
 
         let mut placements = partition(&candidates, wish);
+        self.check(&candidates, &placements)?;
         if placements.len() > MOST_MONITORS {
-            let detail =
-                format!("{} monitors would be made; gwmon makes {MOST_MONITORS} for a gateway", placements.len());
-            return Err(Finding::new(Reason::ShareExceeded, detail));
+            let detail = format!(
+                "{} monitors would be made, of which gwmon makes {MOST_MONITORS} for a gateway: the other readers go without",
+                placements.len()
+            );
+            warnings.push(Finding::new(Reason::ShareExceeded, detail));
+            placements.truncate(MOST_MONITORS);
         }
         if let ([place], [candidate]) = (placements.as_mut_slice(), candidates.as_slice()) {
             place.reader = Some(candidate.consumer.place());
         }
-        self.check(&candidates, &placements)?;
         for candidate in &candidates {
             self.warn(candidate.consumer, &mut warnings);
         }

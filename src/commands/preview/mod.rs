@@ -145,7 +145,7 @@ fn preview<'c>(policy: &Policy, known: &'c Known, object: &Value, namespace: &st
         *template = pod;
     }
     let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
-    let beside = Beside { neighbours, reader: None };
+    let beside = Beside { neighbours, ..Beside::default() };
     let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &policy.bounds, &beside));
     Ok(Previewed { after, injection, plan })
 }
