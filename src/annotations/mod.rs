@@ -128,7 +128,7 @@ pub const VOCABULARY: &[Key] = &[
     },
     Key {
         name: MONITOR_LABELS,
-        allowed: "labels such as release=prometheus,team=edge",
+        allowed: "up to 32 labels such as release=prometheus,team=edge",
         meaning: "labels of the ServiceMonitor beside those that its Prometheus asks for",
     },
     Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "how often Prometheus scrapes" },

@@ -19,7 +19,7 @@ use crate::cli::Serve;
 use crate::controller::{self, Site, certificates, lead};
 use crate::log;
 use crate::metrics::Metrics;
-use crate::server::{self, Room};
+use crate::server::{self, ConnectionLimits};
 use crate::suspension::Timing;
 use crate::tls::pki::{Material, Validity};
 use crate::tls::{self, CurrentLeaf};
@@ -65,8 +65,8 @@ async fn serve(args: Serve) -> Result<()> {
     // Apart from `stop`: the admin port tells the truth about readiness until the very end.
     let end = CancellationToken::new();
     let admin_router = admin::router(readiness.clone(), registry);
-    let room = Room::of_this_process();
-    let admin = tokio::spawn(server::serve(admin, None, admin_router, room.admin, end.clone().cancelled_owned()));
+    let limits = ConnectionLimits::of_this_process();
+    let admin = tokio::spawn(server::serve(admin, None, admin_router, limits.admin, end.clone().cancelled_owned()));
 
     let stop = CancellationToken::new();
     let stopped = |token: &CancellationToken| token.clone().cancelled_owned();
@@ -112,9 +112,9 @@ async fn serve(args: Serve) -> Result<()> {
     };
 
     let router = webhook::router(&Arc::new(Admission::new(policy, surroundings, metrics)));
-    tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?room, "serving");
+    tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?limits, "serving");
     let config = Arc::new(tls::leaf::server_config(leaf, clients)?);
-    tasks.spawn(server::serve(webhook, Some(config), router, room.webhook, stopped(&stop)));
+    tasks.spawn(server::serve(webhook, Some(config), router, limits.webhook, stopped(&stop)));
 
     interrupted()?.await;
     tracing::info!("stopping; a second signal ends at once");

@@ -10,7 +10,8 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::index::{Meta, Place, is_reference, place};
-use super::world::{World, objects};
+use super::objects::objects;
+use super::world::World;
 use super::{FIELD_MANAGER, GatewayKey, plain};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};

@@ -8,7 +8,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use super::held::Held;
-use super::world::api_resource;
+use super::objects::api_resource;
 use crate::annotations::Version;
 use crate::injection::gateway::kong::{PLUGIN, counts_traffic, plugin};
 use crate::reason::{Finding, Reason};

@@ -12,10 +12,11 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 
 use super::index::{Meta, controller_of};
+use super::objects::{api_resource, objects};
 use super::reconcile::{Context, workload};
 use super::report::Told;
 use super::watch::PAGE;
-use super::world::{api_resource, asks_for_injection, objects};
+use super::world::asks_for_injection;
 use super::{GatewayKey, plain};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::resources::LimitRange;

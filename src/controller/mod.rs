@@ -9,6 +9,7 @@ mod index;
 mod kong;
 pub mod lead;
 mod missed;
+mod objects;
 mod reconcile;
 mod report;
 mod revisions;
@@ -37,8 +38,8 @@ use crate::reason::{Finding, Reason};
 use crate::suspension::{Suspensions, Timing};
 use crate::webhook::Surroundings;
 use index::Meta;
+pub(crate) use objects::api_resource;
 use reconcile::Context;
-pub(crate) use world::api_resource;
 use world::{Change, World};
 
 /// Where gwmon itself is installed. Its Deployment, Service and webhook configuration have one name.

@@ -14,8 +14,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::index::{Place, controller_of, is_reference};
+use super::objects::api_resource;
 use super::watch::{Need, Watches, labelled};
-use super::world::api_resource;
 use crate::annotations::{EXPORTER, STATUS, TRIAL};
 use crate::injection::{Status, monitor_name, workload_named};
 use crate::reason::Finding;

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 use super::apply::{Presence, presence};
 use super::index::controller_of;
+use super::objects::objects;
 use super::reconcile::{Context, workload};
 use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
-use super::world::objects;
 use super::{FIELD_MANAGER, Site, plain};
 use crate::injection;
 use crate::monitoring::Owner;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::{Meta, Place, place};
 use super::lock;
-use super::world::text_of;
+use super::objects::text_of;
 use crate::reason::Finding;
 
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
@@ -126,12 +126,12 @@ impl<'a> Watches<'a> {
                 let text = loop {
                     match text_of(&client, &at.0, (&kind.api_version, &kind.kind), &at.1).await {
                         Ok(text) => break text?,
-                        // Without the right to read it there is nothing to wait for.
-                        Err(kube::Error::Api(status)) if status.code == 403 => {
+                        // Not being allowed to read a Prometheus is not the same as there being none.
+                        Err(kube::Error::Api(status)) if status.code == 403 && need == Need::Can => {
                             left_out(&format_args!("{}; apply deploy/install.yaml again", status.message));
                             return None;
                         }
-                        Err(error) => left_out(&error),
+                        Err(error) => left_out(&format_args!("{error}; trying again")),
                     }
                     tokio::time::sleep(LOOK_AGAIN).await;
                 };

@@ -33,14 +33,14 @@ const BUFFER: usize = 16 << 10;
 
 /// How many connections each port may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct ConnectionLimits {
     /// The webhook's: a few API servers with a few connections each, many times over.
     pub webhook: usize,
     /// The admin port's: a kubelet and a Prometheus, many times over.
     pub admin: usize,
 }
 
-impl Room {
+impl ConnectionLimits {
     const MOST: Self = Self { webhook: 128, admin: 64 };
     /// File descriptors for the controller's own connections, the log and the runtime.
     const KEPT: u64 = 128;
@@ -152,11 +152,15 @@ mod tests {
 
     #[test]
     fn there_are_no_more_places_than_files() {
-        assert_eq!(Room::with(1_048_576), Room::MOST);
+        assert_eq!(ConnectionLimits::with(1_048_576), ConnectionLimits::MOST);
         for files in [300, 400, 1024] {
-            let Room { webhook, admin } = Room::with(files);
+            let ConnectionLimits { webhook, admin } = ConnectionLimits::with(files);
             assert!(webhook + admin + 128 <= usize::try_from(files).unwrap(), "{files}");
         }
-        assert_eq!(Room::with(64), Room { webhook: 8, admin: 8 }, "it serves, however little there is");
+        assert_eq!(
+            ConnectionLimits::with(64),
+            ConnectionLimits { webhook: 8, admin: 8 },
+            "it serves, however little there is"
+        );
     }
 }

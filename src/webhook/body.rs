@@ -7,7 +7,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What nearly every review is smaller than. So much each connection may hold; connections are limited (`server::Room`).
+/// What nearly every review is smaller than. So much each connection may hold; connections are limited (`server::ConnectionLimits`).
 pub(super) const SMALL: usize = 16 << 10;
 /// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
 pub(super) const LARGEST: usize = 4 << 20;
