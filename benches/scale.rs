@@ -61,7 +61,8 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 async fn main() {
     let installed = Installed::new();
     installed.prometheus("k8s", &by_release("one"));
-    let gwmon = installed.serve();
+    // All of them in one namespace.
+    let gwmon = installed.serve_with(&["--max-gateways-per-namespace", &GATEWAYS.to_string()]);
     let kubeconfig = Kubeconfig::read_from(installed.kubectl.kubeconfig()).unwrap();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     let client = Client::try_from(config).unwrap();

@@ -58,6 +58,39 @@ fn a_template_annotation_of_the_users_own_wins_and_stays() {
     );
 }
 
+/// The API server asks mutating webhooks before it validates: a tenant's dry run is enough to have gwmon read anything.
+#[test]
+fn a_monstrous_pod_keeps_no_other_one_without_its_exporter() {
+    let scene = Scene::new("monstrous");
+    let containers: Vec<_> =
+        (0..22_000).map(|number| json!({"name": format!("c{number}"), "image": "envoyproxy/envoy:v1"})).collect();
+    let monster = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "monster", "annotations": {"gwmon.io/inject": "true"}},
+        "spec": {"containers": containers},
+    });
+    let monster = monster.to_string();
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                for _ in 0..3 {
+                    // Refused by the API server itself, in the end.
+                    scene
+                        .run_with(&["create", "--dry-run=server", "--validate=false", "-f", "-"], &monster)
+                        .unwrap_err();
+                }
+            });
+        }
+        for name in ["one", "two", "three"] {
+            scene.apply(&gateway(name, &json!({"gwmon.io/inject": "true"})));
+            let pod = scene.pod(&format!("app={name}"));
+            assert_eq!(pod["metadata"]["labels"]["gwmon.io/monitored-by"], format!("{name}-gwmon"));
+        }
+    });
+    assert!(scene.gwmon.metric(r#"gwmon_reviews_total{route="pods",outcome="unchanged",reason="TooLarge"}"#) > 0.);
+}
+
 #[test]
 fn what_does_not_ask_never_reaches_the_webhook() {
     let scene = Scene::new("quiet");

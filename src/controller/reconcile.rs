@@ -100,7 +100,7 @@ impl Context {
             rights,
             plugins,
             neighbours,
-            whole_pods: Semaphore::new(2),
+            whole_pods: Semaphore::new(4),
         }
     }
 
