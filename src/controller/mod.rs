@@ -104,7 +104,7 @@ pub(crate) const FIELD_MANAGER: &str = "gwmon";
 
 /// A pod's label, status and readiness come as events of their own.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-const CONCURRENT: usize = 16;
+const CONCURRENT: usize = 32;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
 /// kube's client waits for ever. A connection that swallows everything must not keep a gateway from being tried again.
@@ -268,9 +268,9 @@ mod tests {
             };
             (0..100).filter(has_room).count()
         };
-        assert_eq!(["a", "b", "c", "d", "e", "f"].map(&mut fill), [8, 4, 2, 1, 1, 0]);
+        assert_eq!(["a", "b", "c", "d", "e", "f", "g"].map(&mut fill), [16, 8, 4, 2, 1, 1, 0]);
         busy.remove(&key("a", 0));
-        assert!(!busy.has_room_for(&key("a", 1), "a") && busy.has_room_for(&key("f", 0), "f"));
+        assert!(!busy.has_room_for(&key("a", 1), "a") && busy.has_room_for(&key("g", 0), "g"));
     }
 
     #[test]

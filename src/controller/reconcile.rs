@@ -100,7 +100,7 @@ impl Context {
             rights,
             plugins,
             neighbours,
-            whole_pods: Semaphore::new(4),
+            whole_pods: Semaphore::new(8),
         }
     }
 
