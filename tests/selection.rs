@@ -241,7 +241,8 @@ fn what_crosses_namespaces_is_the_operators_to_allow() {
     let read = |asked: &Asked| {
         let selection = select(&cluster, asked).map_err(|finding| finding.detail)?;
         let [place] = selection.placements.as_slice() else { return Err("several".to_owned()) };
-        Ok((place.namespace.clone(), place.reader.clone().unwrap_or_default()))
+        let [reader] = selection.readers.as_slice() else { return Err("read by several".to_owned()) };
+        Ok((place.namespace.clone(), reader.place()))
     };
     let at = |namespace: &str, name: &str| Ok((namespace.to_owned(), format!("monitoring/{name}")));
     assert_eq!(read(&Asked::default()), at("edge", "tenants"));

@@ -50,14 +50,14 @@ pub struct Beside<'a> {
 /// is configured by no object and takes every monitor by default.
 #[must_use]
 pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside: &Beside) -> Plan<'c> {
-    let before = gateway.service(beside.reader);
     if let (true, Some(reader)) = (beside.is_reader_awaited, beside.reader) {
         let detail = format!(
             "{reader}, which read this gateway, is gone; should it come back, its monitor stays as it is for some minutes; {PROMETHEUS} names another at once"
         );
         let finding = Finding::new(Reason::PrometheusNotFound, detail);
         let why = finding.to_string();
-        return Plan { service: before, monitors: Err(finding), warnings: gateway.notes.clone(), why, readers: vec![] };
+        let service = gateway.service(beside.reader);
+        return Plan { service, monitors: Err(finding), warnings: gateway.notes.clone(), why, readers: vec![] };
     }
     let (hard, soft) = (gateway.hard_labels(), Gateway::soft_labels());
     let wish = Wish {
@@ -72,10 +72,11 @@ pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside
     match cluster.select(&wish) {
         Ok(Selection { placements, why, mut warnings, readers }) => {
             warnings.extend(gateway.notes.iter().cloned());
-            let service = match placements.as_slice() {
-                [place] => gateway.service(place.reader.as_deref()),
-                _ => gateway.service(None),
+            let reader = match readers.as_slice() {
+                [only] => Some(only.place()),
+                _ => None,
             };
+            let service = gateway.service(reader.as_deref());
             let monitors: Vec<_> = placements.iter().map(|place| gateway.service_monitor(place)).collect();
             let rejected = readers.iter().find_map(|reader| {
                 let why = monitors.iter().find_map(|monitor| reader.rejects(monitor))?;
@@ -88,15 +89,15 @@ pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside
         }
         Err(finding) if finding.reason == Reason::NoPrometheus => {
             let labels = soft.into_iter().chain(hard).collect();
-            let place = Placement { namespace: gateway.namespace.clone(), labels, suffix: String::new(), reader: None };
+            let place = Placement { namespace: gateway.namespace.clone(), labels, suffix: String::new() };
             let why = finding.detail.clone();
             let monitors = Ok(vec![gateway.service_monitor(&place)]);
             let warnings = gateway.notes.iter().cloned().chain([finding]).collect();
-            Plan { service: before, monitors, warnings, why, readers: vec![] }
+            Plan { service: gateway.service(beside.reader), monitors, warnings, why, readers: vec![] }
         }
         Err(finding) => {
-            let warnings = gateway.notes.clone();
-            Plan { service: before, why: finding.to_string(), monitors: Err(finding), warnings, readers: vec![] }
+            let (service, warnings) = (gateway.service(beside.reader), gateway.notes.clone());
+            Plan { service, why: finding.to_string(), monitors: Err(finding), warnings, readers: vec![] }
         }
     }
 }

@@ -93,8 +93,6 @@ pub struct Placement {
     pub labels: Labels,
     /// Tells monitors of one gateway in one namespace apart; empty for the first.
     pub suffix: String,
-    /// Whom it is made for, as `namespace/name`; `None` where it is for several, or for whoever reads it.
-    pub reader: Option<String>,
 }
 
 /// The monitors of one gateway.
@@ -264,9 +262,6 @@ impl Cluster {
             );
             warnings.push(Finding::new(Reason::ShareExceeded, detail));
             placements.truncate(MOST_MONITORS);
-        }
-        if let ([place], [candidate]) = (placements.as_mut_slice(), candidates.as_slice()) {
-            place.reader = Some(candidate.consumer.place());
         }
         for candidate in &candidates {
             self.warn(candidate.consumer, &mut warnings);
@@ -458,7 +453,6 @@ fn partition(candidates: &[Candidate], wish: &Wish) -> Vec<Placement> {
                 namespace: candidate.namespace.clone(),
                 labels: candidate.labels.clone(),
                 suffix: if before == 0 { String::new() } else { format!("-{}", before + 1) },
-                reader: None,
             };
             placements.push((place, vec![&candidate.consumer.selector]));
         }
