@@ -11,6 +11,7 @@
 //! [`admin`], [`log`], [`commands`]) call it and decide nothing themselves.
 
 pub mod admin;
+mod allowance;
 pub mod annotations;
 pub mod cli;
 pub mod commands;

@@ -14,14 +14,13 @@ use tracing_subscriber::filter::{FilterExt, Targets};
 use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::allowance::{Allowance, Rate};
 use crate::cli::LogFormat;
 
 /// Lines that wait for standard error to be read. A line has a few kilobytes at the most.
 const WAITING: usize = 1000;
-/// Lines of one kind that may come at once, as those of a roll-out of many gateways.
-const AT_ONCE: f64 = 100.;
-/// Lines of one kind in each second after that.
-const PER_SECOND: f64 = 20.;
+/// Lines of one kind: at once those of a roll-out of many gateways.
+const LINES: Rate = Rate { at_once: 100., per_second: 20. };
 /// How often it is said what was left out.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -102,29 +101,21 @@ struct Limit(Arc<Mutex<HashMap<Identifier, Kind>>>);
 #[derive(Debug)]
 struct Kind {
     metadata: &'static Metadata<'static>,
-    /// How many may come now.
-    allowance: f64,
-    counted: Instant,
+    allowance: Allowance,
     left_out: u64,
 }
 
 impl Limit {
     fn lets_through(&self, metadata: &'static Metadata<'static>, now: Instant) -> bool {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kind = kinds.entry(metadata.callsite()).or_insert(Kind {
+        let kind = kinds.entry(metadata.callsite()).or_insert_with(|| Kind {
             metadata,
-            allowance: AT_ONCE,
-            counted: now,
+            allowance: LINES.full(now),
             left_out: 0,
         });
-        let since = now.saturating_duration_since(kind.counted).as_secs_f64();
-        (kind.allowance, kind.counted) = ((kind.allowance + since * PER_SECOND).min(AT_ONCE), now);
-        if kind.allowance < 1. {
-            kind.left_out += 1;
-            return false;
-        }
-        kind.allowance -= 1.;
-        true
+        let lets_through = LINES.take(&mut kind.allowance, now);
+        kind.left_out += u64::from(!lets_through);
+        lets_through
     }
 
     /// What was left out since this was last asked: the place in the source, and how many lines.

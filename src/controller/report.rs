@@ -9,6 +9,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use super::lock;
+use crate::allowance::{Allowance, Rate};
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 
@@ -16,14 +17,12 @@ use crate::reason::{Finding, Reason};
 pub(super) struct Report {
     client: Client,
     reporter: Reporter,
-    /// By namespace: Events that may still be published there, and when that was counted.
-    allowances: Mutex<HashMap<String, (f64, Instant)>>,
+    /// By namespace: Events that may still be published there.
+    allowances: Mutex<HashMap<String, Allowance>>,
 }
 
-/// Events in one namespace at once: a roll-out of all its gateways tells each of several things.
-const AT_ONCE: f64 = 500.;
-/// Events in one namespace in each second after that.
-const PER_SECOND: f64 = 1.;
+/// Events in one namespace: at once, a roll-out of all its gateways tells each of several things.
+const EVENTS: Rate = Rate { at_once: 500., per_second: 1. };
 
 /// What has been told about one workload and still holds.
 pub(super) type Told = HashSet<(Reason, String)>;
@@ -69,13 +68,8 @@ impl Report {
     /// Whether one more Event may be published in this namespace: whoever makes many odd workloads there has many told.
     fn may_publish(&self, namespace: &str) -> bool {
         let (mut allowances, now) = (lock(&self.allowances), Instant::now());
-        let left = |(left, counted): (f64, Instant)| {
-            (left + now.duration_since(counted).as_secs_f64() * PER_SECOND).min(AT_ONCE)
-        };
-        allowances.retain(|_, allowance| left(*allowance) < AT_ONCE);
-        let left = allowances.get(namespace).map_or(AT_ONCE, |allowance| left(*allowance));
-        allowances.insert(namespace.to_owned(), (if left < 1. { left } else { left - 1. }, now));
-        left >= 1.
+        allowances.retain(|_, allowance| !EVENTS.is_full(*allowance, now));
+        EVENTS.take(allowances.entry(namespace.to_owned()).or_insert_with(|| EVENTS.full(now)), now)
     }
 
     /// Whether the Event is published.
