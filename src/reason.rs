@@ -114,9 +114,11 @@ reasons! {
     ShareExceeded,
     /// An annotation asks for what the operator of gwmon does not allow: an interval, a label.
     NotAllowed,
-    /// The Prometheus scrapes with TLS by default.
-    ScrapeClassTls,
-    /// The Prometheus Operator was not found, or a flag of its cannot be read.
+    /// No pod of the Prometheus scrapes, or its operator does not run it.
+    PrometheusNotRunning,
+    /// A default scrape class of the Prometheus changes what is scraped.
+    ScrapeClassApplies,
+    /// The operator of the Prometheus was not found, or a flag of it cannot be read.
     OperatorUnknown,
     /// The Prometheus asks for a label by which a GitOps tool knows its own objects.
     OwnershipLabel,

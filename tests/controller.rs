@@ -33,9 +33,9 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     assert_eq!(service["metadata"]["ownerReferences"][0]["kind"], "Deployment");
     let made = monitor("edge", "edge-gwmon").unwrap();
     assert_eq!(made["spec"]["endpoints"], json!([{"port": "gwmon-metrics", "path": "/metrics", "interval": "15s"}]));
-    installed.event("edge", "edge", "Monitored", "Prometheus monitoring/k8s asks for release=one");
-    // This one has no account that may list anything; gwmon asks and tells, and grants nothing.
+    // This one has no account that may list anything; gwmon asks and tells, and grants nothing. So it is not monitored.
     installed.event("edge", "edge", "ScrapeRBACMissing", "system:serviceaccount:monitoring:default");
+    assert!(installed.events("edge", "edge", "Monitored").unwrap().is_empty());
 
     // gwmon is monitored by the same means.
     let own = settle("gwmon's own monitor", || monitor("gwmon", "gwmon").map(Some));

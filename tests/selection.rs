@@ -4,7 +4,8 @@
 use gwmon::annotations::Target;
 use gwmon::labels::{self, Labels};
 use gwmon::monitoring::consumer::Kind;
-use gwmon::monitoring::selection::{Condition, Selection, Wish};
+use gwmon::monitoring::predicate::Condition;
+use gwmon::monitoring::selection::{Selection, Wish};
 use gwmon::monitoring::selector::{Selector, solve};
 use gwmon::monitoring::{Cluster, Consumer, Operator};
 use gwmon::policy::Bounds;
@@ -305,11 +306,22 @@ fn n6_a_label_that_neither_has() {
 #[test]
 fn n7_a_namespace_that_the_operator_does_not_watch() {
     for flag in ["--deny-namespaces=edge", "--namespaces=monitoring"] {
-        let mut cluster = cluster(vec![prometheus("kps", &everywhere(&json!({})))]);
-        cluster.operators = vec![operator(&[flag])];
-        let error = one(&cluster).unwrap_err();
+        let with = |extra: &Value| {
+            let mut spec = everywhere(&json!({}));
+            json_patch::merge(&mut spec, extra);
+            let mut cluster = cluster(vec![prometheus("kps", &spec)]);
+            cluster.operators = vec![operator(&[flag])];
+            one(&cluster)
+        };
+        // Only the monitor has to be where the operator looks.
+        assert_eq!(with(&json!({})).unwrap().0, "monitoring");
+        let error = with(&json!({"ignoreNamespaceSelectors": true})).unwrap_err();
         assert!(error.contains("operator monitoring/po does not watch edge"), "{error}");
     }
+    let mut nowhere = cluster(vec![prometheus("kps", &everywhere(&json!({})))]);
+    nowhere.operators =
+        vec![operator(&["--deny-namespaces=edge,monitoring", "--prometheus-instance-namespaces=monitoring"])];
+    assert!(one(&nowhere).unwrap_err().contains("does not watch edge"));
 }
 
 #[test]
@@ -340,7 +352,22 @@ fn p1_a_prometheus_that_the_operator_leaves_to_others() {
         json_patch::merge(&mut object["metadata"], metadata);
         let mut cluster = cluster(vec![parse(&object)]);
         cluster.operators = vec![operator(flags)];
-        one(&cluster)
+        let unmet = cluster.selects(&cluster.consumers[0], "edge", &labels("")).err();
+        // Another operator may run it, which gwmon has not found: the monitor is made, with a warning that says why.
+        let selection = select(&cluster, &Asked::default());
+        match (unmet, selection) {
+            (None, selection) => {
+                assert_eq!(reasons(&selection.unwrap()), []);
+                Ok(())
+            }
+            (Some(unmet), Ok(selection)) => {
+                assert_eq!(unmet.condition, Condition::Handled);
+                assert_eq!(reasons(&selection), [Reason::OperatorUnknown]);
+                assert!(selection.warnings[0].detail.contains(&unmet.detail), "{:?}", selection.warnings);
+                Err(unmet.detail)
+            }
+            (Some(_), Err(refusal)) => Err(refusal.detail),
+        }
     };
     let id = json!({"annotations": {"operator.prometheus.io/controller-id": "blue"}});
     assert!(with(&id, &[]).unwrap_err().contains("--controller-id is none, the annotation"));
@@ -355,6 +382,58 @@ fn p1_a_prometheus_that_the_operator_leaves_to_others() {
     assert!(with(&json!({"labels": {"tier": "gold"}}), &["--prometheus-instance-selector=tier in (gold)"]).is_ok());
     assert!(with(&json!({}), &["--prometheus-instance-namespaces=other"]).unwrap_err().contains("does not look into"));
     assert!(with(&json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), &[]).unwrap_err().contains("is being deleted"));
+}
+
+/// A Prometheus that reads everything, with more in its spec and with these conditions: type, status, reason.
+fn with_conditions(name: &str, extra: &Value, conditions: &[(&str, &str, &str)]) -> Consumer {
+    let mut spec = everywhere(&json!({}));
+    json_patch::merge(&mut spec, extra);
+    let conditions: Vec<_> = conditions
+        .iter()
+        .map(|(type_, status, reason)| json!({"type": type_, "status": status, "reason": reason}))
+        .collect();
+    let metadata = json!({"namespace": "monitoring", "name": name});
+    parse(&json!({"kind": "Prometheus", "metadata": metadata, "spec": spec, "status": {"conditions": conditions}}))
+}
+
+#[test]
+fn one_that_does_not_run_comes_last_and_is_told() {
+    let down = json!({"metadata": {"name": "po", "namespace": "monitoring"}, "spec": {"replicas": 0, "template": {"spec": {"containers": [{"name": "prometheus-operator"}]}}}});
+    let down = Operator::parse(&down.to_string()).unwrap().unwrap();
+    let false_ = [("Reconciled", "False", "ReconciliationFailed")];
+    for (ill, told) in [
+        (with_conditions("a", &json!({"paused": true}), &[]), Some(Reason::PrometheusPaused)),
+        (with_conditions("a", &json!({"replicas": 0}), &[]), Some(Reason::PrometheusNotRunning)),
+        (with_conditions("a", &json!({}), &false_), Some(Reason::PrometheusNotRunning)),
+        // For a moment, whenever its pods are replaced: it comes last, and nobody is told.
+        (with_conditions("a", &json!({}), &[("Available", "False", "NoPodReady")]), None),
+    ] {
+        let well = with_conditions("z", &json!({}), &[("Reconciled", "True", ""), ("Available", "Degraded", "")]);
+        let both = cluster(vec![ill.clone(), well]);
+        assert_eq!(select(&both, &Asked::default()).unwrap().readers[0].key().1, "z", "{ill}");
+        assert!(both.outage(&ill).is_some());
+        // Who has read it before goes on, so that a restart moves nothing.
+        let kept = Asked { reader: Some("monitoring/a"), ..Asked::default() };
+        assert_eq!(select(&both, &kept).unwrap().readers[0].key().1, "a", "{ill}");
+        let alone = cluster(vec![ill]);
+        let selection = select(&alone, &Asked::default()).unwrap();
+        assert_eq!(reasons(&selection), told.into_iter().collect::<Vec<_>>());
+    }
+    let mut cluster = cluster(vec![with_conditions("a", &json!({}), &[])]);
+    assert_eq!(cluster.outage(&cluster.consumers[0]), None);
+    cluster.operators = vec![down.clone()];
+    let outage = cluster.outage(&cluster.consumers[0]).unwrap();
+    assert_eq!(outage.reason, Reason::PrometheusNotRunning);
+    assert!(outage.detail.ends_with("its operator monitoring/po has no replica"), "{outage}");
+
+    // A Deployment without pods that passes for an operator widens nothing.
+    cluster.operators = vec![down, operator(&["--namespaces=monitoring"])];
+    assert_eq!(one(&cluster).unwrap().0, "monitoring");
+    // One that is not found is believed where the Prometheus says that it is reconciled.
+    cluster.operators = vec![];
+    assert_eq!(cluster.outage(&cluster.consumers[0]).unwrap().reason, Reason::OperatorUnknown);
+    let reconciled = with_conditions("a", &json!({}), &[("Reconciled", "True", "")]);
+    assert_eq!(cluster.outage(&reconciled), None);
 }
 
 #[test]
@@ -419,11 +498,9 @@ fn p6_other_readers_by_their_own_tables() {
             .unwrap_err()
             .contains("selects no")
     );
-    assert!(
-        place("TargetAllocator", &allocator(&json!({"denyNamespaces": ["edge"]})))
-            .unwrap_err()
-            .contains("denyNamespaces")
-    );
+    assert_eq!(place("TargetAllocator", &allocator(&json!({"denyNamespaces": ["edge"]}))).unwrap().0, "monitoring");
+    let error = place("TargetAllocator", &allocator(&json!({"allowNamespaces": ["other"]}))).unwrap_err();
+    assert!(error.contains("allowNamespaces"), "{error}");
     let mut collector = allocator(&json!({}));
     collector["enabled"] = json!(true);
     assert_eq!(place("OpenTelemetryCollector", &json!({"targetAllocator": collector})).unwrap().0, "edge");
@@ -458,12 +535,36 @@ fn r1_the_rights_that_a_scrape_needs_are_known() {
 }
 
 #[test]
-fn r2_a_default_scrape_class_with_tls_is_told() {
+fn r2_what_a_default_scrape_class_changes_is_told() {
+    let told = |class: &Value| {
+        let mut class = class.clone();
+        json_patch::merge(&mut class, &json!({"name": "mesh", "default": true}));
+        let mut spec = everywhere(&json!({}));
+        spec["scrapeClasses"] = json!([{"name": "other", "relabelings": [{}]}, class]);
+        let cluster = cluster(vec![prometheus("kps", &spec)]);
+        select(&cluster, &Asked::default())
+            .unwrap()
+            .warnings
+            .into_iter()
+            .map(|warning| warning.to_string())
+            .collect::<String>()
+    };
+    // The scheme is the monitor's: seen on operator 0.93.1 and Prometheus 3.13.1.
+    assert_eq!(told(&json!({"tlsConfig": {"insecureSkipVerify": true}, "attachMetadata": {"node": true}})), "");
+    let changed = told(&json!({"metricRelabelings": [{"action": "drop"}], "authorization": {"type": "Bearer"}}));
+    assert!(
+        changed.starts_with("ScrapeClassApplies: ") && changed.contains("metricRelabelings, authorization"),
+        "{changed}"
+    );
+}
+
+#[test]
+fn limits_of_a_scrape_are_named() {
     let mut spec = everywhere(&json!({}));
-    spec["scrapeClasses"] =
-        json!([{"name": "plain"}, {"name": "mesh", "default": true, "tlsConfig": {"insecureSkipVerify": true}}]);
+    json_patch::merge(&mut spec, &json!({"enforcedSampleLimit": 1000, "bodySizeLimit": "5MB", "labelLimit": 0}));
     let cluster = cluster(vec![prometheus("kps", &spec)]);
-    assert_eq!(reasons(&select(&cluster, &Asked::default()).unwrap()), [Reason::ScrapeClassTls]);
+    let why = select(&cluster, &Asked::default()).unwrap().why;
+    assert!(why.ends_with("is lost whole (bodySizeLimit: 5MB, enforcedSampleLimit: 1000)"), "{why}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! webhook's certificate.
 
 mod apply;
+mod bindings;
 pub mod certificates;
 mod held;
 mod index;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 
 use super::apply::{Presence, Writer, Written, place_of, presence};
+use super::bindings::{Binding, Bindings};
 use super::held::Held;
 use super::index::{Place, controller_of, is_reference, place};
 use super::kong::Plugins;
@@ -28,7 +29,7 @@ use crate::injection::{confirm, monitor_name};
 use crate::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
-use crate::monitoring::selection::Condition;
+use crate::monitoring::predicate::Condition;
 use crate::monitoring::{Beside, Cluster, Consumer, Gateway, Owner, Plan, Source, plan};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
@@ -62,6 +63,9 @@ struct Memory {
     confirmed: Option<Arc<Revision>>,
     /// Since when the Prometheus that read it is gone.
     reader_gone: Option<Instant>,
+    /// Its objects have been written, and nobody has been told yet that it is scraped.
+    is_news: bool,
+    bindings: Bindings,
     written: Written,
     told: Told,
 }
@@ -250,28 +254,28 @@ impl Context {
         let Plan { service, monitors, warnings, why, readers } = plan;
         findings.extend(warnings);
         let writer = self.writer(key);
-        let (mut changed, mut first_error) = (false, None);
+        let mut first_error = None;
         let mut failed = |error: anyhow::Error, findings: &mut Vec<Finding>| {
             findings.extend(error.downcast_ref::<Finding>().cloned());
             first_error.get_or_insert(error);
         };
         if let Some(service) = &service {
             match writer.apply(service, owner, &mut memory.written).await {
-                Ok(applied) => changed |= applied.changed,
+                Ok(applied) => memory.is_news |= applied.changed,
                 Err(error) => failed(error, findings),
             }
         }
+        let mut planned: Vec<Place> = Vec::new();
         match monitors {
             // What was selected once may be so again; it stays.
             Err(finding) => findings.push(finding),
             Ok(monitors) => {
-                let mut planned: Vec<Place> = Vec::new();
                 let mut complete = true;
                 for monitor in &monitors {
                     let place = place_of(monitor);
                     match writer.apply(monitor, owner, &mut memory.written).await {
                         Ok(applied) => {
-                            changed |= applied.changed;
+                            memory.is_news |= applied.changed;
                             findings.extend(unselected(cluster, &readers, &place, &applied.labels, monitors.len()));
                         }
                         Err(error) => {
@@ -293,14 +297,28 @@ impl Context {
                 }
             }
         }
+        let mut is_scraped = !readers.is_empty();
         for reader in &readers {
-            findings.extend(self.rights.lacking(reader, &key.namespace).await);
+            let lacking = self.rights.lacking(reader, &key.namespace).await;
+            is_scraped &= lacking.is_none() && cluster.outage(reader).is_none();
+            findings.extend(lacking);
+            if let ([place], true) = (&planned[..], cluster.writes_bindings(reader)) {
+                let version = self.world.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
+                match memory.bindings.read(&self.client, reader, place, version).await? {
+                    Binding::Accepted => {}
+                    Binding::Awaited => is_scraped = false,
+                    Binding::Rejected(finding) => findings.push(finding),
+                }
+            }
         }
         if let Some(error) = first_error {
             return Err(error);
         }
-        if changed && !readers.is_empty() && findings.iter().all(|finding| finding.reason != Reason::NotSelected) {
+        let stands_against =
+            |finding: &Finding| matches!(finding.reason, Reason::NotSelected | Reason::MonitorRejected);
+        if memory.is_news && is_scraped && !findings.iter().any(stands_against) {
             self.report.monitored(&key.namespace, owner, &why).await;
+            memory.is_news = false;
         }
         Ok(())
     }

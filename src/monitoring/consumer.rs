@@ -1,10 +1,12 @@
 //! Who reads ServiceMonitors: the objects that configure a Prometheus or its like, brought to one shape.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -13,7 +15,7 @@ use super::selector::Selector;
 use crate::annotations::duration;
 use crate::injection::pod::{or_null, parse};
 use crate::labels::Labels;
-use crate::reason::Finding;
+use crate::reason::{Finding, cut};
 
 /// The kinds that are read. In the order in which one is preferred to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +73,17 @@ pub(super) enum Reach {
     Matching(Selector),
 }
 
+/// What an operator says of the pods that it runs for a consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Health {
+    /// `spec.replicas` is 0.
+    pub(super) has_no_replica: bool,
+    /// The condition `Reconciled`, with its reason where it is False. `None` where it is not there, as before operator 0.57.
+    pub(super) reconciled: Option<Result<(), String>>,
+    /// The condition `Available` is False.
+    pub(super) is_unavailable: bool,
+}
+
 /// One reader of ServiceMonitors. What each kind leaves unsaid has been filled in by that kind's own rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
@@ -100,8 +113,12 @@ pub struct Consumer {
     pub(super) enforced_namespace_label: Option<String>,
     /// How often it scrapes where a monitor does not say.
     pub(super) scrape_interval: Option<String>,
-    /// The scrape class that applies to monitors which name none and makes scrapes use TLS.
-    pub(super) default_class: Option<String>,
+    /// The scrape class that applies to monitors which name none, and those of its fields that change what is scraped. Its
+    /// `tlsConfig` does not: the scheme is the monitor's.
+    pub(super) default_class: Option<(String, Vec<&'static str>)>,
+    /// Fields of `spec` beyond which a scrape is lost whole, with their values.
+    pub(super) limits: Vec<String>,
+    pub(super) health: Health,
     /// Its pods' service account, and the resource by which it discovers targets.
     discovery: Option<(String, &'static str)>,
 }
@@ -118,6 +135,15 @@ struct Object<'a> {
     metadata: Metadata,
     #[serde(borrow)]
     spec: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "or_null")]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    /// Another kind's may look otherwise.
+    #[serde(default)]
+    conditions: Value,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +191,8 @@ impl Consumer {
             enforced_namespace_label: None,
             scrape_interval: None,
             default_class: None,
+            limits: vec![],
+            health: Health::default(),
             discovery: None,
         };
         let spec = object.spec.map_or("{}", RawValue::get);
@@ -183,10 +211,28 @@ impl Consumer {
             Ok(false) => return Ok(None),
             Err(why) => consumer.obstacle = Some(why),
         }
+        if kind.is_operated() {
+            consumer.read_conditions(&object.status.conditions);
+        }
         if metadata.deletion_timestamp.is_some() {
             consumer.obstacle = Some(BEING_DELETED.to_owned());
         }
         Ok(Some(consumer))
+    }
+
+    fn read_conditions(&mut self, conditions: &Value) {
+        for condition in conditions.as_array().into_iter().flatten() {
+            let is_false = condition["status"] == "False";
+            match condition["type"].as_str() {
+                Some("Reconciled") if is_false => {
+                    let reason = condition["reason"].as_str().unwrap_or("without a reason");
+                    self.health.reconciled = Some(Err(cut(reason, 64).into_owned()));
+                }
+                Some("Reconciled") => self.health.reconciled = Some(Ok(())),
+                Some("Available") => self.health.is_unavailable = is_false,
+                _ => {}
+            }
+        }
     }
 
     /// Whether it is about to go.
@@ -238,9 +284,9 @@ impl Consumer {
         struct Spec {
             service_monitor_selector: Option<LabelSelector>,
             service_monitor_namespace_selector: Option<LabelSelector>,
-            pod_monitor_selector: Option<serde::de::IgnoredAny>,
-            probe_selector: Option<serde::de::IgnoredAny>,
-            scrape_config_selector: Option<serde::de::IgnoredAny>,
+            pod_monitor_selector: Option<IgnoredAny>,
+            probe_selector: Option<IgnoredAny>,
+            scrape_config_selector: Option<IgnoredAny>,
             paused: Option<bool>,
             ignore_namespace_selectors: Option<bool>,
             enforced_namespace_label: Option<String>,
@@ -248,6 +294,7 @@ impl Consumer {
             service_account_name: Option<String>,
             service_discovery_role: Option<String>,
             scrape_interval: Option<String>,
+            replicas: Option<i64>,
             #[serde(default, deserialize_with = "or_null")]
             scrape_classes: Vec<ScrapeClass>,
         }
@@ -256,16 +303,29 @@ impl Consumer {
         struct ScrapeClass {
             name: String,
             default: Option<bool>,
-            tls_config: Option<serde::de::IgnoredAny>,
+            #[serde(default, deserialize_with = "or_null")]
+            relabelings: Vec<IgnoredAny>,
+            #[serde(default, deserialize_with = "or_null")]
+            metric_relabelings: Vec<IgnoredAny>,
+            authorization: Option<IgnoredAny>,
         }
+        self.limits = read_limits(spec)?;
         let spec: Spec = read_spec(spec)?;
         self.paused = spec.paused.unwrap_or_default();
         self.ignore_namespace_selectors = spec.ignore_namespace_selectors.unwrap_or_default();
         self.enforced_namespace_label = spec.enforced_namespace_label.filter(|label| !label.is_empty());
         self.scrape_interval = spec.scrape_interval;
-        let mut classes = spec.scrape_classes.into_iter();
-        self.default_class =
-            classes.find(|class| class.default == Some(true) && class.tls_config.is_some()).map(|class| class.name);
+        self.health.has_no_replica = spec.replicas == Some(0);
+        let default = spec.scrape_classes.into_iter().find(|class| class.default == Some(true));
+        self.default_class = default.and_then(|class| {
+            let fields = [
+                ("relabelings", !class.relabelings.is_empty()),
+                ("metricRelabelings", !class.metric_relabelings.is_empty()),
+                ("authorization", class.authorization.is_some()),
+            ];
+            let effects: Vec<_> = fields.into_iter().filter_map(|(field, is_set)| is_set.then_some(field)).collect();
+            (!effects.is_empty()).then_some((class.name, effects))
+        });
         let account = spec.service_account_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
         let slices = spec.service_discovery_role.as_deref() == Some("EndpointSlice");
         self.discovery = Some((account, if slices { "endpointslices" } else { "endpoints" }));
@@ -384,6 +444,28 @@ struct PrometheusCr {
     #[serde(default, deserialize_with = "or_null")]
     deny_namespaces: BTreeSet<String>,
     scrape_interval: Option<String>,
+}
+
+/// The limits that are set, as `field: value`. 0 is none.
+fn read_limits(spec: &str) -> Result<Vec<String>, String> {
+    const LIMITS: [&str; 10] = [
+        "bodySizeLimit",
+        "enforcedBodySizeLimit",
+        "sampleLimit",
+        "enforcedSampleLimit",
+        "labelLimit",
+        "enforcedLabelLimit",
+        "labelNameLengthLimit",
+        "enforcedLabelNameLengthLimit",
+        "labelValueLengthLimit",
+        "enforcedLabelValueLengthLimit",
+    ];
+    let fields: BTreeMap<Cow<str>, &RawValue> = read_spec(spec)?;
+    let set = LIMITS.into_iter().filter_map(|field| {
+        let value = fields.get(field)?.get().trim_matches('"');
+        (!matches!(value, "0" | "" | "null")).then(|| format!("{field}: {}", cut(value, 16)))
+    });
+    Ok(set.collect())
 }
 
 fn read_selector(field: &str, selector: &LabelSelector) -> Result<Selector, String> {

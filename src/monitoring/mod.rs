@@ -3,6 +3,7 @@
 pub mod consumer;
 pub mod objects;
 pub mod operator;
+pub mod predicate;
 pub mod selection;
 pub mod selector;
 
@@ -15,7 +16,8 @@ use crate::reason::{Finding, Reason};
 pub use consumer::Consumer;
 pub use objects::{Gateway, Owner, Source};
 pub use operator::Operator;
-pub use selection::{Cluster, Selection};
+pub use predicate::Cluster;
+pub use selection::Selection;
 use selection::{Placement, Wish};
 
 /// The objects of one gateway.

@@ -9,7 +9,7 @@ use super::selector::Selector;
 use crate::injection::pod::{Container, PodSpec, or_null, parse};
 use crate::reason::Finding;
 
-/// One running operator.
+/// One operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Operator {
     /// `namespace/name` of its Deployment.
@@ -24,6 +24,10 @@ pub struct Operator {
     instances: Selector,
     /// `--controller-id`; empty where there is none.
     controller_id: String,
+    /// Feature gate `StatusForConfigurationResources`: it writes on a monitor who has taken it.
+    pub writes_bindings: bool,
+    /// Why it runs nothing at present: its Deployment has no replica, or none that is available.
+    pub outage: Option<&'static str>,
     /// Flags whose value cannot be seen from outside, and which are taken as absent.
     pub unread: Vec<String>,
 }
@@ -34,6 +38,8 @@ struct Deployment<'a> {
     metadata: Metadata,
     #[serde(borrow)]
     spec: Spec<'a>,
+    #[serde(default, deserialize_with = "or_null")]
+    status: Status,
 }
 
 #[derive(Default, Deserialize)]
@@ -46,6 +52,7 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct Spec<'a> {
+    replicas: Option<i64>,
     #[serde(borrow)]
     template: Template<'a>,
 }
@@ -54,6 +61,14 @@ struct Spec<'a> {
 struct Template<'a> {
     #[serde(borrow)]
     spec: PodSpec<'a>,
+}
+
+/// Empty in a manifest, which says nothing of a cluster.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    observed_generation: Option<i64>,
+    available_replicas: Option<i64>,
 }
 
 impl Operator {
@@ -72,36 +87,50 @@ impl Operator {
         let environment: BTreeMap<String, Option<String>> =
             container.read_env()?.into_iter().map(|variable| (variable.name, variable.value)).collect();
         let Metadata { name, namespace } = deployment.metadata;
-        let mut operator = Self { name: format!("{namespace}/{name}"), ..Self::default() };
-        let mut arguments = container.command.iter().chain(container.args.iter().flatten());
-        while let Some(argument) = arguments.next() {
-            let Some(flag) = argument.strip_prefix('-') else { continue };
+        let status = deployment.status;
+        let outage = if deployment.spec.replicas == Some(0) {
+            Some("has no replica")
+        } else if status.observed_generation.is_some() && status.available_replicas.unwrap_or_default() == 0 {
+            Some("has no replica that is available")
+        } else {
+            None
+        };
+        let mut operator = Self { name: format!("{namespace}/{name}"), outage, ..Self::default() };
+        // The first word of a command is the program.
+        let mut arguments = container.command.iter().skip(1).chain(container.args.iter().flatten()).peekable();
+        // As Go's package flag does: up to the first word that is no flag, or to `--`.
+        while let Some(argument) = arguments.next().filter(|argument| argument.len() > 1 && *argument != "--") {
+            let Some(flag) = argument.strip_prefix('-') else { break };
             let flag = flag.strip_prefix('-').unwrap_or(flag);
             let (flag, value) = match flag.split_once('=') {
                 Some((flag, value)) => (flag, value),
-                None if FLAGS.contains(&flag) => (flag, arguments.next().map_or("", String::as_str)),
-                None => continue,
+                None if SWITCHES.contains(&flag) => continue,
+                None => (flag, arguments.next().map_or("", String::as_str)),
             };
-            if FLAGS.contains(&flag) {
-                operator.set(flag, value, &environment);
-            }
+            operator.set(flag, value, &environment);
         }
         Ok(Some(operator))
     }
 
-    fn set(&mut self, flag: &str, value: &str, environment: &BTreeMap<String, Option<String>>) {
-        let Some(value) = expand(value, environment) else {
-            self.unread.push(format!("--{flag}={value}"));
+    fn set(&mut self, flag: &str, text: &str, environment: &BTreeMap<String, Option<String>>) {
+        if !FLAGS.contains(&flag) {
+            return;
+        }
+        let Some(value) = expand(text, environment) else {
+            self.unread.push(format!("--{flag}={text}"));
             return;
         };
-        let list = || value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        // An empty list is no restriction, as where the flag is absent.
-        let some_list = || Some(list()).filter(|names: &BTreeSet<_>| !names.is_empty());
+        // A list that is given again adds to what it was.
+        let names = || value.split(',').map(str::to_owned);
         match flag {
-            "namespaces" => self.namespaces = some_list(),
-            "deny-namespaces" => self.denied = list(),
-            "prometheus-instance-namespaces" => self.instance_namespaces = some_list(),
+            "namespaces" => self.namespaces.get_or_insert_default().extend(names()),
+            "deny-namespaces" => self.denied.extend(names()),
+            "prometheus-instance-namespaces" => self.instance_namespaces.get_or_insert_default().extend(names()),
             "controller-id" => self.controller_id = value,
+            "feature-gates" => {
+                let gate = value.split(',').rev().find_map(|gate| gate.strip_prefix(BINDINGS_GATE)?.parse().ok());
+                self.writes_bindings = gate.unwrap_or(self.writes_bindings);
+            }
             _ => match Selector::parse_text(&value) {
                 Ok(selector) => self.instances = selector,
                 Err(why) => self.unread.push(format!("--{flag}: {why}")),
@@ -111,7 +140,7 @@ impl Operator {
 
     /// Whether the operator sees ServiceMonitors in this namespace, and the namespace itself.
     pub(super) fn watches(&self, namespace: &str) -> bool {
-        self.namespaces.as_ref().is_none_or(|names| names.contains(namespace)) && !self.denied.contains(namespace)
+        is_among(self.namespaces.as_ref(), namespace) && !self.denied.contains(namespace)
     }
 
     /// Whether a `Prometheus` or `PrometheusAgent` is this operator's to run.
@@ -120,8 +149,12 @@ impl Operator {
     /// The flag that leaves it out, with both sides.
     pub(super) fn handles(&self, instance: &Instance) -> Result<(), String> {
         let Self { name, .. } = self;
-        let within = self.instance_namespaces.as_ref().or(self.namespaces.as_ref());
-        if within.is_some_and(|names| !names.contains(instance.namespace)) || self.denied.contains(instance.namespace) {
+        let looks_there = match &self.instance_namespaces {
+            // The other two lists then say nothing about instances.
+            Some(names) => is_among(Some(names), instance.namespace),
+            None => self.watches(instance.namespace),
+        };
+        if !looks_there {
             return Err(format!("operator {name} does not look into namespace {}", instance.namespace));
         }
         if let Err(mismatch) = self.instances.check(instance.labels) {
@@ -161,7 +194,30 @@ const FLAGS: &[&str] = &[
     "prometheus-instance-namespaces",
     "prometheus-instance-selector",
     "controller-id",
+    "feature-gates",
 ];
+
+/// Flags that are true or false, and so take no word after them.
+const SWITCHES: &[&str] = &[
+    "disable-unmanaged-prometheus-configuration",
+    "enable-config-reloader-probes",
+    "kubelet-endpoints",
+    "kubelet-endpointslice",
+    "kubelet-http-metrics",
+    "short-version",
+    "tls-insecure",
+    "version",
+    "watch-referenced-objects-in-all-namespaces",
+    "web.enable-http2",
+    "web.enable-tls",
+];
+
+const BINDINGS_GATE: &str = "StatusForConfigurationResources=";
+
+/// Whether a list of namespaces has this one. An absent list has all, and so has the empty name.
+fn is_among(names: Option<&BTreeSet<String>>, namespace: &str) -> bool {
+    names.is_none_or(|names| names.contains(namespace) || names.contains(""))
+}
 
 /// Replaces `$(NAME)` as the kubelet does. `None` where a value comes from elsewhere than the manifest.
 fn expand(text: &str, environment: &BTreeMap<String, Option<String>>) -> Option<String> {
@@ -177,13 +233,17 @@ fn expand(text: &str, environment: &BTreeMap<String, Option<String>>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::labels::Labels;
+    use serde_json::{Value, json};
 
-    fn operator(args: &[&str]) -> Operator {
+    fn deployment(args: &[&str]) -> Value {
         let env = json!([{"name": "WHERE", "value": "a,b"}, {"name": "SECRET", "valueFrom": {}}]);
         let container = json!({"name": "o", "image": "quay.io/prometheus-operator/prometheus-operator:v0.93.1", "args": args, "env": env});
-        let deployment = json!({"metadata": {"name": "o", "namespace": "n"}, "spec": {"template": {"spec": {"containers": [container]}}}});
-        Operator::parse(&deployment.to_string()).unwrap().unwrap()
+        json!({"metadata": {"name": "o", "namespace": "n"}, "spec": {"template": {"spec": {"containers": [container]}}}})
+    }
+
+    fn operator(args: &[&str]) -> Operator {
+        Operator::parse(&deployment(args).to_string()).unwrap().unwrap()
     }
 
     #[test]
@@ -192,13 +252,49 @@ mod tests {
             &["--namespaces=a,b"][..],
             &["-namespaces=a,b"],
             &["--namespaces", "a,b"],
-            &["-x", "--namespaces=$(WHERE)"],
+            &["--version", "--log-level", "debug", "--namespaces=$(WHERE)"],
+            &["--namespaces=b", "--namespaces=a"],
         ] {
             let operator = operator(args);
             assert!(operator.watches("a") && operator.watches("b") && !operator.watches("c"), "{args:?}");
         }
-        assert!(operator(&["--namespaces="]).watches("any"));
+        for args in [
+            &["--namespaces="][..],
+            &["check", "--namespaces=a"],
+            &["--version", "x", "--namespaces=a"],
+            &["--", "--namespaces=a"],
+        ] {
+            assert!(operator(args).watches("any"), "{args:?}");
+        }
         assert!(!operator(&["--deny-namespaces=a"]).watches("a"));
+        for (gates, writes) in [("StatusForConfigurationResources=true,X=false", true), ("X=true", false)] {
+            assert_eq!(operator(&["--feature-gates", gates]).writes_bindings, writes);
+        }
+    }
+
+    #[test]
+    fn the_lists_of_namespaces_say_nothing_of_instances_that_have_their_own() {
+        let handles = |args: &[&str]| {
+            let instance = Instance { namespace: "monitoring", labels: &Labels::new(), controller_id: "" };
+            operator(args).handles(&instance).is_ok()
+        };
+        assert!(handles(&["--deny-namespaces=monitoring", "--prometheus-instance-namespaces=monitoring"]));
+        assert!(!handles(&["--deny-namespaces=monitoring"]));
+        assert!(!handles(&["--namespaces=monitoring", "--prometheus-instance-namespaces=other"]));
+    }
+
+    #[test]
+    fn an_operator_that_has_no_pods_runs_nothing() {
+        let outage = |spec: Value, status: Value| {
+            let mut deployment = deployment(&[]);
+            json_patch::merge(&mut deployment["spec"], &spec);
+            deployment["status"] = status;
+            Operator::parse(&deployment.to_string()).unwrap().unwrap().outage.is_some()
+        };
+        assert!(!outage(json!({}), Value::Null) && !outage(json!({"replicas": 1}), json!({})));
+        assert!(outage(json!({"replicas": 0}), json!({"observedGeneration": 1, "availableReplicas": 1})));
+        assert!(outage(json!({"replicas": 1}), json!({"observedGeneration": 1, "unavailableReplicas": 1})));
+        assert!(!outage(json!({"replicas": 1}), json!({"observedGeneration": 1, "availableReplicas": 1})));
     }
 
     #[test]

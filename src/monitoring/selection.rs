@@ -1,13 +1,10 @@
-//! Which Prometheus selects a ServiceMonitor, and where a monitor must live and what labels it must carry for that: the
-//! predicate of prometheus-operator 0.93 (`pkg/prometheus/resource_selector.go`, `pkg/operator/operator.go` there), and
-//! its inverse.
+//! Which Prometheus is to scrape a gateway, and where its ServiceMonitor must live and what labels it must carry for that:
+//! the inverse of the predicate.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::fmt;
 
 use super::consumer::{Consumer, Reach};
-use super::operator::{Instance, Operator};
+use super::predicate::{Cluster, Condition, NAMESPACE_NAME};
 use super::selector::{Selector, solve};
 use crate::annotations::Target;
 use crate::labels::Labels;
@@ -16,53 +13,6 @@ use crate::reason::{Finding, Reason};
 
 /// Monitors of one gateway, each for Prometheuses that cannot share one.
 const MOST_MONITORS: usize = 8;
-
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
-
-/// What is known of a cluster's monitoring.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cluster {
-    /// Everything that reads ServiceMonitors.
-    pub consumers: Vec<Consumer>,
-    /// The Prometheus Operators that were found. Where none was, one without restrictions is assumed.
-    pub operators: Vec<Operator>,
-    /// The labels of every namespace.
-    pub namespaces: BTreeMap<String, Labels>,
-}
-
-/// The condition of the predicate that fails first. In its order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Condition {
-    /// An operator runs the consumer, and it reads ServiceMonitors at all.
-    Handled,
-    /// That operator sees the monitor's namespace.
-    Watched,
-    /// The namespace selector matches.
-    Namespace,
-    /// The label selector matches.
-    Labels,
-}
-
-/// Why a monitor is not selected: the first condition that fails, with both sides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unmet {
-    /// Which condition.
-    pub condition: Condition,
-    /// What is needed and what is there.
-    pub detail: String,
-}
-
-impl Unmet {
-    fn new(condition: Condition, detail: impl Into<String>) -> Self {
-        Self { condition, detail: detail.into() }
-    }
-}
-
-impl fmt::Display for Unmet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
-    }
-}
 
 /// What is asked for: monitors for a gateway.
 #[derive(Clone, Copy, Debug)]
@@ -117,92 +67,6 @@ struct Candidate<'c> {
 }
 
 impl Cluster {
-    /// The predicate: whether this consumer selects a monitor with these labels in this namespace.
-    ///
-    /// # Errors
-    /// The first condition that fails.
-    pub fn selects(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
-        if consumer.paused {
-            return Err(Unmet::new(
-                Condition::Handled,
-                "is paused (spec.paused), so its configuration stays as it was",
-            ));
-        }
-        self.would_select(consumer, namespace, labels)
-    }
-
-    /// As [`Self::selects`], once nothing is paused any more.
-    fn would_select(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
-        let watchers = self.watchers(consumer)?;
-        self.reads(consumer, &watchers, namespace)?;
-        let field = consumer.selector_field;
-        let unmet = |mismatch| Unmet::new(Condition::Labels, format!("{field} {mismatch}"));
-        consumer.selector.check(labels).map_err(unmet)
-    }
-
-    /// Condition 1: the operators that run this consumer. Empty where none is known to restrict it.
-    fn watchers(&self, consumer: &Consumer) -> Result<Vec<&Operator>, Unmet> {
-        if let Some(obstacle) = &consumer.obstacle {
-            return Err(Unmet::new(Condition::Handled, obstacle));
-        }
-        if !consumer.kind.is_operated() || self.operators.is_empty() {
-            return Ok(vec![]);
-        }
-        let instance = Instance {
-            namespace: &consumer.namespace,
-            labels: &consumer.labels,
-            controller_id: &consumer.controller_id,
-        };
-        let mut refusals = Vec::new();
-        let mut found = Vec::new();
-        for operator in &self.operators {
-            match operator.handles(&instance) {
-                Ok(()) => found.push(operator),
-                Err(why) => refusals.push(why),
-            }
-        }
-        if found.is_empty() { Err(Unmet::new(Condition::Handled, refusals.join(" and "))) } else { Ok(found) }
-    }
-
-    /// Conditions 2 and 3: monitors in this namespace are seen.
-    fn reads(&self, consumer: &Consumer, watchers: &[&Operator], namespace: &str) -> Result<(), Unmet> {
-        if let Some(operator) = watchers.first()
-            && !watchers.iter().any(|operator| operator.watches(namespace))
-        {
-            let detail = format!(
-                "operator {} does not watch {namespace} (its --namespaces or --deny-namespaces)",
-                operator.name
-            );
-            return Err(Unmet::new(Condition::Watched, detail));
-        }
-        if consumer.allowed.as_ref().is_some_and(|names| !names.contains(namespace))
-            || consumer.denied.contains(namespace)
-        {
-            let detail = format!("does not watch {namespace} (its allowNamespaces or denyNamespaces)");
-            return Err(Unmet::new(Condition::Watched, detail));
-        }
-        let field = consumer.reach_field;
-        match &consumer.reach {
-            Reach::Own if namespace == consumer.namespace => Ok(()),
-            Reach::Own => {
-                let detail = format!(
-                    "{field} is absent, which needs namespace {}, the monitor is in {namespace}",
-                    consumer.namespace
-                );
-                Err(Unmet::new(Condition::Namespace, detail))
-            }
-            Reach::Matching(selector) => selector.check(&self.namespace_labels(namespace)).map_err(|mismatch| {
-                Unmet::new(Condition::Namespace, format!("{field} {mismatch} on namespace {namespace}"))
-            }),
-        }
-    }
-
-    /// A namespace that was not told of, as in a preview, has at least the label that all have since Kubernetes 1.22.
-    fn namespace_labels(&self, namespace: &str) -> Labels {
-        let known = self.namespaces.get(namespace).cloned();
-        known.unwrap_or_else(|| Labels::from([(NAMESPACE_NAME.to_owned(), namespace.to_owned())]))
-    }
-
     /// Finds who is to read the gateway's monitors, and what that takes.
     ///
     /// # Errors
@@ -223,12 +87,12 @@ impl Cluster {
             return Err(Finding::new(Reason::NotSelected, all.join("; ")));
         }
         let rank = |candidate: &Candidate| {
-            let reads_neighbours =
-                wish.neighbours.iter().any(|labels| self.selects(candidate.consumer, wish.namespace, labels).is_ok());
+            let reads = |labels: &Labels| self.selects(candidate.consumer, wish.namespace, labels).is_ok();
             (
                 Reverse(wish.reader == Some(candidate.consumer.place().as_str())),
                 Reverse(candidate.namespace == wish.namespace),
-                Reverse(reads_neighbours),
+                Reverse(self.outage(candidate.consumer).is_none()),
+                Reverse(wish.neighbours.iter().any(reads)),
                 candidate.consumer.kind,
             )
         };
@@ -307,20 +171,17 @@ impl Cluster {
 
     /// What it takes for this consumer to select a monitor for the gateway, and to reach its pods with it.
     fn candidate<'c>(&self, consumer: &'c Consumer, wish: &Wish) -> Result<Candidate<'c>, String> {
-        let unmet = |unmet: Unmet| unmet.detail;
-        let watchers = self.watchers(consumer).map_err(unmet)?;
+        if let Some(obstacle) = &consumer.obstacle {
+            return Err(obstacle.clone());
+        }
         let (home, own) = (wish.namespace, consumer.namespace.as_str());
-        let (namespace, whence) = match self.reads(consumer, &watchers, home) {
+        let (namespace, whence) = match self.reads(consumer, home) {
             Ok(()) => (home, "and reads this namespace".to_owned()),
             Err(here) => {
-                // What an operator is told not to look at, a monitor elsewhere must not bring in.
-                let there = if here.condition == Condition::Watched {
-                    Err(here.clone())
-                } else {
-                    self.reads(consumer, &watchers, own)
-                };
-                let advice = self.advice(consumer, home);
-                if there.is_err() {
+                // Only the monitor's own namespace has to be watched; the targets are for Prometheus to discover.
+                let is_labelled = here.condition == Condition::Namespace;
+                let advice = if is_labelled { self.advice(consumer, home) } else { String::new() };
+                if self.reads(consumer, own).is_err() {
                     return Err(format!("{here}{advice}"));
                 }
                 if consumer.ignore_namespace_selectors {
@@ -339,7 +200,7 @@ impl Cluster {
                         "{here}, and would set {label}={own} on the series of a monitor in {own} (spec.enforcedNamespaceLabel){advice}"
                     ));
                 }
-                (own, format!("and reads its own namespace, not {home} ({}){advice}", consumer.reach_field))
+                (own, format!("and reads its own namespace, not {home} ({here}){advice}"))
             }
         };
         let labels = solve(&[&consumer.selector], wish.hard, wish.soft)
@@ -349,7 +210,13 @@ impl Cluster {
         } else {
             format!("asks for {} ({})", consumer.selector, consumer.selector_field)
         };
-        Ok(Candidate { consumer, namespace: namespace.to_owned(), labels, why: format!("{consumer} {asks} {whence}") })
+        let limits = if consumer.limits.is_empty() {
+            String::new()
+        } else {
+            format!("; a scrape beyond its limits is lost whole ({})", consumer.limits.join(", "))
+        };
+        let why = format!("{consumer} {asks} {whence}{limits}");
+        Ok(Candidate { consumer, namespace: namespace.to_owned(), labels, why })
     }
 
     /// How a person could have the gateway's namespace read. gwmon itself labels no namespaces.
@@ -389,27 +256,38 @@ impl Cluster {
     /// What will not be as a person would expect.
     fn warn(&self, consumer: &Consumer, warnings: &mut Vec<Finding>) {
         let mut warn = |reason, detail| warnings.push(Finding::new(reason, detail));
-        if consumer.paused {
-            warn(
-                Reason::PrometheusPaused,
-                format!("{consumer} is paused (spec.paused) and takes up no monitor until it is not"),
-            );
-        }
-        if let Some(class) = &consumer.default_class {
+        if let Some((class, effects)) = &consumer.default_class {
             let detail = format!(
-                "{consumer} scrapes with TLS unless a monitor names another class (spec.scrapeClasses, default {class}); the exporter speaks plain HTTP"
+                "{consumer} applies {} of its default scrape class {class} to this gateway (spec.scrapeClasses); look whether its series come through",
+                effects.join(", ")
             );
-            warn(Reason::ScrapeClassTls, detail);
+            warn(Reason::ScrapeClassApplies, detail);
+        }
+        let handlers = self.handlers(consumer);
+        match self.outage(consumer) {
+            // So it is for a moment whenever its pods are replaced; what follows from the operator is told below.
+            Some(outage) if !consumer.health.is_unavailable && outage.reason != Reason::OperatorUnknown => {
+                warn(outage.reason, outage.detail);
+            }
+            _ => {}
         }
         if !consumer.kind.is_operated() {
             return;
         }
-        let watchers = self.watchers(consumer).unwrap_or_default();
-        if watchers.is_empty() {
-            let detail = format!("the operator of {consumer} was not found; it is taken to watch every namespace");
-            warn(Reason::OperatorUnknown, detail);
+        match &handlers {
+            Ok(known) if known.is_empty() => {
+                let detail = format!("the operator of {consumer} was not found; it is taken to watch every namespace");
+                warn(Reason::OperatorUnknown, detail);
+            }
+            Err(why) => {
+                let detail = format!(
+                    "no operator that was found runs {consumer} ({why}); it is scraped only if another one does"
+                );
+                warn(Reason::OperatorUnknown, detail);
+            }
+            Ok(_) => {}
         }
-        for flag in watchers.iter().flat_map(|operator| &operator.unread) {
+        for flag in handlers.iter().flatten().flat_map(|operator| &operator.unread) {
             warn(
                 Reason::OperatorUnknown,
                 format!("a flag of the operator cannot be read and is taken as absent: {flag}"),

@@ -1,0 +1,100 @@
+//! What a Prometheus Operator says of a ServiceMonitor, on the monitor itself: `status.bindings`, where its feature gate
+//! `StatusForConfigurationResources` is on. The one proof that gwmon can read without new rights.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use kube::Client;
+use serde_json::Value;
+
+use super::index::Place;
+use super::objects::objects;
+use super::plain;
+use crate::monitoring::Consumer;
+use crate::monitoring::objects::MONITOR;
+use crate::reason::{Finding, Reason};
+
+/// The operator's word on one monitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Binding {
+    Accepted,
+    /// It has not looked at the monitor yet.
+    Awaited,
+    Rejected(Finding),
+}
+
+/// The operator's word on the monitors of one gateway, each read again when the monitor changes.
+#[derive(Debug, Default)]
+pub(super) struct Bindings(HashMap<Place, (Option<String>, Binding)>);
+
+impl Bindings {
+    /// The operator's word on the monitor at this place, which has this resource version.
+    pub(super) async fn read(
+        &mut self,
+        client: &Client,
+        reader: &Consumer,
+        place: &Place,
+        version: Option<String>,
+    ) -> Result<Binding> {
+        if let Some((read, binding)) = self.0.get(place)
+            && *read == version
+        {
+            return Ok(binding.clone());
+        }
+        let monitor = objects(client, &place.0, MONITOR).get_opt(&place.1).await.map_err(plain)?;
+        let binding = monitor.map_or(Binding::Awaited, |monitor| binding(&monitor.data, reader, place));
+        self.0.insert(place.clone(), (version, binding.clone()));
+        Ok(binding)
+    }
+}
+
+fn binding(monitor: &Value, reader: &Consumer, (namespace, name): &Place) -> Binding {
+    let is_readers = |binding: &&Value| {
+        (binding["namespace"].as_str(), binding["name"].as_str()) == {
+            let (namespace, name) = reader.key();
+            (Some(namespace), Some(name))
+        }
+    };
+    let bindings = monitor.pointer("/status/bindings").and_then(Value::as_array);
+    let found = bindings.into_iter().flatten().find(is_readers);
+    let conditions = found.and_then(|binding| binding["conditions"].as_array());
+    let Some(accepted) = conditions.into_iter().flatten().find(|condition| condition["type"] == "Accepted") else {
+        return Binding::Awaited;
+    };
+    if accepted["status"] == "True" {
+        return Binding::Accepted;
+    }
+    let text = |field: &str| accepted[field].as_str().unwrap_or_default();
+    let detail = format!(
+        "the operator of {reader} does not accept ServiceMonitor {namespace}/{name}: {} ({})",
+        text("message"),
+        text("reason")
+    );
+    Binding::Rejected(Finding::new(Reason::MonitorRejected, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_word_of_the_readers_own_operator_counts() {
+        let reader = json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": "kps"}, "spec": {}});
+        let reader = Consumer::parse(&reader.to_string()).unwrap().unwrap();
+        let place = ("edge".to_owned(), "edge-gwmon".to_owned());
+        let said = |name: &str, status: &str| {
+            let accepted = json!({"type": "Accepted", "status": status, "reason": "InvalidConfiguration", "message": "scrapeTimeout"});
+            let bindings = json!([{"resource": "prometheuses", "namespace": "monitoring", "name": name, "conditions": [accepted]}]);
+            binding(&json!({"status": {"bindings": bindings}}), &reader, &place)
+        };
+        assert_eq!(said("kps", "True"), Binding::Accepted);
+        assert_eq!(said("other", "True"), Binding::Awaited);
+        assert_eq!(binding(&json!({}), &reader, &place), Binding::Awaited);
+        let Binding::Rejected(finding) = said("kps", "False") else { panic!() };
+        assert!(
+            finding.detail.ends_with("ServiceMonitor edge/edge-gwmon: scrapeTimeout (InvalidConfiguration)"),
+            "{finding}"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! Which Prometheus selects a ServiceMonitor: the predicate of prometheus-operator 0.93
+//! (`pkg/prometheus/resource_selector.go`, `pkg/operator/operator.go` there).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::consumer::{Consumer, Kind, Reach};
+use super::operator::{Instance, Operator};
+use crate::labels::Labels;
+use crate::reason::{Finding, Reason};
+
+pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// What is known of a cluster's monitoring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// Everything that reads ServiceMonitors.
+    pub consumers: Vec<Consumer>,
+    /// The Prometheus Operators that were found. Where none was, one without restrictions is assumed.
+    pub operators: Vec<Operator>,
+    /// The labels of every namespace.
+    pub namespaces: BTreeMap<String, Labels>,
+}
+
+/// The condition of the predicate that fails first. In its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// An operator runs the consumer, and it reads ServiceMonitors at all.
+    Handled,
+    /// That operator sees the monitor's namespace.
+    Watched,
+    /// The namespace selector matches.
+    Namespace,
+    /// The label selector matches.
+    Labels,
+}
+
+/// Why a monitor is not selected: the first condition that fails, with both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// Which condition.
+    pub condition: Condition,
+    /// What is needed and what is there.
+    pub detail: String,
+}
+
+impl Unmet {
+    fn new(condition: Condition, detail: impl Into<String>) -> Self {
+        Self { condition, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl Cluster {
+    /// The predicate: whether this consumer selects a monitor with these labels in this namespace.
+    ///
+    /// # Errors
+    /// The first condition that fails.
+    pub fn selects(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+        if consumer.paused {
+            return Err(Unmet::new(
+                Condition::Handled,
+                "is paused (spec.paused), so its configuration stays as it was",
+            ));
+        }
+        if let (None, Err(why)) = (&consumer.obstacle, self.handlers(consumer)) {
+            return Err(Unmet::new(Condition::Handled, why));
+        }
+        self.would_select(consumer, namespace, labels)
+    }
+
+    /// As [`Self::selects`], once it runs and some operator handles it.
+    pub(super) fn would_select(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+        if let Some(obstacle) = &consumer.obstacle {
+            return Err(Unmet::new(Condition::Handled, obstacle));
+        }
+        self.reads(consumer, namespace)?;
+        let field = consumer.selector_field;
+        let unmet = |mismatch| Unmet::new(Condition::Labels, format!("{field} {mismatch}"));
+        consumer.selector.check(labels).map_err(unmet)
+    }
+
+    /// Condition 1: the operators that handle this consumer; where some of them have pods, only those, since anybody can
+    /// make a Deployment that looks like one. Empty where none is known.
+    ///
+    /// # Errors
+    /// Why none of the operators that are known does. Another one, not known, may.
+    pub(super) fn handlers(&self, consumer: &Consumer) -> Result<Vec<&Operator>, String> {
+        if !consumer.kind.is_operated() || self.operators.is_empty() {
+            return Ok(vec![]);
+        }
+        let instance = Instance {
+            namespace: &consumer.namespace,
+            labels: &consumer.labels,
+            controller_id: &consumer.controller_id,
+        };
+        let mut refusals = Vec::new();
+        let mut found = Vec::new();
+        for operator in &self.operators {
+            match operator.handles(&instance) {
+                Ok(()) => found.push(operator),
+                Err(why) => refusals.push(why),
+            }
+        }
+        if found.is_empty() {
+            return Err(refusals.join(" and "));
+        }
+        if found.iter().any(|operator| operator.outage.is_none()) {
+            found.retain(|operator| operator.outage.is_none());
+        }
+        Ok(found)
+    }
+
+    /// What keeps this consumer from scraping what it selects, as far as the cluster's objects tell. `None` where it runs.
+    #[must_use]
+    pub fn outage(&self, consumer: &Consumer) -> Option<Finding> {
+        let finding = |reason, detail: &str| Some(Finding::new(reason, format!("{consumer} {detail}")));
+        if consumer.paused {
+            return finding(
+                Reason::PrometheusPaused,
+                "is paused (spec.paused) and takes up no monitor until it is not",
+            );
+        }
+        if consumer.health.has_no_replica {
+            return finding(Reason::PrometheusNotRunning, "has no replica (spec.replicas is 0)");
+        }
+        let handlers = self.handlers(consumer).unwrap_or_default();
+        if let Some(operator) = handlers.first()
+            && let Some(outage) = operator.outage
+        {
+            let detail = format!("takes up no monitor: its operator {} {outage}", operator.name);
+            return finding(Reason::PrometheusNotRunning, &detail);
+        }
+        match &consumer.health.reconciled {
+            Some(Err(why)) => {
+                let detail = format!("takes up no monitor: its condition Reconciled is False ({why})");
+                finding(Reason::PrometheusNotRunning, &detail)
+            }
+            None if consumer.kind.is_operated() && handlers.is_empty() => {
+                finding(Reason::OperatorUnknown, "has no operator that is known")
+            }
+            _ if consumer.health.is_unavailable => {
+                finding(Reason::PrometheusNotRunning, "has no pod that is ready: its condition Available is False")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether its operator writes on a monitor that it has taken it. For a `PrometheusAgent` operator 0.93 does not.
+    #[must_use]
+    pub fn writes_bindings(&self, consumer: &Consumer) -> bool {
+        let handlers = self.handlers(consumer).unwrap_or_default();
+        consumer.kind == Kind::Prometheus && handlers.iter().any(|operator| operator.writes_bindings)
+    }
+
+    /// Conditions 2 and 3: monitors in this namespace are seen.
+    pub(super) fn reads(&self, consumer: &Consumer, namespace: &str) -> Result<(), Unmet> {
+        let handlers = self.handlers(consumer).unwrap_or_default();
+        if let Some(operator) = handlers.first()
+            && !handlers.iter().any(|operator| operator.watches(namespace))
+        {
+            let detail = format!(
+                "operator {} does not watch {namespace} (its --namespaces or --deny-namespaces)",
+                operator.name
+            );
+            return Err(Unmet::new(Condition::Watched, detail));
+        }
+        if consumer.allowed.as_ref().is_some_and(|names| !names.contains(namespace))
+            || consumer.denied.contains(namespace)
+        {
+            let detail = format!("does not watch {namespace} (its allowNamespaces or denyNamespaces)");
+            return Err(Unmet::new(Condition::Watched, detail));
+        }
+        let field = consumer.reach_field;
+        match &consumer.reach {
+            Reach::Own if namespace == consumer.namespace => Ok(()),
+            Reach::Own => {
+                let detail = format!(
+                    "{field} is absent, which needs namespace {}, the monitor is in {namespace}",
+                    consumer.namespace
+                );
+                Err(Unmet::new(Condition::Namespace, detail))
+            }
+            Reach::Matching(selector) => selector.check(&self.namespace_labels(namespace)).map_err(|mismatch| {
+                Unmet::new(Condition::Namespace, format!("{field} {mismatch} on namespace {namespace}"))
+            }),
+        }
+    }
+
+    /// A namespace that was not told of, as in a preview, has at least the label that all have since Kubernetes 1.22.
+    pub(super) fn namespace_labels(&self, namespace: &str) -> Labels {
+        let known = self.namespaces.get(namespace).cloned();
+        known.unwrap_or_else(|| Labels::from([(NAMESPACE_NAME.to_owned(), namespace.to_owned())]))
+    }
+}
