@@ -5,24 +5,29 @@ use super::pod::Pod;
 use crate::reason::{Finding, Reason};
 
 /// Read when Istio's webhook injects (`files/injection-template.yaml`), which by the configurations' names is after
-/// gwmon's.
+/// gwmon's. Without Istio it means nothing.
 const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+/// What Istio's webhook writes on the pods that it has injected. A container of its image alone may be there for its
+/// certificates only, as in Gloo's.
+const INJECTED: &str = "sidecar.istio.io/status";
 const ASKED: &str = "sidecar.istio.io/inject";
 
-/// The annotation that keeps the sidecar off the exporter's port; or why Prometheus may not reach what it scrapes: a port
-/// of the gateway's own stays the mesh's, and where the sidecar is in the pod already, it is too late.
+/// The annotation that keeps the sidecar off the exporter's port, whether or not a mesh is seen: most often it is the
+/// namespace that asks for one. Or why Prometheus may not reach what it scrapes: a port of the gateway's own stays the mesh's,
+/// and where the sidecar is in the pod already, it is too late.
 pub(super) fn excluded(
     pod: &Pod,
     gateway: &str,
     port: u16,
     is_exporters: bool,
 ) -> Option<Result<(&'static str, String), Finding>> {
-    let is_there =
-        pod.all_containers().any(|container| matches!(container.name.as_str(), "istio-proxy" | "istio-init"));
+    let is_there = pod.metadata.annotation(INJECTED).is_some()
+        || pod.all_containers().any(|container| container.name == "istio-init");
     let is_asked = [pod.metadata.label(ASKED), pod.metadata.annotation(ASKED)].contains(&Some("true"))
         || pod.metadata.label("istio.io/rev").is_some();
     let set = pod.metadata.annotation(EXCLUDED).unwrap_or_default();
-    if gateway == "istio" || !(is_there || is_asked) || set.split(',').any(|one| one.trim() == port.to_string()) {
+    let is_concerned = is_there || is_asked || is_exporters;
+    if gateway == "istio" || !is_concerned || set.split(',').any(|one| one.trim() == port.to_string()) {
         return None;
     }
     if is_there || !is_exporters {
@@ -50,9 +55,16 @@ mod tests {
         assert_eq!(excluded(&asked(json!({}))), Some(Ok((EXCLUDED, "9102".to_owned()))));
         assert_eq!(excluded(&asked(json!({EXCLUDED: "15020"}))), Some(Ok((EXCLUDED, "15020,9102".to_owned()))));
         assert_eq!(excluded(&asked(json!({EXCLUDED: "9102"}))), None);
-        assert_eq!(excluded(&pod(&json!({}), &json!({}))), None);
-        let late = pod(&json!({}), &json!({"spec": {"initContainers": [{"name": "istio-init"}]}}));
-        assert_eq!(excluded(&late), Some(Err(Reason::MeshCaptures)));
+        assert_eq!(excluded(&pod(&json!({}), &json!({}))), Some(Ok((EXCLUDED, "9102".to_owned()))));
+        for late in [
+            json!({"spec": {"initContainers": [{"name": "istio-init"}]}}),
+            json!({"metadata": {"annotations": {INJECTED: "{}"}}}),
+        ] {
+            assert_eq!(excluded(&pod(&json!({}), &late)), Some(Err(Reason::MeshCaptures)), "{late}");
+        }
+        // Gloo's, for its certificates.
+        let sds = pod(&json!({}), &json!({"spec": {"initContainers": [{"name": "istio-proxy"}]}}));
+        assert!(super::excluded(&sds, "gloo", 8081, false).is_none());
         let own = super::excluded(&asked(json!({})), "traefik", 8000, false);
         assert!(own.is_some_and(|done| done.is_err()), "traffic may come in there");
     }

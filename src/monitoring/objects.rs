@@ -201,7 +201,7 @@ impl Gateway {
             "spec": {
                 "clusterIP": "None",
                 "selector": {MONITORED_BY: self.monitor},
-                "ports": [{"name": PORT_NAME, "port": metrics_port, "protocol": "TCP", "targetPort": metrics_port}],
+                "ports": [{"name": PORT_NAME, "port": metrics_port, "protocol": "TCP", "appProtocol": "http", "targetPort": metrics_port}],
             },
         }))
     }
