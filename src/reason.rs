@@ -134,6 +134,14 @@ reasons! {
     Forbidden,
     /// Pods that ask for injection run without: they were made while no gwmon answered.
     MissedInjection,
+    /// A workload no longer asks for injection and its pod template still does: it was changed while no gwmon answered.
+    MissedRemoval,
+    /// A pod template gets its annotations back, since the workload still asks.
+    InjectionKept,
+    /// gwmon's webhook configuration leaves the namespace out.
+    NamespaceExcluded,
+    /// The API server refuses an object of gwmon's: by a quota, a policy or another webhook.
+    ObjectRefused,
     /// The kubelet cannot pull the exporter's image.
     ImageNotPulled,
     /// The kubelet has been pulling the exporter's image for minutes.

@@ -2,9 +2,10 @@
 //! what starts the roll-out; nobody has to know that the annotation belongs on the pods (R13).
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exporter::READ_FROM_ANNOTATIONS;
 use super::patch::{Patch, quoted};
@@ -69,9 +70,19 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
 
     let noted: Annotations = before.get(COPIED).and_then(|note| serde_json::from_str(note).ok()).unwrap_or_default();
     let mut after = before.clone();
-    for (key, value) in &noted {
-        if after.get(key) == Some(value) {
-            after.remove(key);
+    let is_own = |key: &str| own.is_some_and(|own| own.contains_key(key));
+    // A copy of what the workload no longer carries may have become the template's own in the same moment.
+    let moved = if noted.keys().all(|key| is_own(key)) { BTreeSet::new() } else { written_on_template(json, own) };
+    let mut kept = Annotations::new();
+    for (key, value) in noted {
+        if after.get(&key) != Some(&value) {
+            continue;
+        }
+        if moved.contains(&key) && !is_own(&key) {
+            // The note too stays as it is, so that nothing is rolled out.
+            kept.insert(key, value);
+        } else {
+            after.remove(&key);
         }
     }
     after.remove(COPIED);
@@ -98,10 +109,11 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
         .filter(|(key, _)| asked && !after.contains_key(*key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    if !copied.is_empty() {
-        after.insert(COPIED.to_owned(), json!(copied).to_string());
-        after.extend(copied);
+    let noted: Annotations = kept.into_iter().chain(copied.clone()).collect();
+    if !noted.is_empty() {
+        after.insert(COPIED.to_owned(), json!(noted).to_string());
     }
+    after.extend(copied);
 
     let changes = after != before;
     template.annotations = Some(after);
@@ -126,6 +138,80 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
     }
     let after = pod.metadata.annotations.unwrap_or_default();
     Ok(WorkloadChange { patch: difference(&parents, &before, &after), pods })
+}
+
+/// The annotations that people have written on the template: as `kubectl apply` notes on the workload, or as the API server
+/// notes of each manager of fields. What gwmon copies is nobody's.
+fn written_on_template(json: &str, own: Option<&Annotations>) -> BTreeSet<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Managed {
+        #[serde(default, deserialize_with = "or_null")]
+        managed_fields: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Entry {
+        #[serde(default)]
+        fields_v1: Value,
+    }
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Managed,
+    }
+    let keys_at = |object: &Value, path: &str| -> BTreeSet<String> {
+        let keys = object.pointer(path).and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys);
+        keys.map(|key| key.strip_prefix("f:").unwrap_or(key).to_owned()).collect()
+    };
+    let applied = own.and_then(|own| serde_json::from_str::<Value>(own.get(LAST_APPLIED)?).ok());
+    let applied = applied.iter().map(|manifest| keys_at(manifest, "/spec/template/metadata/annotations"));
+    let managed = serde_json::from_str::<Object>(json).map_or_else(|_| vec![], |object| object.metadata.managed_fields);
+    let managed = managed.iter().map(|entry| keys_at(&entry.fields_v1, "/f:spec/f:template/f:metadata/f:annotations"));
+    // A manifest that was got from the cluster has gwmon's note too.
+    applied.chain(managed).filter(|keys| !keys.contains(COPIED)).flatten().collect()
+}
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A workload of which only the annotations are read.
+#[derive(Deserialize)]
+struct Annotated {
+    metadata: Metadata,
+    spec: AnnotatedSpec,
+}
+
+#[derive(Deserialize)]
+struct AnnotatedSpec {
+    template: AnnotatedTemplate,
+}
+
+#[derive(Deserialize)]
+struct AnnotatedTemplate {
+    metadata: Option<Metadata>,
+}
+
+impl Annotated {
+    fn template(&self, key: &str) -> Option<&str> {
+        self.spec.template.metadata.as_ref()?.annotation(key)
+    }
+}
+
+/// What those should know who take gwmon's copies off the template of a workload that keeps its own annotation, where they
+/// are put back: `kubectl rollout undo` does so with a StatefulSet or DaemonSet, whose revisions hold the template only.
+#[must_use]
+pub fn puts_back(kind: &str, before: &str, after: &str) -> Option<Finding> {
+    let before: Annotated = serde_json::from_str(before).ok()?;
+    let after: Annotated = serde_json::from_str(after).ok()?;
+    let was_copied = before.template(COPIED).is_some() && before.template(INJECT).is_some();
+    let is_taken_off = after.template(COPIED).is_none() && after.template(INJECT).is_none();
+    if !was_copied || !is_taken_off || after.metadata.annotation(INJECT) != Some("true") {
+        return None;
+    }
+    let (kind, name) = (kind.to_lowercase(), &after.metadata.name);
+    let detail = format!(
+        "the pod template keeps {INJECT}, since {kind} {name} has it; to stop injection: kubectl annotate {kind}/{name} {INJECT}-"
+    );
+    Some(Finding::new(Reason::InjectionKept, detail))
 }
 
 /// Which parents of the template's annotations exist.
@@ -153,7 +239,6 @@ fn difference(parents: &Parents, before: &Annotations, after: &Annotations) -> P
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     fn deployment(own: &Value, template: &Value) -> Value {
         json!({
@@ -218,6 +303,47 @@ mod tests {
         assert_eq!(annotations["gwmon.io/metrics-port"], "9400");
         workload["metadata"]["annotations"] = Value::Null;
         assert_eq!(admitted(workload).1, json!({"gwmon.io/metrics-port": "9400"}));
+    }
+
+    #[test]
+    fn an_annotation_that_moves_to_the_template_rolls_nothing_out() {
+        let asked = json!({"gwmon.io/inject": "true"});
+        let (copied, annotations) = admitted(deployment(&asked, &json!({})));
+        let template = json!({"spec": {"template": {"metadata": {"annotations": {"gwmon.io/inject": "true"}}}}});
+        let fields = json!({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:gwmon.io/inject": {}}}}}});
+        for claim in [
+            json!({"annotations": {"kubectl.kubernetes.io/last-applied-configuration": template.to_string()}}),
+            json!({"annotations": null, "managedFields": [{"manager": "argocd", "fieldsV1": fields}]}),
+        ] {
+            let mut moved = copied.clone();
+            moved["metadata"]["annotations"] = Value::Null;
+            json_patch::merge(&mut moved["metadata"], &claim);
+            let (mut moved, now) = admitted(moved);
+            assert_eq!(now, annotations, "{claim}");
+            // Taken off there, nothing is left.
+            moved["metadata"]["managedFields"] = Value::Null;
+            moved["metadata"]["annotations"] = Value::Null;
+            moved["spec"]["template"]["metadata"]["annotations"].as_object_mut().unwrap().remove(INJECT);
+            assert_eq!(admitted(moved).1, json!({}), "{claim}");
+        }
+        // What was got from the cluster and applied again is no claim.
+        let got = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
+        let mut taken_off = copied;
+        taken_off["metadata"]["annotations"] = json!({LAST_APPLIED: got.to_string()});
+        assert_eq!(admitted(taken_off).1, json!({}));
+    }
+
+    #[test]
+    fn who_undoes_a_roll_out_of_the_copies_is_told() {
+        let asked = json!({"gwmon.io/inject": "true"});
+        let undone = deployment(&asked, &json!({}));
+        let (before, _) = admitted(undone.clone());
+        let told = |before: &Value, after: &Value| puts_back("DaemonSet", &before.to_string(), &after.to_string());
+        let finding = told(&before, &undone).unwrap();
+        assert!(finding.detail.ends_with("kubectl annotate daemonset/edge gwmon.io/inject-"), "{finding}");
+        assert_eq!(told(&before, &before), None);
+        assert_eq!(told(&undone, &undone), None);
+        assert_eq!(told(&before, &deployment(&json!({}), &json!({}))), None);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct Request<'a> {
     /// The object; `null` for a `DELETE`.
     #[serde(borrow)]
     pub object: Option<&'a RawValue>,
+    /// The object as it was; `null` for a `CREATE`.
+    #[serde(borrow)]
+    pub old_object: Option<&'a RawValue>,
 }
 
 /// `request.kind`.

@@ -235,11 +235,14 @@ impl Admission {
             }
             Route::Workloads => {
                 let change = workload::decide(&self.policy, &limits, object)?;
+                let before = request.old_object.filter(|_| !change.patch.is_empty());
+                let kept = before.and_then(|before| workload::puts_back(&request.kind.kind, before.get(), object));
                 let notes = change.pods.map(|mut injection| {
                     // A workload is no pod to try.
                     if let Admitted::Without(finding) = self.admit(&injection, request, true) {
                         injection.warnings.push(finding);
                     }
+                    injection.warnings.extend(kept);
                     injection.warnings
                 });
                 Ok((change.patch, notes))
