@@ -326,18 +326,104 @@ fn pods_that_were_missed_are_found_and_told() {
         Ok(deployments["items"].as_array().unwrap().iter().all(made).then_some(()))
     });
 
+    // Refused at its admission; the template has no copy, and a restart would change nothing.
+    let in_shell = json!([{"name": "envoy", "image": "envoyproxy/envoy:v1.34.0", "command": ["sh", "-c", "x; envoy"]}]);
+    gateway("wrapped", &json!({}), &json!({"containers": in_shell}));
+    // Un-annotated while no gwmon answered: the copies are still there.
+    let mut stale = injected("edge", "stale", 1);
+    stale["spec"]["template"]["metadata"]["annotations"]["gwmon.io/copied"] =
+        json!(json!({"gwmon.io/inject": "true"}).to_string());
+    kubectl.apply(&stale.to_string()).unwrap();
+
     let gwmon = installed.serve();
     installed.event("edge", "missed", "MissedInjection", "kubectl -n edge rollout restart deployment/missed");
     installed.event("edge", "unseen", "MissedInjection", "kubectl -n edge rollout restart deployment/unseen");
     installed.event("edge", "refused", "HostNetwork", "spec.hostNetwork is true");
+    installed.event("edge", "wrapped", "UnpatchableCommand", "container envoy");
     assert!((gwmon.metric("gwmon_missed_pods") - 4.).abs() < 0.1);
-    // One that asks later is looked at within moments, not at the next round.
-    gateway("later", &asks, &json!({"hostNetwork": true}));
-    installed.event("edge", "later", "HostNetwork", "spec.hostNetwork is true");
-    for reason in ["MissedInjection", "HostNetwork"] {
-        assert_eq!(installed.events("edge", "declined", reason).unwrap().len(), 0);
+    installed.event("edge", "stale", "MissedRemoval", "kubectl -n edge rollout restart deployment/stale");
+
+    // Those that ask later are looked at within moments, not at the next round, and without a list of all pods each.
+    let lists = || installed.requests("LIST", "pods");
+    let before = lists();
+    for name in ["later", "later-2", "later-3"] {
+        gateway(name, &asks, &json!({"hostNetwork": true}));
+        installed.event("edge", name, "HostNetwork", "spec.hostNetwork is true");
     }
+    assert_eq!(lists(), before);
+    for name in ["declined", "wrapped", "stale"] {
+        assert_eq!(installed.events("edge", name, "MissedInjection").unwrap().len(), 0, "{name}");
+    }
+
+    // Where the webhooks are not called, that is what is told.
+    let selector =
+        r#"{"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["edge"]}]}"#;
+    let patch = format!(r#"[{{"op": "replace", "path": "/webhooks/1/namespaceSelector", "value": {selector}}}]"#);
+    kubectl.run_with(&["patch", "mutatingwebhookconfiguration", "gwmon", "--type=json", "-p", &patch], "").unwrap();
+    gateway("excluded", &json!({}), &json!({}));
+    installed.event("edge", "excluded", "NamespaceExcluded", "needs kubernetes.io/metadata.name");
     gwmon.assert_never_forbidden();
+}
+
+#[test]
+fn who_refuses_an_object_is_told() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    kubectl.run("-n edge create quota none --hard=services=0").unwrap();
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"]});
+    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": "west"}});
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "team"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule], "namespaceSelector": selector},
+            "validations": [{"expression": "has(object.metadata.labels) && 'team' in object.metadata.labels", "message": "a Service needs a label team"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "team"},
+        "spec": {"policyName": "team", "validationActions": ["Deny"]},
+    });
+    let _gwmon = installed.serve();
+    kubectl.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}).to_string()).unwrap();
+    settle("the policy to be in force", || {
+        Ok(kubectl.run("-n west create service clusterip tried --tcp=80 --dry-run=server").is_err().then_some(()))
+    });
+    for namespace in ["edge", "west"] {
+        kubectl.apply(&injected(namespace, "edge", 1).to_string()).unwrap();
+    }
+    installed.event(
+        "edge",
+        "edge",
+        "ObjectRefused",
+        "cannot apply Service edge/edge-gwmon: services \"edge-gwmon\" is forbidden: exceeded quota",
+    );
+    installed.event("west", "edge", "ObjectRefused", "a Service needs a label team");
+    // The monitor is made all the same, and what is mended is tried again.
+    installed.monitor("west", "edge-gwmon").unwrap();
+    kubectl.run("delete validatingadmissionpolicybinding team").unwrap();
+    settle("the Service", || Ok(kubectl.get("-n west service edge-gwmon").ok()));
+}
+
+#[test]
+fn pods_that_have_ended_keep_nothing_alive() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let mut gateway = injected("edge", "edge", 1);
+    gateway["spec"]["strategy"] = json!({"type": "Recreate"});
+    gateway["spec"]["selector"] = json!({"matchLabels": {"app": "gateway"}});
+    kubectl.apply(&gateway.to_string()).unwrap();
+    let _gwmon = installed.serve();
+    settle("the Service", || Ok(kubectl.get("-n edge service edge-gwmon").ok()));
+    let pod = kubectl.run("-n edge get pods -o name").unwrap().out.trim().to_owned();
+    let evicted = r#"{"status": {"phase": "Failed", "reason": "Evicted"}}"#;
+    kubectl.run_with(&["-n", "edge", "patch", &pod, "--subresource=status", "-p", evicted], "").unwrap();
+    let metadata = &mut gateway["spec"]["template"]["metadata"];
+    *metadata = json!({"labels": {"app": "gateway"}});
+    kubectl.run_with(&["replace", "-f", "-"], &gateway.to_string()).unwrap();
+    settle("the Service to go", || Ok(kubectl.get("-n edge service edge-gwmon").is_err().then_some(())));
+    kubectl.run(&format!("-n edge get {pod}")).unwrap();
 }
 
 #[test]

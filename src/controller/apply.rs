@@ -6,13 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 use anyhow::{Context, Result};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::Status;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::index::{Meta, Place, is_reference, place};
 use super::objects::objects;
 use super::world::World;
-use super::{FIELD_MANAGER, GatewayKey, plain};
+use super::{FIELD_MANAGER, GatewayKey, is_right_lacking, plain};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};
 use crate::monitoring::Owner;
@@ -120,6 +121,10 @@ impl Writer<'_> {
                 let detail = format!("cannot apply {what}: the cluster does not serve {version} {kind}");
                 Err(Finding::new(Reason::NoServiceMonitorKind, detail).into())
             }
+            // A quota, a policy, another webhook: whoever set that up can mend it, and so has to be told.
+            Err(kube::Error::Api(status)) if is_refusal(&status) => {
+                Err(Finding::new(Reason::ObjectRefused, format!("cannot apply {what}: {}", status.message)).into())
+            }
             Err(error) => Err(plain(error)).with_context(|| format!("cannot apply {what}")),
         }
     }
@@ -145,6 +150,15 @@ impl Writer<'_> {
             Err(error) => Err(plain(error)).with_context(|| format!("cannot delete {kind} {}/{}", place.0, place.1)),
         }
     }
+}
+
+/// Whether the API server understood a request and said no, for good: not for want of a right, which [`plain`] tells, and not
+/// because another one came first or too many did.
+fn is_refusal(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let is_ending = causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating");
+    let is_for_now = is_ending || matches!(status.code, 401 | 404 | 408 | 409 | 429);
+    (400..500).contains(&status.code) && !is_for_now && !is_right_lacking(status)
 }
 
 /// Whether a version that a watch has shown comes after another: Kubernetes 1.35 promises that versions are numbers of

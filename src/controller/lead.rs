@@ -14,7 +14,9 @@ use super::Site;
 /// How long a leader that is gone without a word keeps others from taking over, in seconds.
 const DURATION: u64 = 12;
 /// It renews when this much is left, by three requests. One that takes longer than twice [`PATIENCE`] (to connect, and to
-/// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12.
+/// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12. That holds for clocks
+/// within two seconds of each other, since who waits compares the Lease with its own; beyond that two may write for a moment,
+/// and write the same.
 const GRACE: u64 = 8;
 const PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);

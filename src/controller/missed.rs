@@ -1,27 +1,32 @@
-//! Pods that ask for injection and run without: made while no gwmon answered (R2), or by a template that nobody copied
-//! the annotation to. Looked for from time to time and page by page, since a watch would have to see every pod of the
-//! cluster; nothing is kept between two looks but what has been told. gwmon restarts nothing on its own (R3).
+//! What happened while no gwmon answered: pods that ask for injection and run without (R2), and workloads that no longer ask
+//! and whose pods still have it. Pods are looked for from time to time and page by page, since a watch would have to see every
+//! pod of the cluster; workloads as soon as they ask or no longer ask. Nothing is kept between two looks but what has been
+//! found and told. gwmon restarts nothing on its own (R3).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
+use serde::Deserialize;
 
 use super::index::{Meta, controller_of};
-use super::objects::{api_resource, objects};
+use super::objects::{api_resource, text_of};
 use super::reconcile::{Context, workload};
 use super::report::Told;
-use super::watch::PAGE;
+use super::watch::{PAGE, UNFINISHED};
 use super::world::asks_for_injection;
 use super::{GatewayKey, plain};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::resources::LimitRange;
 use crate::injection::{self, monitor_name};
-use crate::monitoring::Owner;
+use crate::monitoring::selector::Selector;
+use crate::monitoring::{Cluster, Owner};
 use crate::reason::{Finding, Reason};
 use crate::webhook::Surroundings;
 
@@ -31,17 +36,30 @@ const EVERY: Duration = Duration::from_mins(5);
 const SETTLE: Duration = Duration::from_secs(10);
 /// Workloads of one namespace that are looked at in one look.
 const MOST_LOOKS: usize = 200;
-/// Where the shipped webhook configuration asks for no pods, besides gwmon's own namespace.
-const SYSTEM: &str = "kube-system";
+/// The webhook that is asked about workloads, in `deploy/base/webhook.yaml`.
+const WORKLOADS: &str = "workloads.gwmon.io";
 
 type Found = HashMap<(String, Owner), (usize, Finding)>;
 
 /// Looks, tells and counts, for ever.
 pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
     let mut told: HashMap<(String, Owner), Told> = HashMap::new();
+    let (mut among_pods, mut next) = (Found::new(), Instant::now());
     loop {
+        let find = async {
+            let served = Served::read(context).await?;
+            if Instant::now() >= next {
+                among_pods = missed_pods(context, surroundings, &served).await?;
+                next = Instant::now() + EVERY;
+            }
+            let mut found = among_pods.clone();
+            for (workload, finding) in missed_workloads(context, surroundings, &served).await {
+                found.entry(workload).or_insert(finding);
+            }
+            anyhow::Ok(found)
+        };
         let late = |_| Err(anyhow::anyhow!("no answer from the API server in {EVERY:?}"));
-        match tokio::time::timeout(EVERY, find(context, surroundings)).await.unwrap_or_else(late) {
+        match tokio::time::timeout(EVERY, find).await.unwrap_or_else(late) {
             Ok(found) => {
                 let missed = found.values().filter(|(_, finding)| finding.reason == Reason::MissedInjection);
                 let count: usize = missed.map(|(pods, _)| pods).sum();
@@ -52,7 +70,7 @@ pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
                     context.report.findings(&namespace, &owner, vec![finding], told).await;
                 }
             }
-            Err(error) => tracing::warn!("cannot look for pods without injection: {error:#}"),
+            Err(error) => tracing::warn!("cannot look for what was missed: {error:#}"),
         }
         let soon = async {
             context.workloads_changed.notified().await;
@@ -62,18 +80,45 @@ pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
     }
 }
 
-async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
+/// Which namespaces gwmon's webhook configuration asks it about. Whoever runs the cluster may leave some out.
+struct Served {
+    namespaces: Selector,
+    cluster: Arc<Cluster>,
+}
+
+impl Served {
+    async fn read(context: &Context) -> Result<Self> {
+        let configurations = Api::<MutatingWebhookConfiguration>::all(context.client.clone());
+        let name = &context.site.name;
+        let found = configurations.get_opt(name).await.map_err(plain);
+        let found = found.with_context(|| format!("cannot read MutatingWebhookConfiguration {name}"))?;
+        let webhook = found.and_then(|found| found.webhooks?.into_iter().find(|webhook| webhook.name == WORKLOADS));
+        let selector = webhook.and_then(|webhook| webhook.namespace_selector).unwrap_or_default();
+        let namespaces = Selector::parse(&selector).map_err(anyhow::Error::msg)?;
+        Ok(Self { namespaces, cluster: context.world.cluster() })
+    }
+
+    /// Whether gwmon is asked about this namespace, or why not.
+    fn check(&self, namespace: &str) -> Result<(), Finding> {
+        self.namespaces.check(&self.cluster.namespace_labels(namespace)).map_err(|mismatch| {
+            let detail = format!(
+                "nothing in namespace {namespace} is injected: the namespaceSelector of gwmon's MutatingWebhookConfiguration {mismatch}"
+            );
+            Finding::new(Reason::NamespaceExcluded, detail)
+        })
+    }
+}
+
+/// Pods that ask and run without.
+async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Served) -> Result<Found> {
     let mut found = Found::new();
-    let is_served = |namespace: &str| namespace != SYSTEM && namespace != context.site.namespace;
     // By controller: its pods are alike, so one of them is looked at whole.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
-    let bare = ListParams::default()
-        .labels(&format!("!{MONITORED_BY}"))
-        .fields("status.phase!=Succeeded,status.phase!=Failed");
+    let bare = ListParams::default().labels(&format!("!{MONITORED_BY}")).fields(UNFINISHED);
     each_page(context, bare, |pod| {
         let namespace = pod.namespace().unwrap_or_default();
-        let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none() && is_served(&namespace);
-        if let Some(owner) = controller_of(&pod).filter(|_| missed) {
+        let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none();
+        if let Some(owner) = controller_of(&pod).filter(|_| missed && served.check(&namespace).is_ok()) {
             let key = (namespace, owner.uid.clone());
             pods.entry(key).or_insert_with(|| (owner.clone(), pod.name_any(), 0)).2 += 1;
         }
@@ -100,19 +145,48 @@ async fn find(context: &Context, surroundings: &Surroundings) -> Result<Found> {
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
     }
-    let mut looks = Looks::default();
+    Ok(found)
+}
+
+/// Workloads that ask and whose pod template does not, and the other way round.
+async fn missed_workloads(context: &Context, surroundings: &Surroundings, served: &Served) -> Found {
+    let (mut found, mut looks) = (Found::new(), Looks::default());
+    let mut asking = HashSet::new();
     for (kind, (namespace, name), uid) in context.world.asking() {
+        let key = GatewayKey { namespace, monitor: monitor_name(&name) };
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
-        let key = GatewayKey { namespace, monitor: monitor_name(&owner.name) };
-        if context.world.newest(&key).is_some() || !is_served(&key.namespace) || !looks.may_look(&key.namespace) {
+        let namespace = key.namespace.clone();
+        let is_injected = context.world.newest(&key).is_some();
+        asking.insert(key);
+        if is_injected || !looks.may_look(&namespace) {
             continue;
         }
-        let finding = readable(about_template(context, &key.namespace, &owner).await);
-        if let Some(Some((pods, finding))) = finding {
-            found.entry((key.namespace, owner)).or_insert((pods, finding));
+        if let Err(finding) = served.check(&namespace) {
+            found.insert((namespace, owner), (0, finding));
+            continue;
+        }
+        let limits = surroundings.limits(&namespace);
+        if let Some(Some(missed)) = readable(about_workload(context, &limits, &namespace, &owner).await) {
+            found.insert((namespace, owner), missed);
         }
     }
-    Ok(found)
+    for (key, owner) in context.world.copied() {
+        if asking.contains(&key) || served.check(&key.namespace).is_err() || !looks.may_look(&key.namespace) {
+            continue;
+        }
+        let Some(Some(owner)) = readable(workload(&context.client, &key.namespace, owner).await) else { continue };
+        let limits = surroundings.limits(&key.namespace);
+        if let Some(Some((pods, missed))) = readable(about_workload(context, &limits, &key.namespace, &owner).await) {
+            let detail = format!(
+                "{INJECT} was taken off while no gwmon answered, so the pod template still has it and new pods get the exporter; {}",
+                repair(&key.namespace, &owner)
+            );
+            let is_missed = missed.reason == Reason::MissedInjection;
+            let finding = if is_missed { Finding::new(Reason::MissedRemoval, detail) } else { missed };
+            found.insert((key.namespace, owner), (pods, finding));
+        }
+    }
+    found
 }
 
 /// How many workloads of each namespace have been looked at: one look has so many for each, so that it ends.
@@ -167,23 +241,41 @@ async fn about_pod(
     })
 }
 
-/// A workload that asks, whose template does not, and how many pods it has.
-async fn about_template(context: &Context, namespace: &str, owner: &Owner) -> Result<Option<(usize, Finding)>> {
-    let api = objects(&context.client, namespace, (&owner.api_version, &owner.kind));
-    let what = || format!("cannot read {} {namespace}/{}", owner.kind, owner.name);
-    let Some(found) = api.get_opt(&owner.name).await.map_err(plain).with_context(what)? else { return Ok(None) };
-    let at = |pointer: &str| found.data.pointer(pointer);
-    let pods = at("/status/replicas").or_else(|| at("/status/currentNumberScheduled"));
-    let pods = pods.and_then(serde_json::Value::as_u64).and_then(|pods| usize::try_from(pods).ok()).unwrap_or_default();
-    let copied = at("/spec/template/metadata/annotations").is_some_and(|all| all.get(INJECT).is_some());
-    if copied || pods == 0 {
-        return Ok(None);
+/// How many pods a workload has whose template is not what the webhook would make of it, or what stands against that.
+async fn about_workload(
+    context: &Context,
+    limits: &[LimitRange],
+    namespace: &str,
+    owner: &Owner,
+) -> Result<Option<(usize, Finding)>> {
+    #[derive(Deserialize)]
+    struct Workload {
+        #[serde(default)]
+        status: Status,
     }
-    let detail = format!(
-        "annotated while no gwmon answered, so its pod template was not and its pods run without; {}",
-        repair(namespace, owner)
-    );
-    Ok(Some((pods, Finding::new(Reason::MissedInjection, detail))))
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Status {
+        replicas: Option<usize>,
+        current_number_scheduled: Option<usize>,
+    }
+    let read = text_of(&context.client, namespace, (&owner.api_version, &owner.kind), &owner.name).await;
+    let what = || format!("cannot read {} {namespace}/{}", owner.kind, owner.name);
+    let Some(text) = read.map_err(plain).with_context(what)? else { return Ok(None) };
+    let status = serde_json::from_str::<Workload>(&text).with_context(what)?.status;
+    let pods = status.replicas.or(status.current_number_scheduled).unwrap_or_default();
+    Ok(match injection::workload::decide(&context.policy, limits, &text) {
+        // The same word as at its admission: a restart would change nothing.
+        Err(finding) => finding.is_warning().then_some((pods, finding)),
+        Ok(change) if change.patch.is_empty() || pods == 0 => None,
+        Ok(_) => {
+            let detail = format!(
+                "annotated while no gwmon answered, so its pod template was not and its pods run without; {}",
+                repair(namespace, owner)
+            );
+            Some((pods, Finding::new(Reason::MissedInjection, detail)))
+        }
+    })
 }
 
 /// What repairs it: any change of the template makes new pods, and an update passes the webhook.

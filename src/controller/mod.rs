@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use kube::core::Status;
 use kube::runtime::scheduler::{ScheduleRequest, debounced_scheduler};
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
@@ -66,12 +67,16 @@ pub(crate) struct GatewayKey {
     pub(crate) monitor: String,
 }
 
+/// Whether gwmon's account lacks a right. Quotas, admission policies and namespaces on their way out answer 403 as well.
+fn is_right_lacking(status: &Status) -> bool {
+    status.code == 403 && status.message.contains(" cannot ")
+}
+
 /// An error of the API server's in its own words; kube would print the whole `Status` besides. A right that is lacking is
 /// a finding, with the fix.
 pub(crate) fn plain(error: kube::Error) -> anyhow::Error {
     match error {
-        // Quotas, admission policies and namespaces on their way out answer 403 as well.
-        kube::Error::Api(status) if status.code == 403 && status.message.contains(" cannot ") => {
+        kube::Error::Api(status) if is_right_lacking(&status) => {
             let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
             Finding::new(Reason::Forbidden, detail).into()
         }

@@ -51,6 +51,9 @@ pub(super) enum Need {
 /// Objects in one answer of the API server's. A tenant's may have 1.5 MiB each, and their labels alone as much.
 pub(super) const PAGE: u32 = 10;
 
+/// A field selector: pods that run or may yet. Of those that have ended or were evicted nothing is scraped.
+pub(super) const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
 /// Objects that this label selector selects.
 pub(super) fn labelled(selector: &str) -> watcher::Config {
     watcher::Config::default().labels(selector).page_size(PAGE)
@@ -86,7 +89,7 @@ impl<'a> Watches<'a> {
     pub(super) fn all(&self, resource: ApiResource, need: Need) -> (Store<Meta>, BoxStream<'static, ()>) {
         let mut writer = Writer::<Meta>::new(resource.clone());
         let store = writer.as_reader();
-        let events = self.metadata(resource, "", need, move |event| {
+        let events = self.metadata(resource, labelled(""), need, move |event| {
             let mut event = event.clone();
             if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &mut event {
                 // The largest part of most objects, and nothing that is read.
@@ -139,7 +142,7 @@ impl<'a> Watches<'a> {
                 Some((at, parsed))
             }
         };
-        let events = self.metadata(resource, label, need, |event| {
+        let events = self.metadata(resource, labelled(label), need, |event| {
             Some(match event {
                 Event::Init => Event::Init,
                 Event::InitApply(object) => Event::InitApply(place(object)),
@@ -176,15 +179,15 @@ impl<'a> Watches<'a> {
         (kept, events.boxed())
     }
 
-    /// Watches the metadata of those of a kind that a label selector selects.
+    /// Watches the metadata of those of a kind that `which` selects.
     pub(super) fn metadata<C: Send + 'static>(
         &self,
         resource: ApiResource,
-        label: &str,
+        which: watcher::Config,
         need: Need,
         take: impl FnMut(&Event<Meta>) -> Option<C> + Send + 'static,
     ) -> BoxStream<'static, C> {
-        self.whole::<Meta, C>(resource, labelled(label), need, take)
+        self.whole::<Meta, C>(resource, which, need, take)
     }
 
     /// Watches those of a kind that `which` selects, each as far as `K` reads it.

@@ -10,20 +10,21 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::ApiResource;
 use kube::runtime::reflector::Store;
-use kube::runtime::watcher::Event;
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::index::{Index, Meta, Place, controller_of, is_reference, place};
 use super::objects::api_resource;
 use super::revisions::{Part, Revision, Revisions};
-use super::watch::{Need, Parsed, Watches};
+use super::watch::{Need, Parsed, UNFINISHED, Watches, labelled};
 use super::{FIELD_MANAGER, GatewayKey, lock};
 use crate::annotations::{
-    INJECT, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
+    Annotations, COPIED, INJECT, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY,
+    WORKLOAD_NAMESPACE, ours,
 };
 use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
@@ -117,7 +118,8 @@ impl World {
         let listed = watches.listed();
         let pods = Arc::new(Mutex::new(Index::default()));
         let (known, revisions) = (Arc::clone(&pods), Revisions::default());
-        let pod_events = of_gateways(&watches, api_resource("v1", "Pod"), MONITORED_BY, move |event| {
+        let which = labelled(MONITORED_BY).fields(UNFINISHED);
+        let pod_events = of_gateways(&watches, api_resource("v1", "Pod"), which, move |event| {
             lock(&known).take(event, |object| pod(object, &revisions))
         });
         let (services, service_events) = own_objects(&watches, SERVICE);
@@ -142,7 +144,7 @@ impl World {
         let asking = WORKLOADS.map(|_| Arc::<Mutex<Asking>>::default());
         let workload_events = WORKLOADS.iter().zip(&asking).map(|(kind, asking)| {
             let known = Arc::clone(asking);
-            watches.metadata(api_resource("apps/v1", kind), "", Need::Can, move |event| {
+            watches.metadata(api_resource("apps/v1", kind), labelled(""), Need::Can, move |event| {
                 lock(&known).take(event).then_some(Change::Workloads)
             })
         });
@@ -225,6 +227,19 @@ impl World {
         .collect()
     }
 
+    /// The gateways whose pods have annotations that gwmon copied from the workload, with the pods' controller.
+    pub(crate) fn copied(&self) -> Vec<(GatewayKey, OwnerReference)> {
+        let pods = lock(&self.pods);
+        let copied = |key: &GatewayKey| {
+            let revision = pods.of(key).find_map(|(_, pod)| {
+                let annotations = pod.part.revision.annotations.as_ref()?;
+                (!pod.terminating && annotations.contains_key(COPIED)).then_some(&pod.part.revision)
+            })?;
+            Some((key.clone(), revision.owner.clone()?))
+        };
+        pods.keys().filter_map(copied).collect()
+    }
+
     /// What is known of the cluster's monitoring.
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
         self.cluster.load_full()
@@ -238,7 +253,11 @@ fn pod(pod: &Meta, revisions: &Revisions) -> Pod {
         key => value.len() <= LONGEST && VOCABULARY.iter().any(|known| known.name == key),
     };
     let kept = |(key, value): (&String, &String)| is_kept(key, value).then(|| (key.clone(), value.clone()));
-    let annotations = ours(pod.annotations()).filter_map(kept).collect();
+    let mut annotations: Annotations = ours(pod.annotations()).filter_map(kept).collect();
+    if pod.annotations().contains_key(COPIED) {
+        // That there is one, and not what it says.
+        annotations.insert(COPIED.to_owned(), String::new());
+    }
     let namespace = pod.namespace().unwrap_or_default();
     Pod {
         created: pod.creation_timestamp(),
@@ -299,10 +318,10 @@ fn monitoring_of(
 fn of_gateways(
     watches: &Watches,
     resource: ApiResource,
-    label: &str,
+    which: watcher::Config,
     mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
 ) -> BoxStream<'static, Change> {
-    watches.metadata(resource, label, Need::Must, move |event| {
+    watches.metadata(resource, which, Need::Must, move |event| {
         let keys = take(event);
         match event {
             // Objects may have come or gone unseen, or the kind itself.
@@ -316,7 +335,7 @@ fn of_gateways(
 fn own_objects(watches: &Watches, (version, kind): (&str, &str)) -> (Objects, BoxStream<'static, Change>) {
     let index = Objects::default();
     let known = Arc::clone(&index);
-    let events = of_gateways(watches, api_resource(version, kind), WORKLOAD_NAMESPACE, move |event| {
+    let events = of_gateways(watches, api_resource(version, kind), labelled(WORKLOAD_NAMESPACE), move |event| {
         lock(&known).take(event, own)
     });
     (index, events)

@@ -192,8 +192,9 @@ impl Cluster {
         }
     }
 
-    /// A namespace that was not told of, as in a preview, has at least the label that all have since Kubernetes 1.22.
-    pub(super) fn namespace_labels(&self, namespace: &str) -> Labels {
+    /// The labels of a namespace. One that was not told of, as in a preview, has at least the label that all have since Kubernetes 1.22.
+    #[must_use]
+    pub fn namespace_labels(&self, namespace: &str) -> Labels {
         let known = self.namespaces.get(namespace).cloned();
         known.unwrap_or_else(|| Labels::from([(NAMESPACE_NAME.to_owned(), namespace.to_owned())]))
     }

@@ -221,16 +221,21 @@ impl Installed {
 
     /// How often anybody has asked the API server to write a Service or a ServiceMonitor, by its own count.
     pub(crate) fn object_writes(&self) -> u64 {
-        let metrics = self.kubectl.run("get --raw /metrics").unwrap().out;
-        let writes = |line: &&str| {
-            let of = |label: &str, values: &[&str]| {
-                values.iter().any(|value| line.contains(&format!("{label}=\"{value}\"")))
-            };
-            line.starts_with("apiserver_request_total{")
-                && of("verb", &["POST", "PUT", "PATCH", "APPLY", "DELETE"])
-                && of("resource", &["services", "servicemonitors"])
+        let written = |resource| {
+            ["POST", "PUT", "PATCH", "APPLY", "DELETE"].into_iter().map(move |verb| self.requests(verb, resource))
         };
-        metrics.lines().filter(writes).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        ["services", "servicemonitors"].into_iter().flat_map(written).sum()
+    }
+
+    /// How often anybody has asked the API server for that, by its own count.
+    pub(crate) fn requests(&self, verb: &str, resource: &str) -> u64 {
+        let metrics = self.kubectl.run("get --raw /metrics").unwrap().out;
+        let is_counted = |line: &&str| {
+            line.starts_with("apiserver_request_total{")
+                && line.contains(&format!("verb=\"{verb}\""))
+                && line.contains(&format!("resource=\"{resource}\""))
+        };
+        metrics.lines().filter(is_counted).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     /// The messages of the Events of one reason about an object.
