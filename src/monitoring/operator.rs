@@ -138,9 +138,19 @@ impl Operator {
         }
     }
 
-    /// Whether the operator sees ServiceMonitors in this namespace, and the namespace itself.
+    /// Whether the operator sees ServiceMonitors in this namespace.
     pub(super) fn watches(&self, namespace: &str) -> bool {
         is_among(self.namespaces.as_ref(), namespace) && !self.denied.contains(namespace)
+    }
+
+    /// Whether the operator knows the namespace itself, with its labels. It asks for those by a label selector, which
+    /// unlike its lists of monitors goes without the blanks around a name and takes the empty name for one of a namespace.
+    pub(super) fn knows(&self, namespace: &str) -> bool {
+        let has = |names: &BTreeSet<String>| names.iter().any(|name| name.trim() == namespace);
+        match &self.namespaces {
+            Some(names) if names.iter().any(|name| !name.is_empty()) => has(names),
+            _ => !has(&self.denied),
+        }
     }
 
     /// Whether a `Prometheus` or `PrometheusAgent` is this operator's to run.

@@ -162,7 +162,9 @@ impl Cluster {
     pub(super) fn reads(&self, consumer: &Consumer, namespace: &str) -> Result<(), Unmet> {
         let handlers = self.handlers(consumer).unwrap_or_default();
         if let Some(operator) = handlers.first()
-            && !handlers.iter().any(|operator| operator.watches(namespace))
+            && !handlers.iter().any(|operator| {
+                operator.watches(namespace) && (consumer.reach == Reach::Own || operator.knows(namespace))
+            })
         {
             let detail = format!(
                 "operator {} does not watch {namespace} (its --namespaces or --deny-namespaces)",

@@ -15,6 +15,9 @@ enum Demand {
     NotIn(BTreeSet<String>),
     Exists,
     DoesNotExist,
+    /// Compared as numbers; on command lines only.
+    Above(i64),
+    Below(i64),
 }
 
 impl Demand {
@@ -24,6 +27,8 @@ impl Demand {
             Self::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
             Self::Exists => value.is_some(),
             Self::DoesNotExist => value.is_none(),
+            Self::Above(bound) => value.and_then(|value| value.parse::<i64>().ok()).is_some_and(|value| value > *bound),
+            Self::Below(bound) => value.and_then(|value| value.parse::<i64>().ok()).is_some_and(|value| value < *bound),
         }
     }
 }
@@ -45,6 +50,8 @@ impl fmt::Display for Requirement {
             Demand::NotIn(values) => write!(f, "{key} notin ({})", list(values)),
             Demand::Exists => f.write_str(key),
             Demand::DoesNotExist => write!(f, "!{key}"),
+            Demand::Above(bound) => write!(f, "{key}>{bound}"),
+            Demand::Below(bound) => write!(f, "{key}<{bound}"),
         }
     }
 }
@@ -125,20 +132,31 @@ impl Selector {
                 let list = list.trim().strip_prefix('(')?.strip_suffix(')')?;
                 Some(list.split(',').map(|value| value.trim().to_owned()).collect())
             };
-            let (key, demand) = if let Some(key) = part.strip_prefix('!') {
-                (key, Demand::DoesNotExist)
-            } else if let Some((key, value)) = part.split_once("!=") {
-                (key, Demand::NotIn(one(value)))
-            } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-                (key, Demand::In(one(value)))
-            } else if let Some((key, list)) = part.split_once(" notin ") {
-                (key, Demand::NotIn(many(list).ok_or_else(|| format!("{part:?} lacks its list in parentheses"))?))
-            } else if let Some((key, list)) = part.split_once(" in ") {
-                (key, Demand::In(many(list).ok_or_else(|| format!("{part:?} lacks its list in parentheses"))?))
+            if let Some(key) = part.strip_prefix('!') {
+                return checked(key.trim(), Demand::DoesNotExist);
+            }
+            let end = part.find(|c: char| c.is_whitespace() || "!=<>(".contains(c)).unwrap_or(part.len());
+            let (key, rest) = (&part[..end], part[end..].trim());
+            let list = |rest: &str| many(rest).ok_or_else(|| format!("{part:?} lacks its list in parentheses"));
+            let number = |text: &str| text.trim().parse().map_err(|_| format!("{part:?} needs a whole number"));
+            let demand = if rest.is_empty() {
+                Demand::Exists
+            } else if let Some(value) = rest.strip_prefix("!=") {
+                Demand::NotIn(one(value))
+            } else if let Some(value) = rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')) {
+                Demand::In(one(value))
+            } else if let Some(value) = rest.strip_prefix('>') {
+                Demand::Above(number(value)?)
+            } else if let Some(value) = rest.strip_prefix('<') {
+                Demand::Below(number(value)?)
+            } else if let Some(values) = rest.strip_prefix("notin") {
+                Demand::NotIn(list(values)?)
+            } else if let Some(values) = rest.strip_prefix("in") {
+                Demand::In(list(values)?)
             } else {
-                (part, Demand::Exists)
+                return Err(format!("{part:?} is no condition on a label"));
             };
-            checked(key.trim(), demand)
+            checked(key, demand)
         };
         parts.map(str::trim).filter(|part| !part.is_empty()).map(parse).collect::<Result<_, _>>().map(Self)
     }
