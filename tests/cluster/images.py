@@ -36,15 +36,15 @@ def libraries(binary):
 
 
 def layer(files):
-    """A tar of path -> real file | bytes | "->link target" | (mode, uid) for a directory."""
+    """A tar of path -> real file | bytes | "->link target" | (mode, uid) for a directory and for what lies in it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        seen = set()
+        owner = {}
 
         def directory(path, mode=0o755, uid=0):
-            if path and path not in seen:
+            if path and path not in owner:
                 directory(os.path.dirname(path))
-                seen.add(path)
+                owner[path] = uid
                 info = tarfile.TarInfo(path)
                 info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, mode, uid, uid
                 tar.addfile(info)
@@ -64,6 +64,7 @@ def layer(files):
                 with open(source, "rb") as file:
                     data, info.mode = file.read(), 0o755
             info.size = len(data)
+            info.uid = info.gid = owner.get(os.path.dirname(path), 0)
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
