@@ -214,9 +214,13 @@ pub enum LogFormat {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("connected").multiple(true))]
 pub struct Preview {
-    /// Manifests to preview; - is standard input. May be given several times.
-    #[arg(short, long = "filename", value_name = "FILE", required = true)]
-    pub filename: Vec<PathBuf>,
+    /// What to preview.
+    #[command(flatten)]
+    pub manifests: Manifests,
+
+    /// Take gateways that nobody has annotated as if they were.
+    #[arg(long)]
+    pub inject: bool,
 
     /// What to print.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Diff)]
@@ -247,6 +251,18 @@ pub struct Preview {
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// The manifests that a command reads.
+#[derive(Clone, Debug, Args)]
+pub struct Manifests {
+    /// Manifests: files, folders, or - for standard input. May be given several times.
+    #[arg(short, long = "filename", value_name = "FILE", required = true, value_delimiter = ',')]
+    pub filename: Vec<PathBuf>,
+
+    /// Look into the folders of a folder as well.
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
 }
 
 /// What `gwmon preview` prints.

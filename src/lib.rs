@@ -6,7 +6,7 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
 //! ```
 //!
-//! The core ([`annotations`], [`injection`], [`labels`], [`monitoring`], [`policy`], [`quantity`], [`reason`],
+//! The core ([`annotations`], [`injection`], [`labels`], [`manifest`], [`monitoring`], [`policy`], [`quantity`], [`reason`],
 //! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`server`], [`tls`],
 //! [`admin`], [`log`], [`commands`]) call it and decide nothing themselves.
 
@@ -19,6 +19,7 @@ pub mod controller;
 pub mod injection;
 pub mod labels;
 pub mod log;
+pub mod manifest;
 pub mod metrics;
 pub mod monitoring;
 pub mod policy;

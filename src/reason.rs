@@ -128,6 +128,10 @@ reasons! {
     ScrapeRBACMissing,
     /// The cluster does not serve `ServiceMonitor`.
     NoServiceMonitorKind,
+    /// `gwmon.io/inject` stands on an object whose annotations gwmon copies nowhere.
+    AnnotationMisplaced,
+    /// A `NetworkPolicy` keeps Prometheus from the port that it is to scrape.
+    NetworkPolicyDenies,
     /// An object of the name that gwmon needs exists and is not gwmon's.
     NameTaken,
     /// gwmon's service account lacks a right.

@@ -5,8 +5,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CORE: &[&str] =
-    &["annotations", "injection", "labels.rs", "monitoring", "policy.rs", "quantity.rs", "reason.rs", "suspension"];
+const CORE: &[&str] = &[
+    "annotations",
+    "injection",
+    "labels.rs",
+    "manifest",
+    "monitoring",
+    "policy.rs",
+    "quantity.rs",
+    "reason.rs",
+    "suspension",
+];
 
 fn files(place: &Path) -> Vec<PathBuf> {
     if place.is_file() {

@@ -101,8 +101,12 @@ fn exit_codes_tell_a_refusal_from_a_mistake() {
     for (arguments, input, said) in [
         (vec!["-f", "/nowhere.yaml"], "", "/nowhere.yaml"),
         (vec!["-f", "-"], "", "no objects"),
-        (vec!["-f", "-"], "a: [", "not YAML"),
-        (vec!["-f", "-"], "just words", "not a Kubernetes object"),
+        (
+            vec!["-f", "https://example.org/edge.yaml"],
+            "",
+            "curl -sSfL https://example.org/edge.yaml | gwmon preview -f -",
+        ),
+        (vec!["-f", CASE, "--prometheus", "-"], "a: [", "standard input, document 1, line 1: "),
         (vec!["-f", "-"], "kind: ConfigMap", "no workload"),
         (vec!["-f", CASE, "--prometheus", "/nowhere.yaml"], "", "/nowhere.yaml"),
         (vec!["-f", CASE, "--prometheus", "-"], "{kind: Prometheus, spec: {}}", "metadata"),
@@ -115,4 +119,156 @@ fn exit_codes_tell_a_refusal_from_a_mistake() {
         assert!(text(&output.stderr).contains(said), "{arguments:?}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty());
     }
+}
+
+/// A Deployment of an Envoy that nobody has annotated.
+const PLAIN: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: NAME, namespace: gw}\nspec: {template: {metadata: {labels: {app: edge}}, spec: {containers: [{name: envoy, image: 'envoyproxy/envoy:v1.34.0', args: [-c, /e.yaml]}]}}}\n";
+
+#[test]
+fn what_cannot_be_read_keeps_nothing_else_from_being_previewed() {
+    let good = PLAIN.replace("NAME", "edge");
+    let broken = preview(
+        &["-f", "-", "--inject"],
+        &format!("{good}---\na:\n b: [\n---\njust words\n---\n{}", good.replace("edge", "late")),
+    );
+    assert_eq!(broken.status.code(), Some(1));
+    let said = text(&broken.stderr);
+    assert!(
+        said.contains("error: standard input, document 2, line 8: ")
+            || said.contains("error: standard input, document 2, line 7: "),
+        "{said}"
+    );
+    assert!(
+        said.contains("error: standard input, document 3, line 9: \"just words\" is not a Kubernetes object")
+            || said.contains("is not a Kubernetes object"),
+        "{said}"
+    );
+    assert!(text(&broken.stdout).contains("deployment.apps/late -n gw"), "{}", text(&broken.stdout));
+}
+
+#[test]
+fn folders_lists_and_streams_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| std::fs::write(folder.path().join(name), content).unwrap();
+    std::fs::create_dir(folder.path().join("deeper")).unwrap();
+    let named = |name: &str| PLAIN.replace("NAME", name);
+    let json = |name: &str| serde_json::to_string(&serde_saphyr::from_str::<Value>(&named(name)).unwrap()).unwrap();
+    write("b.yml", &named("one"));
+    write("a.json", &format!("{}{}\n{}", json("two"), json("three"), json("four")));
+    write("notes.txt", "not read");
+    write(
+        "deeper/c.yaml",
+        &format!("kind: List\nitems:\n- kind: List\n  items: [{}]\n- {}\n", json("five"), json("six")),
+    );
+    let names = |arguments: &[&str]| {
+        let output = preview(&[&["--inject", "-o", "json"], arguments].concat(), "");
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let items = list["items"].as_array().unwrap().iter().filter(|item| item["kind"] == "Deployment");
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(names(&["-f", path]), ["two", "three", "four", "one"]);
+    assert_eq!(names(&["-R", "-f", path]), ["two", "three", "four", "one", "five", "six"]);
+    let (b, c) = (format!("{path}/b.yml"), format!("{path}/deeper/c.yaml"));
+    assert_eq!(names(&["-f", &b, "-f", &c]), ["one", "five", "six"]);
+    assert_eq!(names(&["-f", &format!("{c},{b}")]), ["five", "six", "one"]);
+    let empty = preview(&["-f", &format!("{path}/deeper/none")], "");
+    assert_eq!(empty.status.code(), Some(2));
+}
+
+#[test]
+fn where_an_annotation_has_to_stand_is_told() {
+    let asks = |head: &str, spec: &str| {
+        let object =
+            format!("{{{head}, metadata: {{name: edge, annotations: {{gwmon.io/inject: \"true\"}}}}, spec: {spec}}}");
+        let output = preview(&["-f", "-"], &object);
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    let pod = "{spec: {containers: [{name: envoy, image: 'envoyproxy/envoy:v1.34.0', args: [-c, /e.yaml]}]}}";
+    let template = format!("{{template: {pod}}}");
+    for (head, spec, place) in [
+        ("apiVersion: argoproj.io/v1alpha1, kind: Rollout", &template, "in spec.template.metadata.annotations"),
+        ("apiVersion: apps/v1, kind: ReplicaSet", &template, "in spec.template.metadata.annotations"),
+        ("apiVersion: extensions/v1beta1, kind: Deployment", &template, "in spec.template.metadata.annotations"),
+        (
+            "apiVersion: apps.openshift.io/v1, kind: DeploymentConfig",
+            &template,
+            "in spec.template.metadata.annotations",
+        ),
+        ("apiVersion: batch/v1, kind: Job", &template, "in spec.template.metadata.annotations"),
+        (
+            "apiVersion: batch/v1, kind: CronJob",
+            &format!("{{jobTemplate: {{spec: {template}}}}}"),
+            "in spec.jobTemplate.spec.template.metadata.annotations",
+        ),
+    ] {
+        let (code, said) = asks(head, spec);
+        assert_eq!(code, Some(1), "{head}: {said}");
+        assert!(said.contains("AnnotationMisplaced") && said.contains(place), "{head}: {said}");
+    }
+}
+
+#[test]
+fn a_gateway_that_nobody_has_annotated_is_named() {
+    let plain = PLAIN.replace("NAME", "edge");
+    let output = preview(&["-f", "-"], &plain);
+    assert_eq!(output.status.code(), Some(0));
+    let said = text(&output.stderr);
+    assert!(said.contains("it is envoy 1.34, in container envoy; to have it monitored: kubectl annotate deployment.apps/edge -n gw gwmon.io/inject=true"), "{said}");
+    let rollout = plain.replace("apps/v1", "argoproj.io/v1alpha1").replace("Deployment", "Rollout");
+    let said = preview(&["-f", "-"], &rollout);
+    assert!(
+        text(&said.stderr).contains("set gwmon.io/inject: \"true\" in spec.template.metadata.annotations"),
+        "{}",
+        text(&said.stderr)
+    );
+    for object in [plain.as_str(), &rollout] {
+        let asked = preview(&["-f", "-", "--inject", "-o", "yaml"], object);
+        assert!(text(&asked.stdout).contains("gwmon-statsd-exporter"), "{}", text(&asked.stderr));
+    }
+    // Nobody is asked against their will, and what is no gateway is left alone.
+    let declined = plain.replace("namespace: gw}", "namespace: gw, annotations: {gwmon.io/inject: \"false\"}}");
+    for object in [declined, plain.replace("envoyproxy/envoy", "nginx")] {
+        assert!(preview(&["-f", "-", "--inject"], &object).stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_network_policy_that_keeps_prometheus_away_is_told() {
+    // In the shape of the policies that the charts of Contour and Kong come with.
+    let policy = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: envoy, namespace: projectcontour}\nspec: {podSelector: {matchLabels: {app: envoy}}, policyTypes: [Ingress], ingress: [{ports: [{port: 8080}, {port: 8443}, {port: 8002}]}]}\n";
+    let contour =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/contour-daemonset.yaml")).unwrap();
+    let said = |policy: &str, arguments: &[&str]| {
+        let output =
+            preview(&[&["-f", "-", "--prometheus", PROMETHEUS], arguments].concat(), &format!("{contour}{policy}"));
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr).to_owned()
+    };
+    let denied = said(policy, &[]);
+    assert!(
+        denied.contains(
+            "NetworkPolicyDenies: NetworkPolicy projectcontour/envoy lets nothing of monitoring in at port 9102"
+        ),
+        "{denied}"
+    );
+    assert!(denied.contains("add to its spec.ingress: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], ports: [{port: 9102}]}"), "{denied}");
+    assert!(denied.contains("or set gwmon.io/mode: native, which scrapes port 8002"), "{denied}");
+    assert!(!said(&policy.replace("8002", "9102"), &[]).contains("NetworkPolicyDenies"));
+    assert!(!said("", &[]).contains("NetworkPolicyDenies"));
+}
+
+#[test]
+fn a_stream_may_be_as_long_as_it_likes() {
+    let stream: String = (0..1100).map(|number| PLAIN.replace("NAME", &format!("edge-{number}")) + "---\n").collect();
+    let output = preview(&["-f", "-", "--inject", "-o", "patch"], &stream);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().count(), 1100);
+    let octal = PLAIN.replace("NAME", "edge").replace(
+        "spec: {containers",
+        "spec: {volumes: [{name: s, secret: {secretName: s, defaultMode: 0400}}], containers",
+    );
+    let output = preview(&["-f", "-", "--inject", "-o", "json"], &octal);
+    assert!(text(&output.stdout).contains("\"defaultMode\": 256"), "{}", text(&output.stderr));
 }

@@ -64,6 +64,16 @@ impl Injection {
 /// What becomes of a pod. There is no "deny": gwmon cannot refuse a pod.
 pub type Decision = Result<Injection, Finding>;
 
+/// Which gateway a pod is, for a person: its kind, its version where the image tells, and its container. `None` where it is none.
+#[must_use]
+pub fn recognise(pod: &str) -> Option<String> {
+    let pod = Pod::parse(pod).ok()?;
+    let (index, gateway) = gateway::find(&pod, &Settings::default()).ok()?;
+    let container = pod.spec.containers.as_ref()?.get(index?)?;
+    let version = container.version().map(|version| format!(" {version}")).unwrap_or_default();
+    Some(format!("{}{version}, in container {}", gateway.name, container.name))
+}
+
 /// Decides on a pod as the API server sends it, in a namespace with these `LimitRange`s.
 ///
 /// # Errors

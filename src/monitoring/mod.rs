@@ -1,6 +1,7 @@
 //! What makes Prometheus scrape a gateway: the metrics Service and the ServiceMonitor. Pure.
 
 pub mod consumer;
+pub mod network;
 pub mod objects;
 pub mod operator;
 pub mod predicate;

@@ -1,7 +1,5 @@
 //! What `gwmon preview` asks a cluster, with the caller's own rights.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::config::KubeConfigOptions;
@@ -9,7 +7,7 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{Known, known_from};
+use super::known::Known;
 use crate::annotations::{INJECT, Version};
 use crate::commands::{PATIENCE, oldest_version};
 use crate::controller::api_resource;
@@ -17,6 +15,16 @@ use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::MONITOR;
 use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::reason::{Finding, Reason};
+
+const NETWORK_POLICY: (&str, &str) = ("networking.k8s.io/v1", "NetworkPolicy");
+
+/// An object of a list, which leaves out what all of its objects are.
+fn with_kind(mut object: DynamicObject, kind: &str) -> Value {
+    object.managed_fields_mut().clear();
+    let mut object = json!(object);
+    object["kind"] = json!(kind);
+    object
+}
 
 /// The cluster of a kube context.
 pub(super) struct Cluster {
@@ -43,23 +51,21 @@ impl Cluster {
         self.runtime.block_on(async {
             let mut objects = Vec::new();
             let kinds = Kind::ALL.map(|(kind, version)| (version, kind.as_str(), None));
-            let rest = [("v1", "Namespace", None), ("v1", "LimitRange", None), (MONITOR.0, MONITOR.1, None)];
+            let rest = [("v1", "Namespace"), ("v1", "LimitRange"), MONITOR, NETWORK_POLICY];
+            let rest = rest.map(|(version, kind)| (version, kind, None));
             let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", Some(label)));
             for (version, kind, label) in kinds.into_iter().chain(operators).chain(rest) {
                 let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource(version, kind));
                 let params = label.map_or_else(ListParams::default, |label| ListParams::default().labels(label));
                 match api.list(&params).await {
-                    Ok(list) => objects.extend(list.items.into_iter().map(|mut object| {
-                        object.managed_fields_mut().clear();
-                        let mut object = json!(object);
-                        object["kind"] = json!(kind);
-                        object
-                    })),
+                    Ok(list) => objects.extend(list.items.into_iter().map(|object| with_kind(object, kind))),
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    // Not knowing of any is no more than not being told.
+                    Err(kube::Error::Api(status)) if status.code == 403 && kind == NETWORK_POLICY.1 => {}
                     Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
                 }
             }
-            let mut known = known_from(&objects)?;
+            let mut known = Known::of(&objects)?;
             known.kubernetes =
                 oldest_version(&self.client).await.context("cannot ask the API server for its version")?;
             Ok(known)
@@ -72,19 +78,15 @@ impl Cluster {
         self.runtime.block_on(asking).context("cannot ask the API server for its version")
     }
 
-    /// The LimitRanges of these namespaces; none of those where the caller may not read them.
-    pub(super) fn limit_ranges(&self, namespaces: BTreeSet<&str>) -> Result<Vec<Value>> {
-        let mut found = Vec::new();
-        for namespace in namespaces {
-            let kind = api_resource("v1", "LimitRange");
-            let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kind);
-            match self.runtime.block_on(api.list(&ListParams::default())) {
-                Ok(list) => found.extend(list.items.into_iter().map(|range| json!(range))),
-                Err(kube::Error::Api(status)) if status.code == 403 => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot list LimitRanges in {namespace}")),
-            }
+    /// The LimitRanges of a namespace; none where the caller may not read them.
+    pub(super) fn limit_ranges(&self, namespace: &str) -> Result<Vec<Value>> {
+        let api =
+            Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource("v1", "LimitRange"));
+        match self.runtime.block_on(api.list(&ListParams::default())) {
+            Ok(list) => Ok(list.items.into_iter().map(|range| with_kind(range, "LimitRange")).collect()),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(vec![]),
+            Err(error) => Err(error).with_context(|| format!("cannot list LimitRanges in {namespace}")),
         }
-        Ok(found)
     }
 
     /// Has the API server admit an injected pod without making it, through all that stands there: other webhooks, policies,

@@ -1,0 +1,121 @@
+//! The manifests that are named on the command line: files, folders and standard input, as kubectl takes them.
+
+use std::fs::File;
+use std::io::{self, Seek};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::manifest;
+
+/// Files that are read in a folder.
+const SUFFIXES: [&str; 3] = ["json", "yaml", "yml"];
+
+/// One stream of documents. It can be read more than once.
+#[derive(Debug)]
+pub(super) enum Source {
+    File(PathBuf),
+    /// What came in on standard input, kept in a file without a name.
+    Input(File),
+}
+
+/// A document, and where it stands.
+pub(super) struct Document {
+    /// `edge.yaml, document 3, line 41`.
+    pub(super) place: String,
+    pub(super) value: Result<Value, String>,
+}
+
+/// What is named by `--filename`; of a folder the files in it, and with `--recursive` those of its folders.
+///
+/// # Errors
+/// What is not there, a folder without manifests, a URL.
+pub(super) fn sources(names: &[PathBuf], is_recursive: bool) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for name in names {
+        let shown = name.display();
+        let text = name.to_string_lossy();
+        if name == Path::new("-") {
+            let mut kept = tempfile::tempfile().context("cannot keep standard input")?;
+            io::copy(&mut io::stdin().lock(), &mut kept).context("cannot read standard input")?;
+            sources.push(Source::Input(kept));
+        } else if text.starts_with("http://") || text.starts_with("https://") {
+            bail!("{shown}: gwmon fetches nothing; curl -sSfL {shown} | gwmon preview -f -");
+        } else if name.is_dir() {
+            let before = sources.len();
+            folder(name, is_recursive, &mut sources).with_context(|| format!("cannot read {shown}"))?;
+            if sources.len() == before {
+                let deeper = if is_recursive { "" } else { "; -R looks into its folders too" };
+                bail!("{shown} has no .json, .yaml or .yml file{deeper}");
+            }
+        } else {
+            File::open(name).with_context(|| format!("cannot read {shown}"))?;
+            sources.push(Source::File(name.clone()));
+        }
+    }
+    Ok(sources)
+}
+
+/// In the order of names, as kubectl does.
+fn folder(folder: &Path, is_recursive: bool, sources: &mut Vec<Source>) -> io::Result<()> {
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            if is_recursive {
+                self::folder(&path, true, sources)?;
+            }
+        } else if path.extension().and_then(|suffix| suffix.to_str()).is_some_and(|suffix| SUFFIXES.contains(&suffix)) {
+            sources.push(Source::File(path));
+        }
+    }
+    Ok(())
+}
+
+impl Source {
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Input(_) => "standard input".to_owned(),
+        }
+    }
+
+    /// The documents, one after the other; of YAML and JSON only those whose text has one of these words, where there are any.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn documents(&self, words: &[&'static str]) -> Result<impl Iterator<Item = Result<Document>> + use<>> {
+        let name = self.name();
+        let cannot_read = format!("cannot read {name}");
+        let file = match self {
+            Self::File(path) => File::open(path).context(cannot_read.clone())?,
+            Self::Input(kept) => {
+                let mut kept = kept.try_clone()?;
+                kept.rewind()?;
+                kept
+            }
+        };
+        Ok(manifest::documents(file, words).map(move |document| {
+            let manifest::Document { number, line, value } = document.context(cannot_read.clone())?;
+            Ok(Document { place: format!("{name}, document {number}, line {line}"), value })
+        }))
+    }
+
+    /// The objects of a file that must be readable to its end.
+    ///
+    /// # Errors
+    /// The first document that cannot be read; a file without objects.
+    pub(super) fn objects(&self) -> Result<Vec<Value>> {
+        let mut objects = Vec::new();
+        for document in self.documents(&[])? {
+            let Document { place, value } = document?;
+            objects.extend(manifest::objects(value.map_err(|why| anyhow::anyhow!("{place}: {why}"))?));
+        }
+        if objects.is_empty() {
+            bail!("{}: it holds no objects", self.name());
+        }
+        Ok(objects)
+    }
+}

@@ -1,0 +1,83 @@
+//! What is known of the cluster for which manifests are previewed.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::workload::{display_name, namespace_of};
+use crate::annotations::{Version, WORKLOAD_NAMESPACE};
+use crate::injection::resources::LimitRange;
+use crate::labels::Labels;
+use crate::monitoring::network::NetworkPolicy;
+use crate::monitoring::{Cluster, Consumer, Operator};
+
+/// What is known of the cluster.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) cluster: Cluster,
+    /// The labels of other people's ServiceMonitors, by namespace.
+    pub(super) neighbours: BTreeMap<String, Vec<Labels>>,
+    /// Which Kubernetes it is.
+    pub(super) kubernetes: Option<Version>,
+    /// What namespaces allow their containers.
+    pub(super) limits: BTreeMap<String, Vec<LimitRange>>,
+    pub(super) network: Vec<NetworkPolicy>,
+}
+
+impl Known {
+    /// The kinds that say something of the namespaces in which workloads are to run, and that may stand among these.
+    pub(super) const BESIDE: [&'static str; 2] = ["LimitRange", "NetworkPolicy"];
+
+    /// What the objects of a cluster tell.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub(super) fn of(objects: &[Value]) -> Result<Self> {
+        let mut known = Self::default();
+        for object in objects {
+            known.take(object, "default")?;
+        }
+        Ok(known)
+    }
+
+    /// Takes in what one of [`Self::BESIDE`] tells.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn take_beside(&mut self, object: &Value, namespace: &str) -> Result<()> {
+        if object["kind"] == "LimitRange" {
+            let range = LimitRange::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
+            self.limits.entry(namespace_of(object, namespace).to_owned()).or_default().push(range);
+        } else if object["kind"] == "NetworkPolicy" {
+            let mut object = object.clone();
+            object["metadata"]["namespace"] = Value::from(namespace_of(&object, namespace));
+            self.network.extend(NetworkPolicy::parse(&object));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, object: &Value, namespace: &str) -> Result<()> {
+        let metadata = &object["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
+        let labels = || serde_json::from_value::<Labels>(metadata["labels"].clone()).unwrap_or_default();
+        match object["kind"].as_str() {
+            Some("Namespace") => {
+                self.cluster.namespaces.insert(text("name"), labels());
+            }
+            Some("ServiceMonitor") if !labels().contains_key(WORKLOAD_NAMESPACE) => {
+                self.neighbours.entry(text("namespace")).or_default().push(labels());
+            }
+            Some("Deployment") => {
+                let operator = Operator::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
+                self.cluster.operators.extend(operator);
+            }
+            Some(kind) if Self::BESIDE.contains(&kind) => self.take_beside(object, namespace)?,
+            _ => {
+                let consumer = Consumer::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
+                self.cluster.consumers.extend(consumer);
+            }
+        }
+        Ok(())
+    }
+}

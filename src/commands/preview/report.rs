@@ -1,0 +1,160 @@
+//! What a preview prints: the objects on standard output, what is to be said of them on standard error, each as soon as it is
+//! known.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anstyle::AnsiColor;
+use anyhow::{Context, Result};
+use serde_json::Value;
+use similar::TextDiff;
+
+use super::workload::{Previewed, display_name};
+use crate::cli::Output;
+use crate::injection::Status;
+use crate::reason::Finding;
+
+pub(super) struct Report {
+    output: Output,
+    /// Whether somebody told which Prometheus there is.
+    is_prometheus_known: bool,
+    /// Objects that have been printed.
+    printed: usize,
+    /// Something could not be done.
+    has_failed: bool,
+    /// Whoever reads standard output has seen enough, as `head` has.
+    is_closed: bool,
+}
+
+impl Report {
+    pub(super) const fn new(output: Output, is_prometheus_known: bool) -> Self {
+        Self { output, is_prometheus_known, printed: 0, has_failed: false, is_closed: false }
+    }
+
+    /// Whether there is nobody left to print for.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// A workload that is injected, and the objects that are made for it.
+    pub(super) fn add(&mut self, name: &str, namespace: &str, before: &Value, previewed: Previewed) -> Result<()> {
+        let Previewed { after, injection, plan, closed } = previewed;
+        let status = &injection.status;
+        let Status { container, gateway, metrics_port, metrics_path, .. } = status;
+        let what = match (status.statsd_port, status.mode.as_str()) {
+            (Some(port), _) => format!("container {container} is {gateway}; it sends statsd to port {port}"),
+            (None, "existing") => format!("container {container} is an exporter already, for {gateway}"),
+            (None, _) => format!("container {container} is {gateway} and serves metrics itself"),
+        };
+        note(name, &format!("{what}, Prometheus scrapes port {metrics_port}{metrics_path}"))?;
+        for warning in injection.warnings.iter().chain(&closed) {
+            warn(name, &warning.to_string())?;
+        }
+        if self.output == Output::Patch {
+            self.write(&format!("{}\n", injection.patch.to_json()))?;
+        }
+        self.print(name, Some(before), &after)?;
+        let Some(plan) = plan else { return Ok(()) };
+        let monitors = plan.monitors.as_deref().unwrap_or_default();
+        for object in plan.service.iter().chain(monitors) {
+            self.print(&display_name(object, namespace), None, object)?;
+        }
+        if !self.is_prometheus_known {
+            return warn(
+                name,
+                "its ServiceMonitor may need labels; tell which Prometheus there is with --prometheus FILE or --cluster",
+            );
+        }
+        for warning in &plan.warnings {
+            warn(name, &warning.to_string())?;
+        }
+        match plan.monitors {
+            Ok(_) => note(name, &plan.why),
+            Err(refusal) => self.refuse(name, &refusal),
+        }
+    }
+
+    fn print(&mut self, name: &str, before: Option<&Value>, after: &Value) -> Result<()> {
+        let text = match self.output {
+            Output::Patch => return Ok(()),
+            Output::Diff => diff(name, before, after),
+            Output::Yaml => format!("{}{}", if self.printed == 0 { "" } else { "---\n" }, yaml(after)),
+            Output::Json => {
+                let begin = if self.printed == 0 { LIST_BEGINS } else { "," };
+                format!("{begin}\n    {}", format!("{after:#}").replace('\n', "\n    "))
+            }
+        };
+        self.printed += 1;
+        self.write(&text)
+    }
+
+    fn write(&mut self, text: &str) -> Result<()> {
+        match anstream::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.is_closed = true,
+            written => written.context("cannot write to standard output")?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, name: &str, refusal: &Finding) -> Result<()> {
+        self.has_failed = true;
+        warn(name, &refusal.to_string())
+    }
+
+    /// A document that cannot be read.
+    pub(super) fn unreadable(&mut self, place: &str, why: &str) -> Result<()> {
+        self.has_failed = true;
+        let red = AnsiColor::Red.on_default();
+        Ok(writeln!(anstream::stderr(), "{red}error:{red:#} {place}: {why}")?)
+    }
+
+    /// The exit code: 1 where something could not be done.
+    pub(super) fn finish(mut self) -> Result<ExitCode> {
+        if self.output == Output::Json {
+            let begin = if self.printed == 0 { LIST_BEGINS } else { "" };
+            self.write(&format!("{begin}\n  ]\n}}\n"))?;
+        }
+        Ok(ExitCode::from(u8::from(self.has_failed)))
+    }
+}
+
+/// Says something of an object.
+pub(super) fn note(name: &str, text: &str) -> Result<()> {
+    Ok(writeln!(anstream::stderr(), "{name}: {text}")?)
+}
+
+fn warn(name: &str, text: &str) -> Result<()> {
+    let yellow = AnsiColor::Yellow.on_default();
+    Ok(writeln!(anstream::stderr(), "{yellow}Warning:{yellow:#} {name}: {text}")?)
+}
+
+const LIST_BEGINS: &str = "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"List\",\n  \"items\": [";
+
+fn diff(name: &str, before: Option<&Value>, after: &Value) -> String {
+    let (old, new) = (before.map(yaml).unwrap_or_default(), yaml(after));
+    let from = if before.is_some() { name } else { "/dev/null" };
+    let diff = TextDiff::from_lines(&old, &new);
+    let mut text = String::new();
+    for line in diff.unified_diff().header(from, name).to_string().lines() {
+        let colour = match line.as_bytes().first() {
+            _ if line.starts_with("---") || line.starts_with("+++") => None,
+            Some(b'+') => Some(AnsiColor::Green),
+            Some(b'-') => Some(AnsiColor::Red),
+            Some(b'@') => Some(AnsiColor::Cyan),
+            _ => None,
+        };
+        let style = colour.map(AnsiColor::on_default).unwrap_or_default();
+        let _ = writeln!(text, "{style}{line}{style:#}");
+    }
+    text
+}
+
+fn yaml(object: &Value) -> String {
+    // A JSON value has nothing that YAML could not hold.
+    let mut text = serde_saphyr::to_string(object).unwrap_or_default();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! One object with a pod template: what the webhook and the controller would make of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::known::Known;
+use crate::annotations::{INJECT, MODE, MONITORED_BY};
+use crate::injection::exporter::PORT_NAME;
+use crate::injection::patch::Patch;
+use crate::injection::{self, Injection, workload};
+use crate::monitoring::network::{Scraped, denying};
+use crate::monitoring::{Beside, Gateway, Plan, plan};
+use crate::policy::Policy;
+use crate::reason::{Finding, Reason};
+
+/// One workload as it would run, and what would be made for it.
+pub(super) struct Previewed<'c> {
+    pub(super) after: Value,
+    pub(super) injection: Injection,
+    /// `None` where the pod is to be found by its annotations only.
+    pub(super) plan: Option<Plan<'c>>,
+    /// What stands between Prometheus and the pod.
+    pub(super) closed: Option<Finding>,
+}
+
+/// Where an object has its pod, or its pod template: `None` where it has none.
+pub(super) fn template_path(object: &Value) -> Option<&'static str> {
+    let path = match object["kind"].as_str()? {
+        "Pod" => "",
+        "CronJob" => "/spec/jobTemplate/spec/template",
+        _ => "/spec/template",
+    };
+    object.pointer(path)?.get("spec").map(|_| path)
+}
+
+/// The object's own namespace, or the one of those that name none.
+pub(super) fn namespace_of<'o>(object: &'o Value, default: &'o str) -> &'o str {
+    object["metadata"]["namespace"].as_str().filter(|own| !own.is_empty()).unwrap_or(default)
+}
+
+/// `deployment.apps/edge -n gateways`, as kubectl takes it.
+pub(super) fn display_name(object: &Value, namespace: &str) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let group = text("/apiVersion").split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
+    let (kind, name) = (text("/kind").to_lowercase(), text("/metadata/name"));
+    format!("{kind}{group}/{name} -n {}", namespace_of(object, namespace))
+}
+
+/// Whether gwmon's webhook is asked about the object itself, and copies its annotations to the template.
+fn is_copied(object: &Value) -> bool {
+    object["apiVersion"] == "apps/v1"
+        && matches!(object["kind"].as_str(), Some("Deployment" | "StatefulSet" | "DaemonSet"))
+}
+
+/// What stands in the object or in its template under this annotation.
+fn annotation<'o>(object: &'o Value, path: &str, key: &str) -> Option<&'o str> {
+    let at = |path: &str| object.pointer(path)?.get("metadata")?.get("annotations")?.get(key)?.as_str();
+    at(path).or_else(|| at("").filter(|_| is_copied(object)))
+}
+
+/// What to type so that a gateway that nobody has annotated is monitored, and which gateway that is; `None` where it is none.
+pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<String> {
+    let pod = object.pointer(path)?;
+    let gateway = injection::recognise(&pod.to_string())?;
+    let name = display_name(object, namespace);
+    Some(if is_copied(object) {
+        format!("it is {gateway}; to have it monitored: kubectl annotate {name} {INJECT}=true")
+    } else {
+        format!("it is {gateway}; to have it monitored, set {INJECT}: \"true\" {}", place(path))
+    })
+}
+
+/// Where an annotation has to stand, for a person.
+fn place(path: &str) -> String {
+    match path {
+        "" => "in metadata.annotations".to_owned(),
+        path => format!("in {}.metadata.annotations", path.trim_start_matches('/').replace('/', ".")),
+    }
+}
+
+/// Asks for injection where nobody has said anything and there is a gateway.
+pub(super) fn ask(object: &mut Value, path: &str) {
+    if annotation(object, path, INJECT).is_some() || advice(object, path, "").is_none() {
+        return;
+    }
+    let path = if is_copied(object) { "" } else { path };
+    if let Some(target) = object.pointer_mut(path) {
+        target["metadata"]["annotations"][INJECT] = json!("true");
+    }
+}
+
+/// Previews an object with a pod template at this path.
+///
+/// # Errors
+/// The reason why its pods stay as they are.
+pub(super) fn preview<'c>(
+    policy: &Policy,
+    known: &'c Known,
+    object: &Value,
+    path: &str,
+    namespace: &str,
+) -> Result<Previewed<'c>, Finding> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let namespace = namespace_of(object, namespace);
+    let limits = known.limits.get(namespace).map_or(&[][..], Vec::as_slice);
+    let mut after = object.clone();
+    if is_copied(object) {
+        apply(&mut after, &workload::decide(policy, limits, &object.to_string())?.patch)?;
+    } else if !path.is_empty()
+        && annotation(object, path, INJECT).is_none()
+        && !object["metadata"]["annotations"][INJECT].is_null()
+    {
+        let detail = format!(
+            "gwmon is asked about Deployments, StatefulSets and DaemonSets of apps/v1, and not about {} {}; set {INJECT} {}",
+            text("/apiVersion"),
+            text("/kind"),
+            place(path)
+        );
+        return Err(Finding::new(Reason::AnnotationMisplaced, detail));
+    }
+    // The pod that the API server would see.
+    let mut pod = after.pointer(path).cloned().unwrap_or_default();
+    if !path.is_empty() {
+        let owner = if object["kind"] == "CronJob" { "Job" } else { text("/kind") };
+        pod["metadata"]["ownerReferences"] =
+            json!([{"kind": owner, "name": text("/metadata/name"), "controller": true}]);
+    }
+    let asked = pod.clone();
+    let injection = injection::decide(policy, limits, &pod.to_string())?;
+    apply(&mut pod, &injection.patch)?;
+
+    let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
+    let none = BTreeMap::new();
+    let annotations = metadata.annotations.as_ref().unwrap_or(&none);
+    let gateway = Gateway::of_pod(policy, namespace, &injection.monitor, annotations, None)?;
+    let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
+    let beside = Beside { neighbours, ..Beside::default() };
+    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &policy.bounds, &beside));
+    let closed = closed(policy, known, namespace, plan.as_ref(), &injection, (&asked, &pod));
+    if path.is_empty() {
+        after = pod;
+    } else if let (Some(template), Some(map)) = (after.pointer_mut(path), pod["metadata"].as_object_mut()) {
+        map.remove("ownerReferences");
+        *template = pod;
+    }
+    Ok(Previewed { after, injection, plan, closed })
+}
+
+/// The `NetworkPolicy`s that keep Prometheus away, with the rule to add, and with the gateway's own port where that is open.
+fn closed(
+    policy: &Policy,
+    known: &Known,
+    namespace: &str,
+    plan: Option<&Plan>,
+    injection: &Injection,
+    (asked, pod): (&Value, &Value),
+) -> Option<Finding> {
+    let port = injection.status.metrics_port;
+    let labels = serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default();
+    let ports = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = ports.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    let name = if injection.adds_exporter() {
+        Some(PORT_NAME)
+    } else {
+        ports.find(|declared| declared["containerPort"] == port).and_then(|declared| declared["name"].as_str())
+    };
+    let namespaces: Vec<_> = plan.into_iter().flat_map(|plan| &plan.readers).map(|reader| reader.key().0).collect();
+    let all: Vec<_> = namespaces.iter().map(|name| (*name, known.cluster.namespace_labels(name))).collect();
+    let readers: Vec<_> = all.iter().map(|(name, labels)| (*name, labels)).collect();
+    let scraped = Scraped { namespace, labels: &labels, port, name };
+    let denying_it = denying(&known.network, &scraped, &readers);
+    let first = denying_it.first()?;
+    let peers: Vec<_> = namespaces
+        .iter()
+        .map(|name| format!("{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}}}"))
+        .collect();
+    let from = if peers.is_empty() { String::new() } else { format!("from: [{}], ", peers.join(", ")) };
+    let who = if namespaces.is_empty() { "nobody".to_owned() } else { format!("nothing of {}", namespaces.join(", ")) };
+    let mut detail = format!(
+        "NetworkPolicy {namespace}/{} lets {who} in at port {port}, where Prometheus is to scrape; add to its spec.ingress: {{{from}ports: [{{port: {port}}}]}}",
+        first.name
+    );
+    // The gateway's own endpoint, which its chart may have opened.
+    let mut own = asked.clone();
+    own["metadata"]["annotations"][MODE] = json!("native");
+    if injection.adds_exporter()
+        && let Ok(own) = injection::decide(policy, &[], &own.to_string())
+        && own.warnings.is_empty()
+        && denying(&known.network, &Scraped { port: own.status.metrics_port, name: None, ..scraped }, &readers)
+            .is_empty()
+    {
+        let _ =
+            write!(detail, "; or set {MODE}: native, which scrapes port {}, where it does", own.status.metrics_port);
+    }
+    Some(Finding::new(Reason::NetworkPolicyDenies, detail))
+}
+
+fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
+    let malformed = |error: &dyn std::fmt::Display| Finding::new(Reason::MalformedObject, error.to_string());
+    let operations = patch.to_operations().map_err(|error| malformed(&error))?;
+    json_patch::patch(object, &operations).map_err(|error| malformed(&error))
+}

@@ -1,0 +1,23 @@
+//! Manifests as kubectl reads them (`k8s.io/apimachinery/pkg/util/yaml`, `sigs.k8s.io/yaml`): YAML 1.1 of one parser and
+//! JSON, any number of documents in a stream, each read when it is asked for.
+
+mod compose;
+mod scalar;
+mod stream;
+
+use serde_json::Value;
+
+pub use stream::{Document, documents};
+
+/// The Kubernetes objects of a document; those of a `List`, and of Lists in it, one by one.
+#[must_use]
+pub fn objects(document: Value) -> Vec<Value> {
+    match document {
+        Value::Object(mut list) if list.get("items").is_some_and(Value::is_array) => {
+            let items = list.remove("items");
+            let items = items.and_then(|items| if let Value::Array(items) = items { Some(items) } else { None });
+            items.into_iter().flatten().flat_map(objects).collect()
+        }
+        object => vec![object],
+    }
+}
