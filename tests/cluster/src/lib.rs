@@ -60,6 +60,14 @@ pub fn build() -> Result<()> {
     Ok(())
 }
 
+/// Builds the real gateways and what they need; minutes the first time.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_gateways() -> Result<()> {
+    run(Command::new(folder().join("gateways.sh")))
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors
@@ -225,10 +233,29 @@ impl Node {
     pub fn load_image(&self, reference: &str, binary: &Path) -> Result<()> {
         let archive = self.0.folder.join("image.tar");
         write_image(&archive, reference, binary)?;
+        self.import(&archive)
+    }
+
+    /// Makes the images of an archive the node's.
+    ///
+    /// # Errors
+    /// Where the archive cannot be imported.
+    pub fn import(&self, archive: &Path) -> Result<()> {
         let snapshotter = std::fs::read_to_string(self.0.folder.join("snapshotter"))?;
         let mut import = self.inside("ctr");
-        import.args(["-n", "k8s.io", "images", "import", "--snapshotter", snapshotter.trim()]).arg(&archive);
+        import.args(["-n", "k8s.io", "images", "import", "--snapshotter", snapshotter.trim()]).arg(archive);
         quietly(import)
+    }
+
+    /// Starts the cluster's DNS, which ends with the node.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_dns(&self) -> Result<()> {
+        let log = std::fs::File::create(self.0.folder.join("log/dns.log"))?;
+        let mut dns = self.inside(folder().join("node/dns.py"));
+        dns.stdout(log.try_clone()?).stderr(log).process_group(0).spawn()?;
+        Ok(())
     }
 
     /// The real prometheus-operator and a Prometheus that takes monitors labelled `release=prometheus`.

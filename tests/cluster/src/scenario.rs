@@ -107,8 +107,20 @@ impl Traffic {
     /// # Errors
     /// Where the generator does not start.
     pub fn start(node: &Node, selector: &str) -> Result<Self> {
+        Self::send(node, &["edge", selector])
+    }
+
+    /// The same, to pods of any namespace, at one port and for one virtual host.
+    ///
+    /// # Errors
+    /// Where the generator does not start.
+    pub fn to(node: &Node, namespace: &str, selector: &str, port: u16, host: &str) -> Result<Self> {
+        Self::send(node, &[namespace, selector, &port.to_string(), host])
+    }
+
+    fn send(node: &Node, arguments: &[&str]) -> Result<Self> {
         let mut load = node.inside(folder().join("load.sh"));
-        Ok(Self(load.args(["edge", selector]).stdout(Stdio::null()).spawn()?))
+        Ok(Self(load.args(arguments).stdout(Stdio::null()).spawn()?))
     }
 }
 

@@ -1,0 +1,84 @@
+//! Contour's gateway-provisioner as `examples/gateway-provisioner` install it: it makes Contour and Envoy for each
+//! Gateway, and writes what it made anew at each reconcile.
+
+use anyhow::{Context, Result, ensure};
+use gwmon_cluster::wait_for;
+use serde_json::{Value, json};
+
+use super::{PATIENCE, Scene, has_exporter, manifest};
+
+/// Where the Gateways are, and so what is made for them.
+const NAMESPACE: &str = "gateways";
+const REQUESTS: &str = "envoy_cluster_upstream_rq_total";
+
+pub(crate) fn makes_contours_proxies(scene: &Scene) -> Result<()> {
+    let kubectl = &scene.kubectl;
+    // Before Envoy Gateway's, which are newer: they end in a policy that forbids to go back.
+    scene.install("gateway-api.yaml", "projectcontour")?;
+    scene.install("contour-provisioner.yaml", "projectcontour")?;
+    scene.ready("projectcontour", "deploy/contour-gateway-provisioner")?;
+    kubectl.run(&format!("create namespace {NAMESPACE}"))?;
+    kubectl.apply(&manifest("provisioner.yaml")?)?;
+
+    // The right place: the ContourDeployment, whose annotations it writes into the pods' template.
+    made(scene, "deploy/envoy-annotated")?;
+    let _traffic = scene.traffic(NAMESPACE, &selector("annotated"), 8080)?;
+    serves(scene, "annotated")?;
+    let monitor = scene.monitor(NAMESPACE, "envoy-annotated-gwmon")?;
+
+    // The other place: what it makes.
+    for (workload, gateway) in [("ds/envoy-daemonset", "daemonset"), ("deploy/envoy-deployment", "deployment")] {
+        made(scene, workload)?;
+        kubectl.run(&format!("-n {NAMESPACE} annotate {workload} gwmon.io/inject=true"))?;
+        scene.ready(NAMESPACE, workload)?;
+        ensure!(has_exporter(&scene.pod(NAMESPACE, &selector(gateway))?), "{workload} has its exporter");
+    }
+
+    // Its next reconcile, with something to write: a change of the Gateway brings it about, not one of the ContourDeployment.
+    for gateway in ["annotated", "daemonset", "deployment"] {
+        let workload = if gateway == "daemonset" { "ds" } else { "deploy" };
+        let workload = format!("{workload}/envoy-{gateway}");
+        let before = generation(scene, &workload)?;
+        let level = json!({"spec": {"envoy": {"logLevel": "debug"}}}).to_string();
+        let of_its_pods = ["-n", "projectcontour", "patch", "contourdeployment", gateway, "--type=merge", "-p", &level];
+        kubectl.run_with(&of_its_pods, "")?;
+        let listener = json!({"name": "more", "protocol": "HTTP", "port": 81});
+        let patch = json!([{"op": "add", "path": "/spec/listeners/-", "value": listener}]).to_string();
+        kubectl.run_with(&["-n", NAMESPACE, "patch", "gateway", gateway, "--type=json", "-p", &patch], "")?;
+        wait_for(&format!("the provisioner to write {workload}"), PATIENCE, || {
+            Ok((generation(scene, &workload)? > before).then_some(()))
+        })?;
+        scene.ready(NAMESPACE, &workload)?;
+    }
+    serves(scene, "annotated")?;
+    scene.same_monitor(NAMESPACE, "envoy-annotated-gwmon", &monitor)?;
+    // Of a DaemonSet it takes over the specification only, and gwmon puts its copy back in the same request.
+    let _more = scene.traffic(NAMESPACE, &selector("daemonset"), 8080)?;
+    serves(scene, "daemonset")?;
+    // Of a Deployment it takes over the annotations too: why the ContourDeployment is the place to annotate.
+    ensure!(!has_exporter(&scene.pod(NAMESPACE, &selector("deployment"))?), "the provisioner keeps annotations now");
+    Ok(())
+}
+
+/// The series of a Gateway's one Envoy.
+fn serves(scene: &Scene, gateway: &str) -> Result<()> {
+    let pod = scene.pod(NAMESPACE, &selector(gateway))?;
+    ensure!(has_exporter(&pod), "{}", pod["spec"]);
+    scene.rises(REQUESTS, &pod, ",envoy_cluster_name=~\"edge_up_80\"")
+}
+
+/// Waits until the provisioner has made a workload, and its pods are ready.
+fn made(scene: &Scene, workload: &str) -> Result<()> {
+    wait_for(workload, PATIENCE, || scene.kubectl.get(&format!("-n {NAMESPACE} {workload}")).map(Some))?;
+    scene.ready(NAMESPACE, workload)
+}
+
+/// The pods of Envoy, not those of the Contour that is made beside it.
+fn selector(gateway: &str) -> String {
+    format!("app=envoy-{gateway}")
+}
+
+fn generation(scene: &Scene, workload: &str) -> Result<u64> {
+    let object: Value = scene.kubectl.get(&format!("-n {NAMESPACE} {workload}"))?;
+    object["metadata"]["generation"].as_u64().context("no generation")
+}
