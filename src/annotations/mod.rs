@@ -31,6 +31,8 @@ pub const STATSD_PORT: &str = "gwmon.io/statsd-port";
 pub const METRICS_PORT: &str = "gwmon.io/metrics-port";
 /// The Envoy version, where the image tag does not tell.
 pub const ENVOY_VERSION: &str = "gwmon.io/envoy-version";
+/// The gateway's own version, where the image tag does not tell.
+pub const GATEWAY_VERSION: &str = "gwmon.io/gateway-version";
 /// Where the gateway sends statsd already: the sidecar passes everything on to there.
 pub const RELAY: &str = "gwmon.io/relay";
 /// Which names the metrics get.
@@ -100,6 +102,11 @@ pub const VOCABULARY: &[Key] = &[
         name: ENVOY_VERSION,
         allowed: "a version such as 1.34",
         meaning: "the Envoy version, when the image tag does not tell",
+    },
+    Key {
+        name: GATEWAY_VERSION,
+        allowed: "a version such as 3.9",
+        meaning: "the gateway's own version, when the image tag does not tell: Ambassador's, ingress-nginx'",
     },
     Key {
         name: RELAY,
@@ -189,6 +196,8 @@ pub struct Settings {
     pub metrics_port: Option<u16>,
     /// [`ENVOY_VERSION`].
     pub envoy_version: Option<Version>,
+    /// [`GATEWAY_VERSION`].
+    pub gateway_version: Option<Version>,
     /// [`RELAY`].
     pub relay: bool,
     /// [`PROFILE`].
@@ -253,6 +262,7 @@ impl Settings {
             MODE => put(&mut self.mode, value.parse().ok()),
             STATSD_PORT => put(&mut self.statsd_port, port(value)),
             METRICS_PORT => put(&mut self.metrics_port, port(value)),
+            GATEWAY_VERSION => put(&mut self.gateway_version, value.parse().ok()),
             ENVOY_VERSION => put(&mut self.envoy_version, value.parse().ok()),
             RELAY => value.parse().map(|relay| self.relay = relay).is_ok(),
             PROFILE => value.parse().map(|profile| self.profile = profile).is_ok(),

@@ -2,7 +2,7 @@
 
 use super::bootstrap::Dialect;
 use super::exporter::{self, Exporter};
-use super::gateway::Telling;
+use super::gateway::{self, Telling};
 use super::patch::PodPatch;
 use super::pod::{Container, Pod};
 use super::source::Way;
@@ -130,7 +130,12 @@ pub(super) fn check_annotations(pod: &Pod, patch: &PodPatch) -> Result<(), Findi
 }
 
 /// The annotations by which Prometheuses without an operator, Grafana's agents among them, find what to scrape.
-pub(super) fn scrape_annotations(pod: &Pod, port: u16, path: &str) -> Result<Vec<(&'static str, String)>, Finding> {
+pub(super) fn scrape_annotations(
+    pod: &Pod,
+    gateway: &str,
+    port: u16,
+    path: &str,
+) -> Result<Vec<(&'static str, String)>, Finding> {
     let wanted = [
         ("prometheus.io/scrape", "true".to_owned()),
         ("prometheus.io/port", port.to_string()),
@@ -138,8 +143,11 @@ pub(super) fn scrape_annotations(pod: &Pod, port: u16, path: &str) -> Result<Vec
     ];
     for (key, value) in &wanted {
         if let Some(other) = pod.metadata.annotation(key).filter(|set| set != value) {
-            let detail =
-                format!("{key} is {} already, and {DISCOVERY} needs {}; remove one", shown(other), shown(value));
+            let own =
+                gateway::ALL.iter().find(|known| known.name == gateway).and_then(|known| known.scrape_annotations_off);
+            let way =
+                own.map_or_else(|| "remove one".to_owned(), |field| format!("its controller writes none with {field}"));
+            let detail = format!("{key} is {} already, and {DISCOVERY} needs {}; {way}", shown(other), shown(value));
             return Err(Finding::new(Reason::ExistingScrape, detail));
         }
     }

@@ -128,7 +128,7 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
         assembly.label(EXPORTER, &monitor);
     }
     if settings.discovery != Discovery::Monitor {
-        for (key, value) in scrape_annotations(pod, metrics_port, &metrics_path)? {
+        for (key, value) in scrape_annotations(pod, gateway, metrics_port, &metrics_path)? {
             assembly.annotation(key, value);
         }
     }

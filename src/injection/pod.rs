@@ -321,21 +321,28 @@ impl Container<'_> {
     #[must_use]
     pub fn image_name(&self) -> &str {
         let (repository, _) = self.repository_and_tag();
-        repository.rsplit('/').next().unwrap_or_default()
+        let name = repository.rsplit('/').next().unwrap_or_default();
+        mirrored(name).map_or(name, |(_, name)| name)
     }
 
     /// The version in tags such as `v1.34.2`, `distroless-v1.36.0` and `contrib-v1.30-latest`. A digest or a name such
-    /// as `latest` tells nothing.
+    /// as `latest` tells nothing, and no more does the `0.0.0` of builds between releases.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
-        self.image_parts().1?.split('-').find_map(|part| part.parse().ok())
+        let version = self.image_parts().1?.split('-').find_map(|part| part.parse().ok());
+        version.filter(|version| *version > Version(0, 0))
     }
 
     /// The image's repository path, split at `/`, and its tag. A digest tells no version, so it is dropped.
     #[must_use]
     pub fn image_parts(&self) -> (Vec<&str>, Option<&str>) {
         let (repository, tag) = self.repository_and_tag();
-        (repository.split('/').collect(), tag)
+        let mut path: Vec<_> = repository.split('/').collect();
+        if let Some((organisation, name)) = path.last().copied().and_then(mirrored) {
+            path.pop();
+            path.extend([organisation, name]);
+        }
+        (path, tag)
     }
 
     fn repository_and_tag(&self) -> (&str, Option<&str>) {
@@ -346,6 +353,11 @@ impl Container<'_> {
             None => (named, None),
         }
     }
+}
+
+/// What Rancher's mirrors make of `organisation/name`, for the images of k3s and RKE2: `mirrored-organisation-name`.
+fn mirrored(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("mirrored-")?.split_once('-')
 }
 
 #[cfg(test)]
@@ -364,6 +376,7 @@ mod tests {
             ("mirror.corp:5000/envoyproxy/envoy", "mirror.corp:5000 envoyproxy envoy", None),
             ("a/b:1.2@sha256:00", "a b", Some("1.2")),
             ("envoy@sha256:00", "envoy", None),
+            ("rancher/mirrored-library-traefik:3.3.2", "rancher library traefik", Some("3.3.2")),
             ("", "", None),
         ] {
             let container = container(image);

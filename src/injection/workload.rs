@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::exporter::READ_FROM_ANNOTATIONS;
+use super::gateway::contour;
 use super::patch::{Patch, quoted};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::resources::LimitRange;
@@ -21,6 +22,8 @@ const TEMPLATE: [&str; 4] = ["spec", "template", "metadata", "annotations"];
 /// A workload with a pod template.
 #[derive(Debug, Deserialize)]
 struct Workload<'a> {
+    #[serde(default)]
+    kind: String,
     #[serde(default, deserialize_with = "or_null")]
     metadata: Metadata,
     #[serde(borrow)]
@@ -117,15 +120,17 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
 
     let changes = after != before;
     template.annotations = Some(after);
+    let is_reverted = contour::is_reverted(&workload.metadata, &workload.kind);
     let pod = Pod { metadata: template, spec: workload.spec.template.spec, has_contour: OnceCell::new() };
-    if let (true, Some(owner)) = (changes, workload.metadata.controller()) {
+    let maker = match workload.metadata.controller() {
+        Some(owner) => Some(format!("{} {}", owner.kind, owner.name)),
+        None => is_reverted.then(|| "Contour's gateway-provisioner".to_owned()),
+    };
+    if let (true, Some(maker)) = (changes, maker) {
         let settings = Settings::parse(&effective).unwrap_or_default();
         let gateway = gateway::find(&pod, &settings).ok().and_then(|(_, gateway)| gateway.pod_annotations);
         let there = gateway.map_or_else(|| "as a pod annotation there".to_owned(), |place| format!("in {place}"));
-        let detail = format!(
-            "{} {} makes this object and would undo every change; put {INJECT} {there}",
-            owner.kind, owner.name
-        );
+        let detail = format!("{maker} makes this object and may take the annotation off again; put {INJECT} {there}");
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
     let pods = decide_for(policy, limits, &pod, Some(&workload.metadata.name));
@@ -413,5 +418,14 @@ mod tests {
         managed["spec"]["template"]["metadata"] = json!({"labels": {"app.kubernetes.io/managed-by": "envoy-gateway"}});
         let finding = decide(&Policy::default(), &[], &managed.to_string()).unwrap_err();
         assert!(finding.detail.contains("EnvoyProxy, spec.provider.kubernetes"), "{finding}");
+
+        let mut provisioned = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
+        provisioned["kind"] = json!("Deployment");
+        provisioned["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "contour-gateway-provisioner"});
+        provisioned["spec"]["template"]["spec"]["initContainers"] = json!([{"name": "envoy-initconfig"}]);
+        let finding = decide(&Policy::default(), &[], &provisioned.to_string()).unwrap_err();
+        assert!(finding.detail.contains("ContourDeployment, spec.envoy.podAnnotations"), "{finding}");
+        provisioned["kind"] = json!("DaemonSet");
+        assert!(!change(&provisioned).patch.is_empty());
     }
 }

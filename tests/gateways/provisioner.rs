@@ -26,13 +26,18 @@ pub(crate) fn makes_contours_proxies(scene: &Scene) -> Result<()> {
     serves(scene, "annotated")?;
     let monitor = scene.monitor(NAMESPACE, "envoy-annotated-gwmon")?;
 
-    // The other place: what it makes.
-    for (workload, gateway) in [("ds/envoy-daemonset", "daemonset"), ("deploy/envoy-deployment", "deployment")] {
-        made(scene, workload)?;
-        kubectl.run(&format!("-n {NAMESPACE} annotate {workload} gwmon.io/inject=true"))?;
-        scene.ready(NAMESPACE, workload)?;
-        ensure!(has_exporter(&scene.pod(NAMESPACE, &selector(gateway))?), "{workload} has its exporter");
-    }
+    // The other place: what it makes. A DaemonSet keeps the annotation; a Deployment would lose it, so that is refused.
+    made(scene, "ds/envoy-daemonset")?;
+    kubectl.run(&format!("-n {NAMESPACE} annotate ds/envoy-daemonset gwmon.io/inject=true"))?;
+    scene.ready(NAMESPACE, "ds/envoy-daemonset")?;
+    ensure!(has_exporter(&scene.pod(NAMESPACE, &selector("daemonset"))?), "the DaemonSet has its exporter");
+    made(scene, "deploy/envoy-deployment")?;
+    let refused = kubectl.run(&format!("-n {NAMESPACE} annotate deploy/envoy-deployment gwmon.io/inject=true"))?;
+    ensure!(
+        refused.err.contains("ManagedWorkload") && refused.err.contains("spec.envoy.podAnnotations"),
+        "{}",
+        refused.err
+    );
 
     // Its next reconcile, with something to write: a change of the Gateway brings it about, not one of the ContourDeployment.
     for gateway in ["annotated", "daemonset", "deployment"] {
@@ -56,7 +61,9 @@ pub(crate) fn makes_contours_proxies(scene: &Scene) -> Result<()> {
     let _more = scene.traffic(NAMESPACE, &selector("daemonset"), 8080)?;
     serves(scene, "daemonset")?;
     // Of a Deployment it takes over the annotations too: why the ContourDeployment is the place to annotate.
-    ensure!(!has_exporter(&scene.pod(NAMESPACE, &selector("deployment"))?), "the provisioner keeps annotations now");
+    let annotations =
+        kubectl.get(&format!("-n {NAMESPACE} deploy/envoy-deployment"))?["metadata"]["annotations"].clone();
+    ensure!(annotations["gwmon.io/inject"].is_null(), "the provisioner keeps annotations now: {annotations}");
     Ok(())
 }
 

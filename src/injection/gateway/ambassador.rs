@@ -4,7 +4,7 @@
 use core::net::Ipv4Addr;
 
 use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
-use crate::annotations::{Profile, RELAY, Version};
+use crate::annotations::{GATEWAY_VERSION, Profile, RELAY, Version};
 use crate::injection::bootstrap::Dialect;
 use crate::injection::patch::{ContainerPatch, Merged};
 use crate::injection::pod::{Container, Env, Pod};
@@ -34,19 +34,35 @@ const HOST: &str = "STATSD_HOST";
 const DOG: &str = "DOGSTATSD";
 const FLUSH: &str = "STATSD_FLUSH_INTERVAL";
 
+/// What else the same images run, by the container's name or by the first word of what it runs.
+const OTHER_ROLES: [&str; 7] = [
+    "agent",
+    "apiext",
+    "consul-connect-integration",
+    "telepresence-proxy",
+    "traffic-agent",
+    "traffic-manager",
+    "webhook",
+];
+
 fn recognise(container: &Container) -> bool {
     let (path, _) = container.image_parts();
-    // Ambassador's agent runs the same image.
-    container.name != "agent"
-        && matches!(
-            path.as_slice(),
-            [.., "datawire" | "emissaryingress" | "emissary-ingress" | "ambassador", "ambassador" | "emissary" | "aes"]
-        )
+    let is_named = match path.as_slice() {
+        [.., organisation, "ambassador" | "emissary" | "aes"] => {
+            matches!(*organisation, "datawire" | "emissaryingress" | "emissary-ingress" | "ambassador")
+                // A mirror without organisations.
+                || (path.len() == 2 && organisation.contains(['.', ':']) && path[1] != "aes")
+        }
+        _ => false,
+    };
+    let first = container.command.first().or_else(|| container.args.as_ref()?.first());
+    let role = first.map(|word| word.rsplit('/').next().unwrap_or_default());
+    is_named && ![Some(container.name.as_str()), role].iter().flatten().any(|role| OTHER_ROLES.contains(role))
 }
 
 fn tell(subject: &Subject) -> Result<Telling, Finding> {
     let container = subject.container()?;
-    let version = container.version();
+    let version = subject.version();
     let since = |first: Version| version.is_none_or(|version| version >= first);
     let statsd_port = subject.fixed_port(PORT, "Ambassador sends")?;
     let env = container.read_env()?;
@@ -60,7 +76,10 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
     let refuse = |reason, detail: String| Err(Finding::new(reason, detail));
     let version = version.unwrap_or(FIRST);
     if version < FIRST {
-        return refuse(Reason::UnsupportedVersion, format!("Ambassador {version} is older than {FIRST}"));
+        return refuse(
+            Reason::UnsupportedVersion,
+            format!("Ambassador {version} is older than {FIRST}; if the image's tag misleads, set {GATEWAY_VERSION}"),
+        );
     }
     if version <= LAST_WITH_REPEATER {
         if let Some(repeater) = repeater(subject.pod) {
@@ -147,7 +166,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     const ADDRESS: &str = "AMBASSADOR_HEALTHCHECK_BIND_ADDRESS";
     const BIND_PORT: &str = "AMBASSADOR_HEALTHCHECK_BIND_PORT";
     let container = subject.container()?;
-    if let Some(version) = container.version().filter(|version| *version < METRICS_SINCE) {
+    if let Some(version) = subject.version().filter(|version| *version < METRICS_SINCE) {
         let detail = format!("Ambassador {version} serves no metrics itself, which begins with {METRICS_SINCE}");
         return Err(Finding::new(Reason::UnsupportedVersion, detail));
     }
@@ -187,10 +206,16 @@ mod tests {
             EMISSARY,
             "ghcr.io/emissary-ingress/emissary:4.1.0",
             "mirror.corp:5000/datawire/ambassador@sha256:00",
+            "registry.corp/emissary:3.9.1",
         ] {
             assert_eq!(kind(&with(image, &json!({})), &json!({})), Ok("ambassador"), "{image}");
-            assert!(kind(&with(image, &json!({"name": "agent"})), &json!({})).is_err(), "{image}");
+            for other in
+                [json!({"name": "agent"}), json!({"name": "traffic-agent"}), json!({"command": ["apiext", "emissary"]})]
+            {
+                assert!(kind(&with(image, &other), &json!({})).is_err(), "{image} {other}");
+            }
         }
+        assert!(kind(&with("corp/ambassador:1", &json!({})), &json!({})).is_err());
         assert!(kind(&with("example/emissary-docs:1", &json!({})), &json!({})).is_err());
     }
 
@@ -246,6 +271,14 @@ mod tests {
         assert_eq!(telling.relay.as_deref(), Some("10.0.0.9:8125"));
         let merged = telling.changes.container.merged.unwrap();
         assert_eq!((merged.path.as_str(), merged.to.as_str()), ("env/1/value", "127.0.0.1"));
+    }
+
+    #[test]
+    fn a_build_between_releases_is_a_new_one_unless_the_user_says_otherwise() {
+        assert_eq!(told("emissaryingress/emissary:0.0.0-dev", &json!({})).unwrap().dialect, Dialect::DogStatsd);
+        let settings = Settings { gateway_version: Some(Version(0, 53)), ..Settings::default() };
+        let pod = pod(&with("emissaryingress/emissary:dev", &json!({})), &json!({}));
+        assert_eq!(tell(&subject(&pod, &settings)).unwrap().dialect, Dialect::Statsd);
     }
 
     #[test]

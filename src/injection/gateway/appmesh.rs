@@ -33,11 +33,12 @@ const OWN_TAGS: &str = "ENVOY_STATS_CONFIG_FILE";
 /// Each makes the image ignore the settings above.
 const OVERRIDES: [&str; 3] = ["ENVOY_STATS_SINKS_CFG_FILE", "ENVOY_CONFIG_FILE", "STATSD_SOCKET_PATH"];
 
-/// By the image, by the stub that the controller puts its own in the place of, or by the image's environment. The
+/// By the image, by a stub that the controller puts its own in the place of (two are in AWS' walkthroughs), or by the image's environment. The
 /// controller calls its container `envoy`; another's environment, beside others, may be most of the pod, and is not
 /// searched.
 fn recognise(container: &Container, pod: &Pod) -> bool {
-    let is_named = matches!(container.image_name(), "aws-appmesh-envoy" | "injector-envoy-image");
+    let is_named =
+        matches!(container.image_name(), "aws-appmesh-envoy" | "injector-envoy-image" | "controller-override");
     let has = |name: &str| container.env.is_some_and(|env| env.get().contains(name));
     let is_told = || has("\"APPMESH_RESOURCE_ARN\"") || has("\"APPMESH_VIRTUAL_NODE_NAME\"");
     let is_alone = pod.spec.containers.as_ref().is_some_and(|containers| containers.len() == 1);
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn it_is_recognised_by_image_stub_and_environment() {
-        for image in [IMAGE, "injector-envoy-image"] {
+        for image in [IMAGE, "injector-envoy-image", "controller-override"] {
             assert_eq!(kind(&json!({"image": image}), &json!({})), Ok("appmesh"), "{image}");
         }
         let by_env = json!({"name": "envoy", "image": "corp/envoy-fork:1", "env": [{"name": "APPMESH_RESOURCE_ARN", "value": "x"}]});

@@ -6,11 +6,13 @@ use super::envoy::PORT;
 use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
 use crate::annotations::{METRICS_PORT, Mode};
 use crate::injection::bootstrap::Dialect;
+use crate::injection::command::CommandLine;
+use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason};
 
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "consul",
-    recognise: |container, _| container.image_name() == "consul-dataplane",
+    recognise: |container, _| container.image_name() == "consul-dataplane" || runs_consul(container),
     container: "consul-dataplane",
     is_mesh: true,
     mode: Mode::Native,
@@ -30,16 +32,36 @@ fn tell(subject: &Subject) -> Telling {
     Telling { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes }
 }
 
-/// consul-k8s declares the port where metrics are switched on.
+/// consul-k8s before 1.0: plain Envoy's image, and Consul from a volume, which starts it.
+fn runs_consul(container: &Container) -> bool {
+    let mut words = container.command.iter().chain(container.args.iter().flatten());
+    words.next().is_some_and(|program| program.ends_with("/consul-bin/consul"))
+        && words.next().is_some_and(|word| word == "connect")
+}
+
+/// Where consul-k8s has a gateway serve its metrics.
+const GATEWAY_PORT: u16 = 20200;
+
+/// Where metrics are switched on, consul-k8s declares the port, annotates it, or, for API gateways before 1.5, only hands the
+/// dataplane what it is to serve them by.
 fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
+    let annotation = |key| subject.pod.metadata.annotation(key);
+    let is_annotated = annotation("prometheus.io/scrape") == Some("true");
+    let annotated = || annotation("prometheus.io/port").filter(|_| is_annotated)?.parse().ok();
+    let line = subject.container.map(CommandLine::whole);
+    let flag = |names: &[&str]| line.as_ref().and_then(|line| line.value(names)).map(|set| set.value.to_owned());
+    let scraped = flag(&["-telemetry-prom-scrape-path", "--telemetry-prom-scrape-path"]);
     let port = subject.settings.metrics_port.or_else(|| subject.container?.port_named("prometheus"));
+    let port = port.or_else(annotated).or_else(|| scraped.is_some().then_some(GATEWAY_PORT));
     let port = port.ok_or_else(|| {
         let detail = format!(
-            "the gateway serves no metrics; switch them on (global.metrics.enabled and enableGatewayMetrics in the chart), or name the port with {METRICS_PORT}"
+            "nothing in the pod says that the gateway serves metrics; switch them on (global.metrics.enabled and enableGatewayMetrics in the chart), or name the port with {METRICS_PORT}"
         );
         Finding::new(Reason::EndpointClosed, detail)
     })?;
-    Ok(Endpoint::new(port, "/metrics"))
+    let path = scraped.or_else(|| annotation("prometheus.io/path").filter(|_| is_annotated).map(str::to_owned));
+    let path = path.map_or_else(|| "/metrics".into(), Into::into);
+    Ok(Endpoint { port, path, changes: Changes::default() })
 }
 
 #[cfg(test)]
@@ -56,6 +78,25 @@ mod tests {
         assert_eq!(testing::endpoint(&GATEWAY, &json!({})), Err(Reason::EndpointClosed));
         let on = json!({"ports": [{"name": "prometheus", "containerPort": 20200}]});
         assert_eq!(testing::endpoint(&GATEWAY, &on), Ok((20200, "/metrics".into())));
+    }
+
+    #[test]
+    fn every_release_says_it_in_its_own_way() {
+        let at = |container: &serde_json::Value, annotations: &serde_json::Value| {
+            let pod = testing::pod(container, &json!({"metadata": {"annotations": annotations}}));
+            let endpoint = GATEWAY.endpoint(&testing::subject(&pod, &crate::annotations::Settings::default()));
+            endpoint.map(|endpoint| (endpoint.port, endpoint.path.into_owned())).map_err(|finding| finding.reason)
+        };
+        let none = json!({});
+        let annotated =
+            json!({"prometheus.io/scrape": "true", "prometheus.io/port": "20200", "prometheus.io/path": "/metrics"});
+        assert_eq!(at(&json!({"image": IMAGE}), &annotated), Ok((20200, "/metrics".to_owned())));
+        assert_eq!(at(&json!({"image": IMAGE}), &json!({"prometheus.io/port": "20200"})), Err(Reason::EndpointClosed));
+        let flagged = json!({"image": IMAGE, "args": ["-envoy-concurrency=1", "-telemetry-prom-scrape-path=/stats"]});
+        assert_eq!(at(&flagged, &none), Ok((20200, "/stats".to_owned())));
+        let old = json!({"image": "envoyproxy/envoy:v1.23.1", "command": ["/consul-bin/consul", "connect", "envoy", "-gateway=mesh"]});
+        assert_eq!(kind(&old, &none), Ok("consul"));
+        assert_eq!(at(&old, &annotated), Ok((20200, "/metrics".to_owned())));
     }
 
     #[test]

@@ -1,17 +1,40 @@
 //! Contour's Envoy: the plain image, with the configuration that `contour bootstrap` wrote.
 
-use super::{Gateway, PLAIN, envoy};
-use crate::injection::pod::{Container, Pod};
+use super::{Gateway, PLAIN, Subject, Telling, envoy};
+use crate::injection::pod::{Container, Metadata, Pod};
+use crate::reason::{Finding, Reason};
 
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "contour",
     recognise,
     pod_annotations: Some("ContourDeployment, spec.envoy.podAnnotations"),
-    tell: Some(envoy::tell),
+    tell: Some(tell),
     // The listener `stats` that Contour configures; its admin interface is a socket.
     endpoint: |_| Ok(envoy::statistics(8002)),
     ..PLAIN
 };
+
+/// As a plain Envoy; unless the configuration that Contour 0.6 to 1.0 wrote has a sink already, which no second one goes beside
+/// without everything being sent twice.
+fn tell(subject: &Subject) -> Result<Telling, Finding> {
+    const FLAG: &str = "--statsd-enabled";
+    let mut containers = subject.pod.all_containers();
+    let has_flag = |container: &&Container| {
+        container.command.iter().chain(container.args.iter().flatten()).any(|word| word.starts_with(FLAG))
+    };
+    if let Some(container) = containers.find(has_flag) {
+        let detail =
+            format!("container {} has Envoy send its statistics elsewhere ({FLAG}); remove that", container.name);
+        return Err(Finding::new(Reason::ExistingStatsd, detail));
+    }
+    envoy::tell(subject)
+}
+
+/// Contour's gateway-provisioner owns nothing that it makes: its label tells. At its next change of a Deployment it writes its
+/// own annotations only, on it and on its pod template; of a DaemonSet it leaves the workload's (seen on Contour 1.33.8).
+pub(in crate::injection) fn is_reverted(workload: &Metadata, kind: &str) -> bool {
+    kind == "Deployment" && workload.label("app.kubernetes.io/managed-by") == Some("contour-gateway-provisioner")
+}
 
 /// By Contour's own container beside it, or the one that wrote its configuration.
 fn recognise(container: &Container, pod: &Pod) -> bool {
@@ -21,7 +44,7 @@ fn recognise(container: &Container, pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::kind;
+    use super::super::testing::{self, kind};
     use super::*;
     use serde_json::json;
 
@@ -31,5 +54,9 @@ mod tests {
         let init = json!({"spec": {"initContainers": [{"name": "envoy-initconfig", "image": "x/contour:v1.33"}]}});
         assert_eq!(kind(&envoy, &init), Ok(GATEWAY.name));
         assert_eq!(kind(&envoy, &json!({})), Ok("envoy"));
+        let sends = json!({"initContainers": [{"name": "envoy-initconfig", "args": ["bootstrap", "/e.yaml", "--statsd-enabled"]}]});
+        let pod = testing::pod(&envoy, &json!({"spec": sends}));
+        let refused = GATEWAY.tell(&testing::subject(&pod, &crate::annotations::Settings::default())).unwrap_err();
+        assert_eq!(refused.reason, Reason::ExistingStatsd);
     }
 }

@@ -8,6 +8,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
         envoy::recognise(container) && pod.metadata.label("app.kubernetes.io/managed-by") == Some("envoy-gateway")
     },
     pod_annotations: Some("EnvoyProxy, spec.provider.kubernetes.envoyDeployment.pod.annotations"),
+    scrape_annotations_off: Some("EnvoyProxy, spec.telemetry.metrics.prometheus.disable: true"),
     tell: Some(envoy::tell),
     // The listener for Prometheus that is on unless `telemetry.metrics.prometheus.disable` is set.
     endpoint: |_| Ok(envoy::statistics(19001)),

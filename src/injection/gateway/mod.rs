@@ -3,7 +3,7 @@
 mod ambassador;
 mod appmesh;
 mod consul;
-mod contour;
+pub(super) mod contour;
 mod envoy;
 mod envoy_gateway;
 mod haproxy;
@@ -40,6 +40,8 @@ pub struct Gateway {
     pub mode: Mode,
     /// Where the controller that makes its workloads takes the annotations of their pods from.
     pub pod_annotations: Option<&'static str>,
+    /// What keeps that controller from writing `prometheus.io/` annotations of its own.
+    pub scrape_annotations_off: Option<&'static str>,
     /// How it is told to send statsd; `None` where a pod cannot tell it.
     tell: Option<Tell>,
     /// Where it serves its metrics itself.
@@ -58,6 +60,7 @@ const PLAIN: Gateway = Gateway {
     is_mesh: false,
     mode: Mode::Statsd,
     pod_annotations: None,
+    scrape_annotations_off: None,
     tell: None,
     endpoint: |_| Err(Finding::new(Reason::EndpointUnknown, "it serves no metrics itself")),
 };
@@ -164,6 +167,11 @@ impl<'a> Subject<'a> {
     fn container(&self) -> Result<&'a Container<'a>, Finding> {
         let detail = "the mesh's webhook has not added its proxy; if that never comes, it does not inject this pod";
         self.container.ok_or_else(|| Finding::new(Reason::ProxyToCome, detail))
+    }
+
+    /// The gateway's version: the user's word, or the tag of its image.
+    fn version(&self) -> Option<Version> {
+        self.settings.gateway_version.or_else(|| self.container?.version())
     }
 
     /// What an Envoy that can send either is told to send.

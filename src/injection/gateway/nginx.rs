@@ -1,7 +1,7 @@
 //! The Kubernetes project's ingress-nginx: its controller's own Prometheus endpoint.
 
 use super::{Endpoint, Gateway, PLAIN, Subject};
-use crate::annotations::{Mode, Version};
+use crate::annotations::{GATEWAY_VERSION, Mode, Version};
 use crate::injection::command::CommandLine;
 use crate::reason::{Finding, Reason};
 
@@ -30,13 +30,18 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         return Ok(Endpoint::new(port, "/metrics"));
     }
     // A bare flag is one that is true.
-    let is_on_by_default =
-        line.has("--enable-metrics") || container.version().is_none_or(|version| version < OFF_SINCE);
-    if line
-        .value(&["--enable-metrics"])
-        .map_or(!is_on_by_default, |set| set.before.ends_with('=') && set.value == "false")
-    {
-        let detail = "it runs without --enable-metrics=true; in the chart that is controller.metrics.enabled";
+    let is_said = line.value(&["--enable-metrics"]).map(|set| !set.before.ends_with('=') || set.value != "false");
+    let is_said = is_said.or_else(|| line.has("--enable-metrics").then_some(true));
+    let is_on = is_said.or_else(|| subject.version().map(|version| version < OFF_SINCE));
+    if is_on != Some(true) {
+        let detail = match is_on {
+            Some(_) => {
+                "it runs without --enable-metrics=true; in the chart that is controller.metrics.enabled".to_owned()
+            }
+            None => format!(
+                "whether it serves metrics depends on its version, which its image does not tell; set --enable-metrics=true (controller.metrics.enabled in the chart), or {GATEWAY_VERSION}"
+            ),
+        };
         return Err(Finding::new(Reason::EndpointClosed, detail));
     }
     let port = line.value(&["--healthz-port"]).and_then(|set| set.value.parse().ok()).unwrap_or(PORT);
@@ -55,12 +60,21 @@ mod tests {
             kind(&json!({"image": "registry.k8s.io/ingress-nginx/controller:v1.12.0"}), &json!({})),
             Ok("nginx")
         );
-        let at = |args: &[&str]| testing::endpoint(&GATEWAY, &json!({"args": args}));
+        let image = "registry.k8s.io/ingress-nginx/controller:v1.11.3";
+        let at = |args: &[&str]| testing::endpoint(&GATEWAY, &json!({"image": image, "args": args}));
         assert_eq!(at(&["/nginx-ingress-controller"]), Ok((PORT, "/metrics".into())));
         assert_eq!(at(&["--healthz-port=10300"]), Ok((10300, "/metrics".into())));
         assert_eq!(at(&["--enable-metrics=false"]), Err(Reason::EndpointClosed));
         assert_eq!(at(&["--enable-metrics", "--v=2"]), Ok((PORT, "/metrics".into())));
         let of = |tag: &str| testing::endpoint(&GATEWAY, &json!({"image": format!("ingress-nginx/controller:{tag}")}));
         assert_eq!((of("v1.11.3"), of("v1.12.0")), (Ok((PORT, "/metrics".into())), Err(Reason::EndpointClosed)));
+        // An image that tells no version may be any.
+        let untagged = |args: &[&str]| {
+            testing::endpoint(&GATEWAY, &json!({"image": "ingress-nginx/controller@sha256:00", "args": args}))
+        };
+        assert_eq!(
+            (untagged(&[]), untagged(&["--enable-metrics"])),
+            (Err(Reason::EndpointClosed), Ok((PORT, "/metrics".into())))
+        );
     }
 }
