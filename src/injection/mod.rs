@@ -4,6 +4,7 @@ mod assembly;
 pub mod bootstrap;
 mod bounded;
 mod checks;
+mod claims;
 mod command;
 mod confirm;
 pub mod exporter;

@@ -5,14 +5,14 @@ use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::exporter::READ_FROM_ANNOTATIONS;
 use super::gateway::contour;
 use super::patch::{Patch, quoted};
 use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::resources::LimitRange;
-use super::{Injection, decide_for, gateway};
+use super::{Injection, claims, decide_for, gateway};
 use crate::annotations::{Annotations, COPIED, INJECT, STATUS, Settings, VOCABULARY, ours};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
@@ -75,13 +75,13 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
     let mut after = before.clone();
     let is_own = |key: &str| own.is_some_and(|own| own.contains_key(key));
     // A copy of what the workload no longer carries may have become the template's own in the same moment.
-    let moved = if noted.keys().all(|key| is_own(key)) { BTreeSet::new() } else { written_on_template(json, own) };
+    let moved = if noted.keys().all(|key| is_own(key)) { BTreeSet::new() } else { claims::claimed(json, own) };
     let mut kept = Annotations::new();
     for (key, value) in noted {
         if after.get(&key) != Some(&value) {
             continue;
         }
-        if moved.contains(&key) && !is_own(&key) {
+        if moved.contains(key.as_str()) && !is_own(&key) {
             // The note too stays as it is, so that nothing is rolled out.
             kept.insert(key, value);
         } else {
@@ -145,39 +145,6 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
     Ok(WorkloadChange { patch: difference(&parents, &before, &after), pods })
 }
 
-/// The annotations that people have written on the template: as `kubectl apply` notes on the workload, or as the API server
-/// notes of each manager of fields. What gwmon copies is nobody's.
-fn written_on_template(json: &str, own: Option<&Annotations>) -> BTreeSet<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Managed {
-        #[serde(default, deserialize_with = "or_null")]
-        managed_fields: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Entry {
-        #[serde(default)]
-        fields_v1: Value,
-    }
-    #[derive(Deserialize)]
-    struct Object {
-        metadata: Managed,
-    }
-    let keys_at = |object: &Value, path: &str| -> BTreeSet<String> {
-        let keys = object.pointer(path).and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys);
-        keys.map(|key| key.strip_prefix("f:").unwrap_or(key).to_owned()).collect()
-    };
-    let applied = own.and_then(|own| serde_json::from_str::<Value>(own.get(LAST_APPLIED)?).ok());
-    let applied = applied.iter().map(|manifest| keys_at(manifest, "/spec/template/metadata/annotations"));
-    let managed = serde_json::from_str::<Object>(json).map_or_else(|_| vec![], |object| object.metadata.managed_fields);
-    let managed = managed.iter().map(|entry| keys_at(&entry.fields_v1, "/f:spec/f:template/f:metadata/f:annotations"));
-    // A manifest that was got from the cluster has gwmon's note too.
-    applied.chain(managed).filter(|keys| !keys.contains(COPIED)).flatten().collect()
-}
-
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
 /// A workload of which only the annotations are read.
 #[derive(Deserialize)]
 struct Annotated {
@@ -214,7 +181,7 @@ pub fn puts_back(kind: &str, before: &str, after: &str) -> Option<Finding> {
     }
     let (kind, name) = (kind.to_lowercase(), &after.metadata.name);
     let detail = format!(
-        "the pod template keeps {INJECT}, since {kind} {name} has it; to stop injection: kubectl annotate {kind}/{name} {INJECT}-"
+        "the pod template keeps {INJECT}, since {kind} {name} has it; should injection end, kubectl annotate {kind}/{name} {INJECT}-"
     );
     Some(Finding::new(Reason::InjectionKept, detail))
 }
@@ -243,7 +210,9 @@ fn difference(parents: &Parents, before: &Annotations, after: &Annotations) -> P
 
 #[cfg(test)]
 mod tests {
+    use super::super::claims::LAST_APPLIED;
     use super::*;
+    use serde_json::Value;
 
     fn deployment(own: &Value, template: &Value) -> Value {
         json!({
