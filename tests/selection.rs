@@ -420,18 +420,19 @@ fn one_that_does_not_run_comes_last_and_is_told() {
         assert_eq!(reasons(&selection), told.into_iter().collect::<Vec<_>>());
     }
     let mut cluster = cluster(vec![with_conditions("a", &json!({}), &[])]);
-    assert_eq!(cluster.outage(&cluster.consumers[0]), None);
+    // Its operator has not come to it yet.
+    assert!(cluster.outage(&cluster.consumers[0]).unwrap().is_passing);
     cluster.operators = vec![down.clone()];
     let outage = cluster.outage(&cluster.consumers[0]).unwrap();
-    assert_eq!(outage.reason, Reason::PrometheusNotRunning);
-    assert!(outage.detail.ends_with("its operator monitoring/po has no replica"), "{outage}");
+    assert_eq!((outage.finding.reason, outage.is_passing), (Reason::PrometheusNotRunning, false));
+    assert!(outage.finding.detail.ends_with("its operator monitoring/po has no pod that is ready"), "{outage:?}");
 
     // A Deployment without pods that passes for an operator widens nothing.
     cluster.operators = vec![down, operator(&["--namespaces=monitoring"])];
     assert_eq!(one(&cluster).unwrap().0, "monitoring");
     // One that is not found is believed where the Prometheus says that it is reconciled.
     cluster.operators = vec![];
-    assert_eq!(cluster.outage(&cluster.consumers[0]).unwrap().reason, Reason::OperatorUnknown);
+    assert_eq!(cluster.outage(&cluster.consumers[0]).unwrap().finding.reason, Reason::OperatorUnknown);
     let reconciled = with_conditions("a", &json!({}), &[("Reconciled", "True", "")]);
     assert_eq!(cluster.outage(&reconciled), None);
 }

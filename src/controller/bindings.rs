@@ -42,13 +42,15 @@ impl Bindings {
             return Ok(binding.clone());
         }
         let monitor = objects(client, &place.0, MONITOR).get_opt(&place.1).await.map_err(plain)?;
-        let binding = monitor.map_or(Binding::Awaited, |monitor| binding(&monitor.data, reader, place));
+        let binding = monitor.map_or(Binding::Awaited, |monitor| {
+            binding(&monitor.data, monitor.metadata.generation.unwrap_or_default(), reader, place)
+        });
         self.0.insert(place.clone(), (version, binding.clone()));
         Ok(binding)
     }
 }
 
-fn binding(monitor: &Value, reader: &Consumer, (namespace, name): &Place) -> Binding {
+fn binding(monitor: &Value, generation: i64, reader: &Consumer, (namespace, name): &Place) -> Binding {
     let is_readers = |binding: &&Value| {
         (binding["namespace"].as_str(), binding["name"].as_str()) == {
             let (namespace, name) = reader.key();
@@ -61,6 +63,10 @@ fn binding(monitor: &Value, reader: &Consumer, (namespace, name): &Place) -> Bin
     let Some(accepted) = conditions.into_iter().flatten().find(|condition| condition["type"] == "Accepted") else {
         return Binding::Awaited;
     };
+    // What it says of the monitor as it was before is no answer.
+    if accepted["observedGeneration"].as_i64().is_some_and(|observed| observed < generation) {
+        return Binding::Awaited;
+    }
     if accepted["status"] == "True" {
         return Binding::Accepted;
     }
@@ -84,13 +90,15 @@ mod tests {
         let reader = Consumer::parse(&reader.to_string()).unwrap().unwrap();
         let place = ("edge".to_owned(), "edge-gwmon".to_owned());
         let said = |name: &str, status: &str| {
-            let accepted = json!({"type": "Accepted", "status": status, "reason": "InvalidConfiguration", "message": "scrapeTimeout"});
+            let accepted = json!({"type": "Accepted", "status": status, "observedGeneration": 2, "reason": "InvalidConfiguration", "message": "scrapeTimeout"});
             let bindings = json!([{"resource": "prometheuses", "namespace": "monitoring", "name": name, "conditions": [accepted]}]);
-            binding(&json!({"status": {"bindings": bindings}}), &reader, &place)
+            let monitor = json!({"status": {"bindings": bindings}});
+            assert_eq!(binding(&monitor, 3, &reader, &place), Binding::Awaited);
+            binding(&monitor, 2, &reader, &place)
         };
         assert_eq!(said("kps", "True"), Binding::Accepted);
         assert_eq!(said("other", "True"), Binding::Awaited);
-        assert_eq!(binding(&json!({}), &reader, &place), Binding::Awaited);
+        assert_eq!(binding(&json!({}), 1, &reader, &place), Binding::Awaited);
         let Binding::Rejected(finding) = said("kps", "False") else { panic!() };
         assert!(
             finding.detail.ends_with("ServiceMonitor edge/edge-gwmon: scrapeTimeout (InvalidConfiguration)"),

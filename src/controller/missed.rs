@@ -118,7 +118,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Se
     each_page(context, bare, |pod| {
         let namespace = pod.namespace().unwrap_or_default();
         let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none();
-        if let Some(owner) = controller_of(&pod).filter(|_| missed && served.check(&namespace).is_ok()) {
+        if let Some(owner) = controller_of(&pod).filter(|_| missed) {
             let key = (namespace, owner.uid.clone());
             pods.entry(key).or_insert_with(|| (owner.clone(), pod.name_any(), 0)).2 += 1;
         }
@@ -138,6 +138,10 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Se
             continue;
         }
         let namespace = key.0;
+        if let Err(finding) = served.check(&namespace) {
+            found.insert((namespace, owner), (0, finding));
+            continue;
+        }
         let limits = surroundings.limits(&namespace);
         let finding = readable(about_pod(context, &limits, &namespace, &pod, &owner).await);
         if let Some(Some(finding)) = finding {

@@ -67,9 +67,10 @@ pub(crate) struct GatewayKey {
     pub(crate) monitor: String,
 }
 
-/// Whether gwmon's account lacks a right. Quotas, admission policies and namespaces on their way out answer 403 as well.
+/// Whether gwmon's account lacks a right, in the words of the API server's authorizer. Quotas, admission policies and namespaces
+/// on their way out answer 403 as well, in words of their own.
 fn is_right_lacking(status: &Status) -> bool {
-    status.code == 403 && status.message.contains(" cannot ")
+    status.code == 403 && status.message.contains("forbidden: User \"") && status.message.contains(" cannot ")
 }
 
 /// An error of the API server's in its own words; kube would print the whole `Status` besides. A right that is lacking is

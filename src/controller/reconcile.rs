@@ -297,19 +297,24 @@ impl Context {
                 }
             }
         }
-        let mut is_scraped = !readers.is_empty();
+        let mut is_scraped = false;
         for reader in &readers {
             let lacking = self.rights.lacking(reader, &key.namespace).await;
-            is_scraped &= lacking.is_none() && cluster.outage(reader).is_none();
+            let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none();
             findings.extend(lacking);
             if let ([place], true) = (&planned[..], cluster.writes_bindings(reader)) {
                 let version = self.world.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
-                match memory.bindings.read(&self.client, reader, place, version).await? {
-                    Binding::Accepted => {}
-                    Binding::Awaited => is_scraped = false,
-                    Binding::Rejected(finding) => findings.push(finding),
+                match memory.bindings.read(&self.client, reader, place, version).await {
+                    Ok(Binding::Accepted) => {}
+                    Ok(Binding::Awaited) => scrapes = false,
+                    Ok(Binding::Rejected(finding)) => findings.push(finding),
+                    Err(error) => {
+                        scrapes = false;
+                        first_error.get_or_insert(error);
+                    }
                 }
             }
+            is_scraped |= scrapes;
         }
         if let Some(error) = first_error {
             return Err(error);

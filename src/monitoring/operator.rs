@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::selector::Selector;
+use crate::annotations::Version;
 use crate::injection::pod::{Container, PodSpec, or_null, parse};
 use crate::reason::Finding;
 
@@ -26,10 +27,24 @@ pub struct Operator {
     controller_id: String,
     /// Feature gate `StatusForConfigurationResources`: it writes on a monitor who has taken it.
     pub writes_bindings: bool,
-    /// Why it runs nothing at present: its Deployment has no replica, or none that is available.
-    pub outage: Option<&'static str>,
+    /// Whether it writes conditions on what it runs: since 0.57.
+    pub(super) writes_conditions: bool,
+    /// Whether its pods run, as far as its Deployment tells.
+    pub(super) running: Running,
     /// Flags whose value cannot be seen from outside, and which are taken as absent.
     pub unread: Vec<String>,
+}
+
+/// Whether the pods of an operator run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Running {
+    /// The Deployment has had no replica yet, or is to have none: it may be no operator at all.
+    Never,
+    /// It has been rolled out, and no replica is available at the moment.
+    NotNow,
+    /// A replica is available, or a manifest does not tell.
+    #[default]
+    Now,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +84,21 @@ struct Template<'a> {
 struct Status {
     observed_generation: Option<i64>,
     available_replicas: Option<i64>,
+    #[serde(default, deserialize_with = "or_null")]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(default)]
+    reason: String,
+}
+
+impl Status {
+    /// Whether the Deployment has been rolled out once: of what it runs now that says nothing.
+    fn was_rolled_out(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.reason == "NewReplicaSetAvailable")
+    }
 }
 
 impl Operator {
@@ -88,14 +118,17 @@ impl Operator {
             container.read_env()?.into_iter().map(|variable| (variable.name, variable.value)).collect();
         let Metadata { name, namespace } = deployment.metadata;
         let status = deployment.status;
-        let outage = if deployment.spec.replicas == Some(0) {
-            Some("has no replica")
-        } else if status.observed_generation.is_some() && status.available_replicas.unwrap_or_default() == 0 {
-            Some("has no replica that is available")
+        let running = if deployment.spec.replicas == Some(0) {
+            Running::Never
+        } else if status.observed_generation.is_none() || status.available_replicas.is_some_and(|count| count > 0) {
+            Running::Now
+        } else if status.was_rolled_out() {
+            Running::NotNow
         } else {
-            None
+            Running::Never
         };
-        let mut operator = Self { name: format!("{namespace}/{name}"), outage, ..Self::default() };
+        let writes_conditions = container.version().is_none_or(|version| version >= CONDITIONS_SINCE);
+        let mut operator = Self { name: format!("{namespace}/{name}"), writes_conditions, running, ..Self::default() };
         // The first word of a command is the program.
         let mut arguments = container.command.iter().skip(1).chain(container.args.iter().flatten()).peekable();
         // As Go's package flag does: up to the first word that is no flag, or to `--`.
@@ -128,8 +161,10 @@ impl Operator {
             "prometheus-instance-namespaces" => self.instance_namespaces.get_or_insert_default().extend(names()),
             "controller-id" => self.controller_id = value,
             "feature-gates" => {
-                let gate = value.split(',').rev().find_map(|gate| gate.strip_prefix(BINDINGS_GATE)?.parse().ok());
-                self.writes_bindings = gate.unwrap_or(self.writes_bindings);
+                let gate = value.split(',').rev().find_map(|gate| gate.trim().strip_prefix(BINDINGS_GATE));
+                // The words that Go takes for true.
+                let is_on = |word: &str| matches!(word.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                self.writes_bindings = gate.map_or(self.writes_bindings, is_on);
             }
             _ => match Selector::parse_text(&value) {
                 Ok(selector) => self.instances = selector,
@@ -222,6 +257,7 @@ const SWITCHES: &[&str] = &[
     "web.enable-tls",
 ];
 
+const CONDITIONS_SINCE: Version = Version(0, 57);
 const BINDINGS_GATE: &str = "StatusForConfigurationResources=";
 
 /// Whether a list of namespaces has this one. An absent list has all, and so has the empty name.
@@ -277,7 +313,11 @@ mod tests {
             assert!(operator(args).watches("any"), "{args:?}");
         }
         assert!(!operator(&["--deny-namespaces=a"]).watches("a"));
-        for (gates, writes) in [("StatusForConfigurationResources=true,X=false", true), ("X=true", false)] {
+        for (gates, writes) in [
+            ("X=true, StatusForConfigurationResources=1", true),
+            ("StatusForConfigurationResources=true,X=false", true),
+            ("X=true", false),
+        ] {
             assert_eq!(operator(&["--feature-gates", gates]).writes_bindings, writes);
         }
     }
@@ -295,16 +335,19 @@ mod tests {
 
     #[test]
     fn an_operator_that_has_no_pods_runs_nothing() {
-        let outage = |spec: Value, status: Value| {
+        let running = |replicas: u8, status: Value| {
             let mut deployment = deployment(&[]);
-            json_patch::merge(&mut deployment["spec"], &spec);
+            deployment["spec"]["replicas"] = json!(replicas);
             deployment["status"] = status;
-            Operator::parse(&deployment.to_string()).unwrap().unwrap().outage.is_some()
+            Operator::parse(&deployment.to_string()).unwrap().unwrap().running
         };
-        assert!(!outage(json!({}), Value::Null) && !outage(json!({"replicas": 1}), json!({})));
-        assert!(outage(json!({"replicas": 0}), json!({"observedGeneration": 1, "availableReplicas": 1})));
-        assert!(outage(json!({"replicas": 1}), json!({"observedGeneration": 1, "unavailableReplicas": 1})));
-        assert!(!outage(json!({"replicas": 1}), json!({"observedGeneration": 1, "availableReplicas": 1})));
+        let status = |available: u8, reason: &str| json!({"observedGeneration": 1, "availableReplicas": available, "conditions": [{"type": "Progressing", "reason": reason}]});
+        assert_eq!(running(1, Value::Null), Running::Now);
+        assert_eq!(running(1, json!({})), Running::Now);
+        assert_eq!(running(0, status(1, "NewReplicaSetAvailable")), Running::Never);
+        assert_eq!(running(1, status(0, "ReplicaSetUpdated")), Running::Never);
+        assert_eq!(running(1, status(0, "NewReplicaSetAvailable")), Running::NotNow);
+        assert_eq!(running(1, status(1, "NewReplicaSetAvailable")), Running::Now);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::consumer::{Consumer, Kind, Reach};
-use super::operator::{Instance, Operator};
+use super::operator::{Instance, Operator, Running};
 use crate::labels::Labels;
 use crate::reason::{Finding, Reason};
 
@@ -56,6 +56,15 @@ impl fmt::Display for Unmet {
     }
 }
 
+/// What keeps a consumer from scraping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// For a person.
+    pub finding: Finding,
+    /// So it is for a moment, whenever pods are replaced: nobody has to be told.
+    pub is_passing: bool,
+}
+
 impl Cluster {
     /// The predicate: whether this consumer selects a monitor with these labels in this namespace.
     ///
@@ -85,8 +94,8 @@ impl Cluster {
         consumer.selector.check(labels).map_err(unmet)
     }
 
-    /// Condition 1: the operators that handle this consumer; where some of them have pods, only those, since anybody can
-    /// make a Deployment that looks like one. Empty where none is known.
+    /// Condition 1: the operators that handle this consumer; where some of them have been seen to run, only those, since
+    /// anybody can make a Deployment that looks like one. Empty where none is known.
     ///
     /// # Errors
     /// Why none of the operators that are known does. Another one, not known, may.
@@ -110,45 +119,50 @@ impl Cluster {
         if found.is_empty() {
             return Err(refusals.join(" and "));
         }
-        if found.iter().any(|operator| operator.outage.is_none()) {
-            found.retain(|operator| operator.outage.is_none());
+        if found.iter().any(|operator| operator.running != Running::Never) {
+            found.retain(|operator| operator.running != Running::Never);
         }
         Ok(found)
     }
 
     /// What keeps this consumer from scraping what it selects, as far as the cluster's objects tell. `None` where it runs.
     #[must_use]
-    pub fn outage(&self, consumer: &Consumer) -> Option<Finding> {
-        let finding = |reason, detail: &str| Some(Finding::new(reason, format!("{consumer} {detail}")));
+    pub fn outage(&self, consumer: &Consumer) -> Option<Outage> {
+        let outage = |reason, is_passing, detail: &str| {
+            Some(Outage { finding: Finding::new(reason, format!("{consumer} {detail}")), is_passing })
+        };
         if consumer.paused {
-            return finding(
-                Reason::PrometheusPaused,
-                "is paused (spec.paused) and takes up no monitor until it is not",
-            );
+            let detail = "is paused (spec.paused) and takes up no monitor until it is not";
+            return outage(Reason::PrometheusPaused, false, detail);
         }
         if consumer.health.has_no_replica {
-            return finding(Reason::PrometheusNotRunning, "has no replica (spec.replicas is 0)");
+            return outage(Reason::PrometheusNotRunning, false, "has no replica (spec.replicas is 0)");
         }
         let handlers = self.handlers(consumer).unwrap_or_default();
-        if let Some(operator) = handlers.first()
-            && let Some(outage) = operator.outage
-        {
-            let detail = format!("takes up no monitor: its operator {} {outage}", operator.name);
-            return finding(Reason::PrometheusNotRunning, &detail);
+        let best = handlers.iter().max_by_key(|operator| operator.running);
+        if let Some(operator) = best.filter(|operator| operator.running != Running::Now) {
+            let detail = format!("takes up no monitor: its operator {} has no pod that is ready", operator.name);
+            return outage(Reason::PrometheusNotRunning, operator.running == Running::NotNow, &detail);
         }
         match &consumer.health.reconciled {
             Some(Err(why)) => {
                 let detail = format!("takes up no monitor: its condition Reconciled is False ({why})");
-                finding(Reason::PrometheusNotRunning, &detail)
+                return outage(Reason::PrometheusNotRunning, false, &detail);
             }
             None if consumer.kind.is_operated() && handlers.is_empty() => {
-                finding(Reason::OperatorUnknown, "has no operator that is known")
+                // What is told of that is told with what is assumed instead.
+                return outage(Reason::OperatorUnknown, true, "has no operator that is known");
             }
-            _ if consumer.health.is_unavailable => {
-                finding(Reason::PrometheusNotRunning, "has no pod that is ready: its condition Available is False")
+            None if handlers.iter().any(|operator| operator.writes_conditions) => {
+                return outage(Reason::PrometheusNotRunning, true, "has not been reconciled by its operator yet");
             }
-            _ => None,
+            _ => {}
         }
+        if consumer.health.is_unavailable {
+            let detail = "has no pod that is ready: its condition Available is False";
+            return outage(Reason::PrometheusNotRunning, true, detail);
+        }
+        None
     }
 
     /// Whether its operator writes on a monitor that it has taken it. For a `PrometheusAgent` operator 0.93 does not.

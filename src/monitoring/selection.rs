@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::consumer::{Consumer, Reach};
-use super::predicate::{Cluster, Condition, NAMESPACE_NAME};
+use super::predicate::{Cluster, Condition, NAMESPACE_NAME, Outage};
 use super::selector::{Selector, solve};
 use crate::annotations::Target;
 use crate::labels::Labels;
@@ -264,12 +264,8 @@ impl Cluster {
             warn(Reason::ScrapeClassApplies, detail);
         }
         let handlers = self.handlers(consumer);
-        match self.outage(consumer) {
-            // So it is for a moment whenever its pods are replaced; what follows from the operator is told below.
-            Some(outage) if !consumer.health.is_unavailable && outage.reason != Reason::OperatorUnknown => {
-                warn(outage.reason, outage.detail);
-            }
-            _ => {}
+        if let Some(Outage { finding, is_passing: false }) = self.outage(consumer) {
+            warn(finding.reason, finding.detail);
         }
         if !consumer.kind.is_operated() {
             return;
