@@ -113,6 +113,46 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     println!("resident with {} pods {:.1} MiB (goal 32)", GATEWAYS * REPLICAS, gwmon.resident_kib() / 1024.);
     rest(&installed, &gwmon).await;
+
+    // As many pods that are nobody's gateway: what it costs to look among them for those that were missed.
+    stream::iter(0..REPLICAS)
+        .for_each_concurrent(AT_ONCE, async |i| {
+            let mut object = injected("edge", &format!("bare-{i}"), GATEWAYS);
+            object["spec"]["selector"] = json!({"matchLabels": {"app": "bare"}});
+            object["spec"]["template"]["metadata"] = json!({"labels": {"app": "bare"}});
+            let object = serde_json::from_value(object).unwrap();
+            deployments.create(&PostParams::default(), &object).await.unwrap();
+        })
+        .await;
+    until("the other pods", || {
+        std::thread::sleep(Duration::from_secs(5));
+        count() >= f64::from(2 * GATEWAYS * REPLICAS)
+    })
+    .await;
+    drop(gwmon);
+    let lists = || installed.requests("LIST", "pods");
+    let (before, started) = (lists(), Instant::now());
+    let gwmon = installed.serve_with(&["--max-gateways-per-namespace", &GATEWAYS.to_string()]);
+    let mut last = (lists(), started.elapsed());
+    while last.1 + Duration::from_secs(15) > started.elapsed() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if lists() > last.0 {
+            last = (lists(), started.elapsed());
+        }
+    }
+    println!(
+        "started among {} pods: {} lists of pods in {:.0} s, resident {:.1} MiB",
+        2 * GATEWAYS * REPLICAS,
+        last.0 - before,
+        last.1.as_secs_f64(),
+        gwmon.resident_kib() / 1024.
+    );
+    for i in 0..3 {
+        let ask = Patch::Merge(json!({"metadata": {"annotations": {"gwmon.io/inject": "true"}}}));
+        deployments.patch(&format!("bare-{i}"), &PatchParams::default(), &ask).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(12)).await;
+    }
+    println!("three workloads annotated: {} lists of pods (goal 0)", lists() - last.0);
 }
 
 /// Ten seconds in which nothing happens.

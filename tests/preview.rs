@@ -272,3 +272,48 @@ fn a_stream_may_be_as_long_as_it_likes() {
     let output = preview(&["-f", "-", "--inject", "-o", "json"], &octal);
     assert!(text(&output.stdout).contains("\"defaultMode\": 256"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn an_object_that_is_odd_ends_nothing() {
+    let good = PLAIN.replace("NAME", "edge");
+    for (odd, said) in [
+        ("{kind: NetworkPolicy, metadata: foo}", "metadata: it must be a map"),
+        (
+            "{apiVersion: batch/v1, kind: Job, metadata: {name: j}, spec: {template: {metadata: foo, spec: {}}}}",
+            "spec.template.metadata: it must be a map",
+        ),
+        (
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d, annotations: []}, spec: {template: {spec: {containers: []}}}}",
+            "metadata.annotations: it must be a map",
+        ),
+        ("{apiVersion: v1, kind: LimitRange, metadata: {name: r}, spec: {limits: foo}}", "limits"),
+    ] {
+        let output = preview(&["-f", "-", "--inject", "-o", "patch"], &format!("{odd}\n---\n{good}"));
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{odd}: {errors}");
+        assert!(
+            errors.contains("error: standard input, document 1, line 1: ") && errors.contains(said),
+            "{odd}: {errors}"
+        );
+        assert_eq!(text(&output.stdout).lines().count(), 1, "{odd}: {errors}");
+    }
+    // What a Deployment makes is the Deployment's to annotate.
+    let made = good.replace("Deployment", "ReplicaSet").replace("namespace: gw}", "namespace: gw, annotations: {gwmon.io/inject: \"true\"}, ownerReferences: [{kind: Deployment, name: edge, controller: true}]}");
+    let output = preview(&["-f", "-"], &made);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("Deployment edge makes it"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_pipe_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writing = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::write(pipe, PLAIN.replace("NAME", "edge")).unwrap()
+    });
+    let output = preview(&["--inject", "-o", "patch", "-f", pipe.to_str().unwrap()], "");
+    writing.join().unwrap();
+    assert_eq!(text(&output.stdout).lines().count(), 1, "{}", text(&output.stderr));
+}

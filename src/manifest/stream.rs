@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader, Read};
 use std::iter;
+use std::ops::Range;
 
 use encoding_rs_io::DecodeReaderBytesBuilder;
 use memchr::memmem::Finder;
@@ -29,18 +30,23 @@ pub struct Document {
 pub fn documents<R: Read>(stream: R, words: &[&'static str]) -> impl Iterator<Item = io::Result<Document>> + use<R> {
     let decoded = DecodeReaderBytesBuilder::new().build(stream);
     let words = words.iter().map(|word| Finder::new(*word)).collect();
-    let mut stream =
-        Stream { reader: BufReader::with_capacity(1 << 16, decoded), ahead: vec![], line: 1, number: 0, words };
+    let reader = BufReader::with_capacity(1 << 16, decoded);
+    let mut stream = Stream { reader, text: vec![], at: 0, known: 0..0, line: 1, number: 0, words };
     iter::from_fn(move || stream.next().transpose()).fuse()
 }
 
 const SEPARATOR: &[u8] = b"---";
+/// What has been read is forgotten when there is so much of it.
+const FORGET: usize = 1 << 20;
 
 struct Stream<R> {
     reader: BufReader<R>,
-    /// Read and given back: comes first.
-    ahead: Vec<u8>,
-    /// The line that comes next, from 1.
+    /// What has been read of the stream; before `at` it is done with.
+    text: Vec<u8>,
+    at: usize,
+    /// The line that was looked for last, or the rest of it.
+    known: Range<usize>,
+    /// The line of the stream at `at`, from 1.
     line: usize,
     /// Documents so far.
     number: usize,
@@ -50,36 +56,35 @@ struct Stream<R> {
 impl<R: Read> Stream<R> {
     fn next(&mut self) -> io::Result<Option<Document>> {
         loop {
-            let begins = self.line;
-            let mut text = vec![];
-            if !self.read_line(&mut text)? {
-                return Ok(None);
+            if self.at > FORGET || self.at == self.text.len() {
+                self.text.drain(..self.at);
+                self.known = 0..0;
+                self.at = 0;
             }
-            if text.starts_with(SEPARATOR) {
-                if is_separator(&text) {
-                    continue;
-                }
-                self.number += 1;
+            let begins = self.line;
+            let Some(line_end) = self.line_end(self.at)? else { return Ok(None) };
+            let line = &self.text[self.at..line_end];
+            if line.starts_with(SEPARATOR) && !is_separator(line) {
                 let what =
-                    format!("{:?} is no separator of documents; begin the next one on a line of its own", lossy(&text));
+                    format!("{:?} is no separator of documents; begin the next one on a line of its own", lossy(line));
+                self.skip_to(line_end);
+                self.number += 1;
                 return Ok(Some(Document { number: self.number, line: begins, value: Err(what) }));
             }
-            if text.trim_ascii().is_empty() {
+            if line.starts_with(SEPARATOR) || line.trim_ascii().is_empty() {
+                self.skip_to(line_end);
                 continue;
             }
-            let mut read = None;
-            if text.trim_ascii_start().starts_with(b"{") {
-                read = self.json(&mut text)?;
-            }
-            if read.is_none() {
-                self.read_to_separator(&mut text)?;
-            }
-            let is_wanted = self.words.is_empty() || self.words.iter().any(|word| word.find(&text).is_some());
-            let read = match read {
-                Some(value) => Ok(Some(value)),
-                None if is_wanted => compose(lossy(&text).as_bytes()),
-                None => Ok(None),
+            let json = if line.trim_ascii_start().starts_with(b"{") { self.json()? } else { None };
+            let (end, read) = if let Some((end, value)) = json {
+                (end, Ok(Some(value)))
+            } else {
+                let end = self.separator()?;
+                let text = &self.text[self.at..end];
+                let is_wanted = self.words.is_empty() || self.words.iter().any(|word| word.find(text).is_some());
+                (end, if is_wanted { compose(lossy(text).as_bytes()) } else { Ok(None) })
             };
+            self.skip_to(end);
             let (line, value) = match read {
                 // One of comments only, or one that says null.
                 Ok(None | Some(Value::Null)) => continue,
@@ -92,52 +97,52 @@ impl<R: Read> Stream<R> {
         }
     }
 
-    /// Appends the next line, its end included. False at the end of the stream.
-    fn read_line(&mut self, text: &mut Vec<u8>) -> io::Result<bool> {
-        let before = text.len();
-        text.append(&mut self.ahead);
-        if !text[before..].ends_with(b"\n") {
-            self.reader.read_until(b'\n', text)?;
+    /// The end of the line at `from`, its line break included. `None` at the end of the stream.
+    fn line_end(&mut self, from: usize) -> io::Result<Option<usize>> {
+        if self.known.contains(&from) {
+            return Ok(Some(self.known.end));
         }
-        // The parser wants the last line's end (libyaml-safer 0.3.0 panics where a block scalar has none).
-        if text.len() > before && !text.ends_with(b"\n") {
-            text.push(b'\n');
-        }
-        self.line += usize::from(text[before..].ends_with(b"\n"));
-        Ok(text.len() > before)
+        let end = if let Some(length) = memchr::memchr(b'\n', &self.text[from..]) {
+            from + length + 1
+        } else {
+            self.reader.read_until(b'\n', &mut self.text)?;
+            // The parser wants the last line's end (libyaml-safer 0.3.0 panics where a block scalar has none).
+            if self.text.len() > from && !self.text.ends_with(b"\n") {
+                self.text.push(b'\n');
+            }
+            self.text.len()
+        };
+        self.known = from..end;
+        Ok((end > from).then_some(end))
     }
 
-    /// Appends lines up to the next separator, which stays.
-    fn read_to_separator(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
-        // What is there may end within a line.
-        let mut begins = if text.ends_with(b"\n") { text.len() } else { 0 };
-        while self.read_line(text)? {
-            if text[begins..].starts_with(SEPARATOR) {
-                self.give_back(text, begins);
+    /// Where the document at hand ends: at the next separator, or with the stream.
+    fn separator(&mut self) -> io::Result<usize> {
+        let mut end = self.at;
+        while let Some(next) = self.line_end(end)? {
+            if end > self.at && self.text[end..].starts_with(SEPARATOR) {
                 break;
             }
-            begins = text.len();
+            end = next;
         }
-        Ok(())
+        Ok(end)
     }
 
-    fn give_back(&mut self, text: &mut Vec<u8>, from: usize) {
-        self.ahead = text.split_off(from);
-        self.line -= memchr::memchr_iter(b'\n', &self.ahead).count();
+    fn skip_to(&mut self, end: usize) {
+        self.line += memchr::memchr_iter(b'\n', &self.text[self.at..end]).count();
+        self.at = end;
     }
 
-    /// Reads the JSON object that begins here and gives back what follows it. `None` where it is none, and may be YAML: the text
-    /// then has all that was read.
-    fn json(&mut self, text: &mut Vec<u8>) -> io::Result<Option<Value>> {
-        let (mut depth, mut in_string, mut is_escaped, mut at) = (0_usize, false, false, 0);
-        loop {
-            let line = at;
-            if text[line..].starts_with(SEPARATOR) {
-                self.give_back(text, line);
+    /// The JSON object at hand, and where it ends. `None` where it is none, and may be YAML.
+    fn json(&mut self) -> io::Result<Option<(usize, Value)>> {
+        let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+        let mut at = self.at;
+        while let Some(line_end) = self.line_end(at)? {
+            if at > self.at && self.text[at..].starts_with(SEPARATOR) {
                 return Ok(None);
             }
-            while at < text.len() {
-                let byte = text[at];
+            while at < line_end {
+                let byte = self.text[at];
                 at += 1;
                 match byte {
                     _ if is_escaped => is_escaped = false,
@@ -147,18 +152,15 @@ impl<R: Read> Stream<R> {
                     b'}' | b']' if !in_string => {
                         depth = depth.saturating_sub(1);
                         if depth == 0 {
-                            let Ok(value) = serde_json::from_slice(&text[..at]) else { return Ok(None) };
-                            self.give_back(text, at);
-                            return Ok(Some(value));
+                            let value = serde_json::from_slice(&self.text[self.at..at]).ok();
+                            return Ok(value.map(|value| (at, value)));
                         }
                     }
                     _ => {}
                 }
             }
-            if !self.read_line(text)? {
-                return Ok(None);
-            }
         }
+        Ok(None)
     }
 }
 

@@ -4,6 +4,7 @@ use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use super::predicate::NAMESPACE_NAME;
 use super::selector::Selector;
 use crate::labels::Labels;
 
@@ -50,13 +51,13 @@ pub struct Scraped<'a> {
 }
 
 impl NetworkPolicy {
-    /// Reads a policy. `None` where it is none, where it is not about traffic that comes in, and where it cannot be read.
+    /// Reads a policy of this namespace. `None` where it is none, where it is not about traffic that comes in, and where it cannot be read.
     #[must_use]
-    pub fn parse(object: &Value) -> Option<Self> {
+    pub fn parse(object: &Value, namespace: &str) -> Option<Self> {
         if object["kind"] != "NetworkPolicy" {
             return None;
         }
-        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let spec =
             serde_json::from_value::<k8s_openapi::api::networking::v1::NetworkPolicySpec>(object["spec"].clone());
         let spec = spec.ok()?;
@@ -70,7 +71,7 @@ impl NetworkPolicy {
             ports: rule.ports.unwrap_or_default(),
         });
         let pods = Selector::parse(&spec.pod_selector.unwrap_or_default()).ok()?;
-        Some(Self { name: text("name"), namespace: text("namespace"), pods, rules: rules.collect() })
+        Some(Self { name, namespace: namespace.to_owned(), pods, rules: rules.collect() })
     }
 
     fn applies(&self, scraped: &Scraped) -> bool {
@@ -88,10 +89,17 @@ impl Peer {
         }
     }
 
-    fn admits(&self, policy: &NetworkPolicy, (namespace, labels): (&str, &Labels)) -> bool {
+    fn admits(&self, policy: &NetworkPolicy, reader: Reader) -> bool {
         match self {
-            Self::Namespaces(selector) => selector.check(labels).is_ok(),
-            Self::Own => namespace == policy.namespace,
+            Self::Namespaces(selector) => reader.labels.map_or_else(
+                || {
+                    let name = Labels::from([(NAMESPACE_NAME.to_owned(), reader.namespace.to_owned())]);
+                    // Its other labels may be whatever is asked for.
+                    selector.check(&name).is_ok() || selector.keys().any(|key| key != NAMESPACE_NAME)
+                },
+                |labels| selector.check(labels).is_ok(),
+            ),
+            Self::Own => reader.namespace == policy.namespace,
             Self::Addresses => true,
         }
     }
@@ -113,16 +121,20 @@ impl Rule {
     }
 }
 
-/// The policies that keep a Prometheus in one of these namespaces, each with its labels, from what it is to scrape; empty where
-/// none does. Where no namespace is known, those that keep everybody away. Policies add up: what one of them lets in, comes in.
+/// Where a Prometheus runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// That namespace's labels, where they are known.
+    pub labels: Option<&'a Labels>,
+}
+
+/// The policies that keep one of these Prometheuses from what it is to scrape; empty where none does. Where no Prometheus is known, those that keep everybody away. Policies add up: what one of them lets in, comes in.
 #[must_use]
-pub fn denying<'p>(
-    policies: &'p [NetworkPolicy],
-    scraped: &Scraped,
-    readers: &[(&str, &Labels)],
-) -> Vec<&'p NetworkPolicy> {
+pub fn denying<'p>(policies: &'p [NetworkPolicy], scraped: &Scraped, readers: &[Reader]) -> Vec<&'p NetworkPolicy> {
     let applying: Vec<_> = policies.iter().filter(|policy| policy.applies(scraped)).collect();
-    let lets_in = |reader: Option<(&str, &Labels)>| {
+    let lets_in = |reader: Option<Reader>| {
         applying.iter().any(|policy| {
             let admits = |rule: &Rule| {
                 let admitted = |reader| rule.peers.iter().any(|peer| peer.admits(policy, reader));
@@ -144,7 +156,7 @@ mod tests {
     fn policies_add_up_and_the_rest_is_closed() {
         let policy = |spec: Value| {
             let object = json!({"kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "edge"}, "spec": spec});
-            NetworkPolicy::parse(&object)
+            NetworkPolicy::parse(&object, "edge")
         };
         let rule = |ingress: Value| {
             policy(json!({"podSelector": {"matchLabels": {"app": "envoy"}}, "ingress": ingress})).unwrap()
@@ -152,7 +164,7 @@ mod tests {
         let label = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
         let (pod, monitoring) = (label("app", "envoy"), label("team", "ops"));
         let scraped = Scraped { namespace: "edge", labels: &pod, port: 9102, name: Some("gwmon-metrics") };
-        let reader = [("monitoring", &monitoring)];
+        let reader = [Reader { namespace: "monitoring", labels: Some(&monitoring) }];
         let denied = |policies: &[NetworkPolicy]| {
             [denying(policies, &scraped, &[]).len(), denying(policies, &scraped, &reader).len()]
         };
@@ -174,6 +186,10 @@ mod tests {
             [0, 0]
         );
         assert_eq!(denied(&[rule(json!([{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]))]), [0, 0]);
+        let unknown = [Reader { namespace: "monitoring", labels: None }];
+        let by = |selector: Value| rule(json!([{"from": [{"namespaceSelector": {"matchLabels": selector}}]}]));
+        assert!(denying(&[by(json!({"team": "ops"}))], &scraped, &unknown).is_empty());
+        assert_eq!(denying(&[by(json!({NAMESPACE_NAME: "other"}))], &scraped, &unknown).len(), 1);
         // Other pods, or what goes out.
         assert_eq!(denied(&[policy(json!({"podSelector": {"matchLabels": {"app": "x"}}})).unwrap()]), [0, 0]);
         assert!(policy(json!({"podSelector": {}, "policyTypes": ["Egress"]})).is_none());

@@ -107,6 +107,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack!("owners, 50,000 of them", |t: Target| ask(8, t, || owners(50_000))),
     attack!("a configuration of 250 KiB", |t: Target| ask(8, t, || configuration(250 << 10))),
     attack!("a configuration of 10 KiB", |t: Target| ask(32, t, || configuration(10 << 10))),
+    attack!("4 MiB of managed fields of a workload", |t: Target| ask_of(WORKLOADS, 4, t, managed_fields)),
     attack!("2,000 idle on the admin port", |t: Target| hold(2000, move || idle_admin(t.clone(), b""))),
     attack!("1,000 half heads on the admin port", |t: Target| hold(1000, move || idle_admin(
         t.clone(),
@@ -144,15 +145,21 @@ async fn hold<F: Future<Output = std::io::Result<()>> + Send + 'static>(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Asks again and again, over connections that are kept.
+/// Asks about pods again and again, over connections that are kept.
 async fn ask(clients: usize, target: Target, body: impl FnOnce() -> String) {
+    ask_of("/mutate/pods", clients, target, body).await;
+}
+
+const WORKLOADS: &str = "/mutate/workloads";
+
+async fn ask_of(path: &'static str, clients: usize, target: Target, body: impl FnOnce() -> String) {
     let body = Arc::new(body());
     hold(clients, move || {
         let (target, body) = (target.clone(), Arc::clone(&body));
         async move {
             let mut client = Https(target.connect().await?);
             loop {
-                client.post("/mutate/pods", body.as_bytes()).await?;
+                client.post(path, body.as_bytes()).await?;
             }
         }
     })
@@ -299,6 +306,23 @@ fn labels(count: usize) -> String {
 
 fn owners(count: usize) -> String {
     with_text("/request/object/metadata/ownerReferences", &entries(r#"{"kind":"ReplicaSet","name":"x"}"#, count))
+}
+
+/// A Deployment whose template has a copy that the workload lacks, so that gwmon looks whose it is.
+fn managed_fields() -> String {
+    let mut review = pod_review();
+    let template = json!({
+        "metadata": {"annotations": {"gwmon.io/copied": r#"{"gwmon.io/inject":"true"}"#, "gwmon.io/inject": "true"}},
+        "spec": review["request"]["object"]["spec"],
+    });
+    let metadata = json!({"name": "edge", "managedFields": [{"manager": "m", "fieldsV1": "HERE"}]});
+    review["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+    review["request"]["object"] =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}});
+    let fields = entries(r#"{"a":0}"#, 450_000);
+    let names = fields.replace(['[', ']'], "");
+    let deep = format!(r#"{{"f:spec":{{"f:template":{{"f:metadata":{{"f:annotations":{{"x":[{names}]}}}}}}}}}}"#);
+    review.to_string().replace("\"HERE\"", &deep)
 }
 
 /// An Envoy with its whole configuration on the command line.

@@ -16,8 +16,8 @@ const SUFFIXES: [&str; 3] = ["json", "yaml", "yml"];
 #[derive(Debug)]
 pub(super) enum Source {
     File(PathBuf),
-    /// What came in on standard input, kept in a file without a name.
-    Input(File),
+    /// What can be read once only, by its name, kept in a file without one.
+    Kept(String, File),
 }
 
 /// A document, and where it stands.
@@ -37,9 +37,10 @@ pub(super) fn sources(names: &[PathBuf], is_recursive: bool) -> Result<Vec<Sourc
         let shown = name.display();
         let text = name.to_string_lossy();
         if name == Path::new("-") {
-            let mut kept = tempfile::tempfile().context("cannot keep standard input")?;
-            io::copy(&mut io::stdin().lock(), &mut kept).context("cannot read standard input")?;
-            sources.push(Source::Input(kept));
+            sources.push(Source::Kept(
+                "standard input".to_owned(),
+                keep(io::stdin().lock()).context("cannot read standard input")?,
+            ));
         } else if text.starts_with("http://") || text.starts_with("https://") {
             bail!("{shown}: gwmon fetches nothing; curl -sSfL {shown} | gwmon preview -f -");
         } else if name.is_dir() {
@@ -50,11 +51,23 @@ pub(super) fn sources(names: &[PathBuf], is_recursive: bool) -> Result<Vec<Sourc
                 bail!("{shown} has no .json, .yaml or .yml file{deeper}");
             }
         } else {
-            File::open(name).with_context(|| format!("cannot read {shown}"))?;
-            sources.push(Source::File(name.clone()));
+            let cannot_read = || format!("cannot read {shown}");
+            let file = File::open(name).with_context(cannot_read)?;
+            // A pipe, as of `<(…)`, is read once.
+            sources.push(if file.metadata().with_context(cannot_read)?.is_file() {
+                Source::File(name.clone())
+            } else {
+                Source::Kept(shown.to_string(), keep(file).with_context(cannot_read)?)
+            });
         }
     }
     Ok(sources)
+}
+
+fn keep(mut stream: impl io::Read) -> io::Result<File> {
+    let mut kept = tempfile::tempfile()?;
+    io::copy(&mut stream, &mut kept)?;
+    Ok(kept)
 }
 
 /// In the order of names, as kubectl does.
@@ -78,7 +91,7 @@ impl Source {
     fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
-            Self::Input(_) => "standard input".to_owned(),
+            Self::Kept(name, _) => name.clone(),
         }
     }
 
@@ -91,7 +104,7 @@ impl Source {
         let cannot_read = format!("cannot read {name}");
         let file = match self {
             Self::File(path) => File::open(path).context(cannot_read.clone())?,
-            Self::Input(kept) => {
+            Self::Kept(_, kept) => {
                 let mut kept = kept.try_clone()?;
                 kept.rewind()?;
                 kept

@@ -27,7 +27,7 @@ pub(super) struct Known {
 
 impl Known {
     /// The kinds that say something of the namespaces in which workloads are to run, and that may stand among these.
-    pub(super) const BESIDE: [&'static str; 2] = ["LimitRange", "NetworkPolicy"];
+    pub(super) const BESIDE: [&'static str; 3] = ["LimitRange", "Namespace", "NetworkPolicy"];
 
     /// What the objects of a cluster tell.
     ///
@@ -50,9 +50,11 @@ impl Known {
             let range = LimitRange::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
             self.limits.entry(namespace_of(object, namespace).to_owned()).or_default().push(range);
         } else if object["kind"] == "NetworkPolicy" {
-            let mut object = object.clone();
-            object["metadata"]["namespace"] = Value::from(namespace_of(&object, namespace));
-            self.network.extend(NetworkPolicy::parse(&object));
+            self.network.extend(NetworkPolicy::parse(object, namespace_of(object, namespace)));
+        } else if object["kind"] == "Namespace" {
+            let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            self.cluster.namespaces.insert(name.to_owned(), labels);
         }
         Ok(())
     }
@@ -62,9 +64,6 @@ impl Known {
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
         let labels = || serde_json::from_value::<Labels>(metadata["labels"].clone()).unwrap_or_default();
         match object["kind"].as_str() {
-            Some("Namespace") => {
-                self.cluster.namespaces.insert(text("name"), labels());
-            }
             Some("ServiceMonitor") if !labels().contains_key(WORKLOAD_NAMESPACE) => {
                 self.neighbours.entry(text("namespace")).or_default().push(labels());
             }

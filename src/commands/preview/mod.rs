@@ -19,7 +19,7 @@ use crate::reason::{Reason, shown};
 use input::{Document, Source, sources};
 use known::Known;
 use report::{Report, note};
-use workload::{advice, ask, display_name, namespace_of, preview, template_path};
+use workload::{advice, ask, display_name, malformed, namespace_of, preview, template_path};
 
 /// Prints what gwmon would make of the manifests.
 ///
@@ -46,16 +46,20 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     if let Some(cluster) = cluster.as_ref().filter(|_| !args.cluster) {
         known.kubernetes = cluster.version()?;
     }
+    let is_prometheus_known = args.cluster || args.prometheus.is_some();
+    let mut report = Report::new(args.output, is_prometheus_known);
     for source in &sources {
         for document in source.documents(&Known::BESIDE)? {
+            let Document { place, value } = document?;
             // What cannot be read is told when its turn comes.
-            for object in document?.value.into_iter().flat_map(manifest::objects) {
-                known.take_beside(&object, &namespace)?;
+            for object in value.into_iter().flat_map(manifest::objects) {
+                if let Err(error) = known.take_beside(&object, &namespace) {
+                    report.unreadable(&place, &format!("{error:#}"))?;
+                }
             }
         }
     }
     let policy = args.policy.policy(known.kubernetes);
-    let is_prometheus_known = args.cluster || args.prometheus.is_some();
     let mut previewer = Previewer {
         policy,
         known,
@@ -64,7 +68,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         server: cluster.filter(|_| args.server),
         asks_for_limits: args.server && !args.cluster,
         injects: args.inject,
-        report: Report::new(args.output, is_prometheus_known),
+        report,
         objects: 0,
         workloads: 0,
         unreadable: 0,
@@ -111,6 +115,9 @@ impl Previewer {
                 self.unreadable += 1;
                 let why = format!("{} is not a Kubernetes object", shown(&object.to_string()));
                 self.report.unreadable(&place, &why)?;
+            } else if let Some(why) = malformed(&object) {
+                self.unreadable += 1;
+                self.report.unreadable(&place, &why)?;
             } else if let Some(path) = template_path(&object) {
                 self.workload(&object, path)?;
             }
@@ -127,7 +134,9 @@ impl Previewer {
         {
             self.known.limits.entry(namespace.clone()).or_default();
             for range in cluster.limit_ranges(&namespace)? {
-                self.known.take_beside(&range, &namespace)?;
+                if let Err(error) = self.known.take_beside(&range, &namespace) {
+                    self.report.unreadable("LimitRange of the cluster", &format!("{error:#}"))?;
+                }
             }
         }
         let name = display_name(before, &namespace);

@@ -10,7 +10,7 @@ use crate::annotations::{INJECT, MODE, MONITORED_BY};
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
-use crate::monitoring::network::{Scraped, denying};
+use crate::monitoring::network::{Reader, Scraped, denying};
 use crate::monitoring::{Beside, Gateway, Plan, plan};
 use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
@@ -60,8 +60,37 @@ fn annotation<'o>(object: &'o Value, path: &str, key: &str) -> Option<&'o str> {
     at(path).or_else(|| at("").filter(|_| is_copied(object)))
 }
 
-/// What to type so that a gateway that nobody has annotated is monitored, and which gateway that is; `None` where it is none.
+/// The object that controls this one, for a person.
+fn maker(object: &Value) -> Option<String> {
+    let mut owners = object["metadata"]["ownerReferences"].as_array()?.iter();
+    let owner = owners.find(|owner| owner["controller"] == true)?;
+    Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
+}
+
+/// Why gwmon cannot look at an object: one of the maps that every object may have is something else.
+pub(super) fn malformed(object: &Value) -> Option<String> {
+    let path = template_path(object).unwrap_or_default();
+    ["", path].into_iter().find_map(|path| {
+        let metadata = object.pointer(path)?.get("metadata")?;
+        let is_map = |value: &Value| value.is_object() || value.is_null();
+        let shown = |field: &str| {
+            format!("{}: it must be a map", format!("{path}/{field}").trim_start_matches('/').replace('/', "."))
+        };
+        if !is_map(metadata) {
+            return Some(shown("metadata"));
+        }
+        let field =
+            ["annotations", "labels"].into_iter().find(|field| metadata.get(*field).is_some_and(|map| !is_map(map)))?;
+        Some(shown(&format!("metadata/{field}")))
+    })
+}
+
+/// What to type so that a gateway that nobody has annotated is monitored, and which gateway that is; `None` where it is none, and
+/// where another object makes it.
 pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<String> {
+    if maker(object).is_some() {
+        return None;
+    }
     let pod = object.pointer(path)?;
     let gateway = injection::recognise(&pod.to_string())?;
     let name = display_name(object, namespace);
@@ -110,8 +139,15 @@ pub(super) fn preview<'c>(
         apply(&mut after, &workload::decide(policy, limits, &object.to_string())?.patch)?;
     } else if !path.is_empty()
         && annotation(object, path, INJECT).is_none()
-        && !object["metadata"]["annotations"][INJECT].is_null()
+        && object["metadata"]["annotations"][INJECT] == "true"
     {
+        // A ReplicaSet has the annotations of its Deployment.
+        if let Some(maker) = maker(object) {
+            return Err(Finding::new(
+                Reason::NotRequested,
+                format!("{maker} makes it, and is what gwmon is asked about"),
+            ));
+        }
         let detail = format!(
             "gwmon is asked about Deployments, StatefulSets and DaemonSets of apps/v1, and not about {} {}; set {INJECT} {}",
             text("/apiVersion"),
@@ -167,8 +203,14 @@ fn closed(
         ports.find(|declared| declared["containerPort"] == port).and_then(|declared| declared["name"].as_str())
     };
     let namespaces: Vec<_> = plan.into_iter().flat_map(|plan| &plan.readers).map(|reader| reader.key().0).collect();
-    let all: Vec<_> = namespaces.iter().map(|name| (*name, known.cluster.namespace_labels(name))).collect();
-    let readers: Vec<_> = all.iter().map(|(name, labels)| (*name, labels)).collect();
+    let readers: Vec<_> = namespaces
+        .iter()
+        .map(|namespace| Reader { namespace, labels: known.cluster.namespaces.get(*namespace) })
+        .collect();
+    // Whether a policy holds for the node's own addresses is up to each network plugin.
+    if pod["spec"]["hostNetwork"] == true {
+        return None;
+    }
     let scraped = Scraped { namespace, labels: &labels, port, name };
     let denying_it = denying(&known.network, &scraped, &readers);
     let first = denying_it.first()?;
