@@ -195,6 +195,7 @@ impl Operator {
     pub(super) fn handles(&self, instance: &Instance) -> Result<(), String> {
         let Self { name, .. } = self;
         let looks_there = match &self.instance_namespaces {
+            Some(names) if names.iter().all(String::is_empty) => !self.denied.contains(instance.namespace),
             // The other two lists then say nothing about instances.
             Some(names) => is_among(Some(names), instance.namespace),
             None => self.watches(instance.namespace),
@@ -330,6 +331,7 @@ mod tests {
         };
         assert!(handles(&["--deny-namespaces=monitoring", "--prometheus-instance-namespaces=monitoring"]));
         assert!(!handles(&["--deny-namespaces=monitoring"]));
+        assert!(!handles(&["--deny-namespaces=monitoring", "--prometheus-instance-namespaces="]));
         assert!(!handles(&["--namespaces=monitoring", "--prometheus-instance-namespaces=other"]));
     }
 

@@ -8,6 +8,7 @@ mod report;
 mod workload;
 
 use std::process::ExitCode;
+use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -73,15 +74,37 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         workloads: 0,
         unreadable: 0,
     };
-    for source in &sources {
-        for document in source.documents(&[])? {
+    // One thread reads ahead, by a few documents.
+    std::thread::scope(|scope| {
+        let (read, documents) = mpsc::sync_channel(AHEAD);
+        scope.spawn(move || read_all(&sources, &read));
+        for document in documents {
             previewer.document(document?)?;
             if previewer.report.is_closed() {
                 return previewer.report.finish();
             }
         }
+        previewer.finish()
+    })
+}
+
+/// Documents that are read before they are due.
+const AHEAD: usize = 16;
+
+/// Passes on every document, until nobody wants more.
+fn read_all(sources: &[Source], read: &mpsc::SyncSender<Result<Document>>) {
+    for source in sources {
+        match source.documents(&[]) {
+            Ok(mut documents) => {
+                if documents.any(|document| read.send(document).is_err()) {
+                    return;
+                }
+            }
+            Err(error) => {
+                let _ = read.send(Err(error));
+            }
+        }
     }
-    previewer.finish()
 }
 
 struct Previewer {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::AnsiColor;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -19,6 +20,8 @@ pub(super) struct Report {
     output: Output,
     /// Whether somebody told which Prometheus there is.
     is_prometheus_known: bool,
+    /// Whether standard output takes colours.
+    colour: ColorChoice,
     /// Objects that have been printed.
     printed: usize,
     /// Something could not be done.
@@ -28,8 +31,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) const fn new(output: Output, is_prometheus_known: bool) -> Self {
-        Self { output, is_prometheus_known, printed: 0, has_failed: false, is_closed: false }
+    pub(super) fn new(output: Output, is_prometheus_known: bool) -> Self {
+        let colour = AutoStream::choice(&io::stdout());
+        Self { output, is_prometheus_known, colour, printed: 0, has_failed: false, is_closed: false }
     }
 
     /// Whether there is nobody left to print for.
@@ -78,7 +82,7 @@ impl Report {
     fn print(&mut self, name: &str, before: Option<&Value>, after: &Value) -> Result<()> {
         let text = match self.output {
             Output::Patch => return Ok(()),
-            Output::Diff => diff(name, before, after),
+            Output::Diff => diff(name, before, after, self.colour),
             Output::Yaml => format!("{}{}", if self.printed == 0 { "" } else { "---\n" }, yaml(after)),
             Output::Json => {
                 let begin = if self.printed == 0 { LIST_BEGINS } else { "," };
@@ -90,7 +94,8 @@ impl Report {
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
-        match anstream::stdout().write_all(text.as_bytes()) {
+        // What is coloured was decided at the start: looking for colours to take out takes longer than all the rest.
+        match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.is_closed = true,
             written => written.context("cannot write to standard output")?,
         }
@@ -106,7 +111,7 @@ impl Report {
     pub(super) fn unreadable(&mut self, place: &str, why: &str) -> Result<()> {
         self.has_failed = true;
         let red = AnsiColor::Red.on_default();
-        Ok(writeln!(anstream::stderr(), "{red}error:{red:#} {place}: {why}")?)
+        say(&format!("{red}error:{red:#} {place}: {why}\n"))
     }
 
     /// The exit code: 1 where something could not be done.
@@ -121,22 +126,31 @@ impl Report {
 
 /// Says something of an object.
 pub(super) fn note(name: &str, text: &str) -> Result<()> {
-    Ok(writeln!(anstream::stderr(), "{name}: {text}")?)
+    say(&format!("{name}: {text}\n"))
 }
 
 fn warn(name: &str, text: &str) -> Result<()> {
     let yellow = AnsiColor::Yellow.on_default();
-    Ok(writeln!(anstream::stderr(), "{yellow}Warning:{yellow:#} {name}: {text}")?)
+    say(&format!("{yellow}Warning:{yellow:#} {name}: {text}\n"))
+}
+
+/// All at once: standard error has no buffer.
+fn say(text: &str) -> Result<()> {
+    Ok(anstream::stderr().write_all(text.as_bytes())?)
 }
 
 const LIST_BEGINS: &str = "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"List\",\n  \"items\": [";
 
-fn diff(name: &str, before: Option<&Value>, after: &Value) -> String {
+fn diff(name: &str, before: Option<&Value>, after: &Value, colour: ColorChoice) -> String {
     let (old, new) = (before.map(yaml).unwrap_or_default(), yaml(after));
     let from = if before.is_some() { name } else { "/dev/null" };
     let diff = TextDiff::from_lines(&old, &new);
     let mut text = String::new();
-    for line in diff.unified_diff().header(from, name).to_string().lines() {
+    let plain = diff.unified_diff().header(from, name).to_string();
+    if colour == ColorChoice::Never {
+        return plain;
+    }
+    for line in plain.lines() {
         let colour = match line.as_bytes().first() {
             _ if line.starts_with("---") || line.starts_with("+++") => None,
             Some(b'+') => Some(AnsiColor::Green),
