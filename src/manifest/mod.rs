@@ -21,3 +21,18 @@ pub fn objects(document: Value) -> Vec<Value> {
         object => vec![object],
     }
 }
+
+/// The object's own namespace, or the one of those that name none.
+#[must_use]
+pub fn namespace_of<'o>(object: &'o Value, default: &'o str) -> &'o str {
+    object["metadata"]["namespace"].as_str().filter(|own| !own.is_empty()).unwrap_or(default)
+}
+
+/// `deployment.apps/edge -n gateways`, as kubectl takes it.
+#[must_use]
+pub fn display_name(object: &Value, namespace: &str) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let group = text("/apiVersion").split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
+    let (kind, name) = (text("/kind").to_lowercase(), text("/metadata/name"));
+    format!("{kind}{group}/{name} -n {}", namespace_of(object, namespace))
+}

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::workload::{display_name, namespace_of};
 use crate::annotations::{Version, WORKLOAD_NAMESPACE};
 use crate::injection::resources::LimitRange;
 use crate::labels::Labels;
+use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::NetworkPolicy;
 use crate::monitoring::{Cluster, Consumer, Operator};
 

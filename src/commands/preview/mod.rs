@@ -14,13 +14,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cli::Preview;
-use crate::manifest;
+use crate::manifest::{self, display_name, namespace_of};
 use crate::policy::Policy;
 use crate::reason::{Reason, shown};
 use input::{Document, Source, sources};
 use known::Known;
 use report::{Report, note};
-use workload::{advice, ask, display_name, malformed, namespace_of, preview, template_path};
+use workload::{advice, ask, malformed, preview, template_path};
 
 /// Prints what gwmon would make of the manifests.
 ///

@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use similar::TextDiff;
 
-use super::workload::{Previewed, display_name};
+use super::workload::Previewed;
 use crate::cli::Output;
 use crate::injection::Status;
+use crate::manifest::display_name;
 use crate::reason::Finding;
 
 pub(super) struct Report {

@@ -10,6 +10,7 @@ use crate::annotations::{INJECT, MODE, MONITORED_BY};
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
+use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::{Reader, Scraped, denying};
 use crate::monitoring::{Beside, Gateway, Plan, plan};
 use crate::policy::Policy;
@@ -33,19 +34,6 @@ pub(super) fn template_path(object: &Value) -> Option<&'static str> {
         _ => "/spec/template",
     };
     object.pointer(path)?.get("spec").map(|_| path)
-}
-
-/// The object's own namespace, or the one of those that name none.
-pub(super) fn namespace_of<'o>(object: &'o Value, default: &'o str) -> &'o str {
-    object["metadata"]["namespace"].as_str().filter(|own| !own.is_empty()).unwrap_or(default)
-}
-
-/// `deployment.apps/edge -n gateways`, as kubectl takes it.
-pub(super) fn display_name(object: &Value, namespace: &str) -> String {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let group = text("/apiVersion").split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
-    let (kind, name) = (text("/kind").to_lowercase(), text("/metadata/name"));
-    format!("{kind}{group}/{name} -n {}", namespace_of(object, namespace))
 }
 
 /// Whether gwmon's webhook is asked about the object itself, and copies its annotations to the template.
