@@ -7,6 +7,7 @@ mod known;
 mod report;
 mod workload;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
@@ -163,9 +164,9 @@ impl Previewer {
             }
         }
         let name = display_name(before, &namespace);
-        let mut object = before.clone();
+        let mut object = Cow::Borrowed(before);
         if self.injects {
-            ask(&mut object, path);
+            ask(object.to_mut(), path);
         }
         match preview(&self.policy, &self.known, &object, path, &namespace) {
             Ok(previewed) => {

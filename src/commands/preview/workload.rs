@@ -151,7 +151,8 @@ pub(super) fn preview<'c>(
         pod["metadata"]["ownerReferences"] =
             json!([{"kind": owner, "name": text("/metadata/name"), "controller": true}]);
     }
-    let asked = pod.clone();
+    // Kept only where it will be asked for.
+    let asked = (!known.network.is_empty()).then(|| pod.clone());
     let injection = injection::decide(policy, limits, &pod.to_string())?;
     apply(&mut pod, &injection.patch)?;
 
@@ -162,7 +163,7 @@ pub(super) fn preview<'c>(
     let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
     let beside = Beside { neighbours, ..Beside::default() };
     let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &policy.bounds, &beside));
-    let closed = closed(policy, known, namespace, plan.as_ref(), &injection, (&asked, &pod));
+    let closed = asked.and_then(|asked| closed(policy, known, namespace, plan.as_ref(), &injection, (asked, &pod)));
     if path.is_empty() {
         after = pod;
     } else if let (Some(template), Some(map)) = (after.pointer_mut(path), pod["metadata"].as_object_mut()) {
@@ -179,7 +180,7 @@ fn closed(
     namespace: &str,
     plan: Option<&Plan>,
     injection: &Injection,
-    (asked, pod): (&Value, &Value),
+    (mut own, pod): (Value, &Value),
 ) -> Option<Finding> {
     let port = injection.status.metrics_port;
     let labels = serde_json::from_value(pod["metadata"]["labels"].clone()).unwrap_or_default();
@@ -213,7 +214,6 @@ fn closed(
         first.name
     );
     // The gateway's own endpoint, which its chart may have opened.
-    let mut own = asked.clone();
     own["metadata"]["annotations"][MODE] = json!("native");
     if injection.adds_exporter()
         && let Ok(own) = injection::decide(policy, &[], &own.to_string())
