@@ -214,7 +214,10 @@ fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
     let own = scene.kubectl.kubeconfig();
     let (code, said) = preview(&deployment, own);
-    assert!(said.contains("deployment.apps/edge: the API server admits the pod with what gwmon adds"), "{said}");
+    assert!(
+        said.contains("deployment.apps/edge -n tried: the API server admits the pod with what gwmon adds"),
+        "{said}"
+    );
     assert_eq!(code, Some(0), "{said}");
 
     let limit = |cpu: &str| {
@@ -257,4 +260,54 @@ fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
     let (code, said) = preview(&deployment, &reader);
     assert!(said.contains("--server needs the right to create pods"), "{said}");
     assert_eq!(code, Some(2));
+}
+
+#[test]
+fn a_roll_back_that_gwmon_puts_forward_again_is_told() {
+    let scene = Scene::new("undone");
+    let mut daemons = gateway("edge", &json!({}));
+    daemons["kind"] = json!("DaemonSet");
+    scene.apply(&daemons);
+    wait_for("the first revision", Duration::from_secs(20), || {
+        Ok((scene.get("controllerrevisions")["items"].as_array().map(Vec::len) == Some(1)).then_some(()))
+    })
+    .unwrap();
+    scene.run_with(&["annotate", "daemonset", "edge", "gwmon.io/inject=true"], "").unwrap();
+    wait_for("the second revision", Duration::from_secs(20), || {
+        Ok((scene.get("controllerrevisions")["items"].as_array().map(Vec::len) == Some(2)).then_some(()))
+    })
+    .unwrap();
+    let undone = scene.run_with(&["rollout", "undo", "daemonset", "edge"], "").unwrap();
+    assert!(
+        undone.err.contains("InjectionKept") && undone.err.contains("kubectl annotate daemonset/edge gwmon.io/inject-"),
+        "{}",
+        undone.err
+    );
+    let template = &scene.get("daemonset edge")["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(template["gwmon.io/inject"], "true");
+}
+
+#[test]
+fn an_annotation_that_moves_to_the_template_rolls_nothing_out() {
+    let scene = Scene::new("moved");
+    for server_side in [false, true] {
+        let name = if server_side { "server" } else { "client" };
+        let apply = |object: &Value| {
+            let arguments = ["apply", "--server-side", "-f", "-"];
+            let arguments = if server_side { &arguments[..] } else { &["apply", "-f", "-"] };
+            scene.run_with(arguments, &object.to_string()).unwrap();
+            // The generation rises with the Deployment's own annotations too.
+            scene.get(&format!("deployment {name}"))["spec"]["template"].clone()
+        };
+        let before = gateway(name, &json!({"gwmon.io/inject": "true"}));
+        let template = apply(&before);
+        assert_eq!(template["metadata"]["annotations"]["gwmon.io/inject"], "true", "{name}");
+        let mut after = gateway(name, &json!({}));
+        after["spec"]["template"]["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+        assert_eq!(apply(&after), template, "{name}");
+        assert_eq!(apply(&after), template, "{name}");
+        // Taken off there too, it is off.
+        let annotations = apply(&gateway(name, &json!({})))["metadata"]["annotations"].clone();
+        assert!(annotations["gwmon.io/inject"].is_null(), "{name}: {annotations}");
+    }
 }

@@ -363,13 +363,25 @@ fn ask(address: SocketAddr) -> std::io::Result<bool> {
     Ok(&answer == b"HTTP/1.1 200")
 }
 
-/// What Istio's webhook does to a pod (`pkg/kube/inject`), as far as it concerns others: a regular proxy is appended, and the
-/// HTTP, TCP and gRPC probes of every container, init containers included, ask its agent on port 15020 instead.
-fn istio(review: &Value) -> Value {
+/// How Istio adds its proxy.
+#[derive(Clone, Copy)]
+enum Proxy {
+    /// The last of the containers.
+    Regular,
+    /// `holdApplicationUntilProxyStarts`: the first of them, and the kubelet starts the others when its hook has ended.
+    Held,
+    /// `ENABLE_NATIVE_SIDECARS`: the first init container, which runs on.
+    Native,
+}
+
+/// What Istio's webhook does to a pod (`pkg/kube/inject`), as far as it concerns others: a proxy is added, and the HTTP, TCP and
+/// gRPC probes of every container, init containers included, ask its agent on port 15020 instead.
+fn istio(review: &Value, proxy: Proxy) -> Value {
     let request = &review["request"];
     let mut operations = Vec::new();
     let spec = &request["object"]["spec"];
-    let has_proxy = spec["containers"].as_array().unwrap().iter().any(|container| container["name"] == "istio-proxy");
+    let all = ["containers", "initContainers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
+    let has_proxy = all.into_iter().any(|container| container["name"] == "istio-proxy");
     for list in ["initContainers", "containers"] {
         for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
             let name = container["name"].as_str().unwrap();
@@ -395,10 +407,29 @@ fn istio(review: &Value) -> Value {
     if !has_proxy {
         let script =
             "mkdir -p /tmp/app-health/envoy && echo ok >/tmp/app-health/envoy/readyz && exec httpd -f -p 15020 -h /tmp";
-        operations.push(json!({"op": "add", "path": "/spec/containers/-", "value": {
+        let ready = "until wget -qO /dev/null http://127.0.0.1:15020/app-health/envoy/readyz; do sleep 0.1; done";
+        let mut container = json!({
             "name": "istio-proxy", "image": "docker.io/library/busybox:1.35", "command": ["sh", "-c", script],
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-        }}));
+        });
+        let path = match proxy {
+            Proxy::Regular => "/spec/containers/-",
+            Proxy::Held => {
+                container["lifecycle"] = json!({"postStart": {"exec": {"command": ["sh", "-c", ready]}}});
+                "/spec/containers/0"
+            }
+            Proxy::Native => {
+                container["restartPolicy"] = json!("Always");
+                container["startupProbe"] = json!({
+                    "httpGet": {"path": "/app-health/envoy/readyz", "port": 15020}, "periodSeconds": 1, "failureThreshold": 60,
+                });
+                if spec["initContainers"].is_null() {
+                    operations.push(json!({"op": "add", "path": "/spec/initContainers", "value": []}));
+                }
+                "/spec/initContainers/0"
+            }
+        };
+        operations.push(json!({"op": "add", "path": path, "value": container}));
     }
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {
         "uid": request["uid"], "allowed": true, "patchType": "JSONPatch",
@@ -413,8 +444,13 @@ fn mesh(folder: &Path) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     leaf.put(&read("leaf.crt"), &read("leaf.key")).unwrap();
     let config = Arc::new(tls::leaf::server_config(Arc::new(leaf), None).unwrap());
-    let answer = |body: Bytes| async move { istio(&serde_json::from_slice(&body).unwrap()).to_string() };
-    let router = Router::new().route("/", post(answer));
+    let answer = |proxy| {
+        post(move |body: Bytes| async move { istio(&serde_json::from_slice(&body).unwrap(), proxy).to_string() })
+    };
+    let router = Router::new()
+        .route("/regular", answer(Proxy::Regular))
+        .route("/held", answer(Proxy::Held))
+        .route("/native", answer(Proxy::Native));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -426,8 +462,9 @@ fn mesh(folder: &Path) {
     });
 }
 
-/// The mesh's webhook for one namespace; which of the two comes first, the names of the configurations decide.
-fn install_mesh(scene: &Scene, namespace: &str, name: &str) -> Result<()> {
+/// The mesh's webhook for one namespace; which of the two comes first, the names of the configurations decide. The proxy is
+/// `regular`, `held` or `native`.
+fn install_mesh(scene: &Scene, namespace: &str, name: &str, proxy: &str) -> Result<()> {
     let material = Material::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
     let folder = scene.folder.path();
     fs::write(folder.join("leaf.crt"), &material.leaf)?;
@@ -441,7 +478,7 @@ fn install_mesh(scene: &Scene, namespace: &str, name: &str) -> Result<()> {
         "metadata": {"name": name},
         "webhooks": [{
             "name": "mesh.example.com",
-            "clientConfig": {"url": format!("https://{NODE}:{MESH_PORT}/"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
+            "clientConfig": {"url": format!("https://{NODE}:{MESH_PORT}/{proxy}"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
             "failurePolicy": "Fail",
@@ -594,13 +631,37 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "W10 a mesh with a regular proxy rewrites probes, after gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh"),
+        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh", "regular"),
         after: remove_mesh,
         ..NOTHING
     },
     Fault {
         name: "W10b the same, before gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh"),
+        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh", "regular"),
+        after: remove_mesh,
+        ..NOTHING
+    },
+    Fault {
+        name: "W10d a mesh with a native proxy, after gwmon",
+        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh", "native"),
+        after: remove_mesh,
+        ..NOTHING
+    },
+    Fault {
+        name: "W10e the same, before gwmon",
+        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh", "native"),
+        after: remove_mesh,
+        ..NOTHING
+    },
+    Fault {
+        name: "W10f a mesh that holds the others until its proxy has started, after gwmon",
+        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh", "held"),
+        after: remove_mesh,
+        ..NOTHING
+    },
+    Fault {
+        name: "W10g the same, before gwmon",
+        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh", "held"),
         after: remove_mesh,
         ..NOTHING
     },
