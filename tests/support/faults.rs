@@ -405,9 +405,28 @@ fn istio(review: &Value, proxy: Proxy) -> Value {
         }
     }
     if !has_proxy {
-        let script =
-            "mkdir -p /tmp/app-health/envoy && echo ok >/tmp/app-health/envoy/readyz && exec httpd -f -p 15020 -h /tmp";
-        let ready = "until wget -qO /dev/null http://127.0.0.1:15020/app-health/envoy/readyz; do sleep 0.1; done";
+        // Its agent passes a probe on to the container that it is about, and answers for itself at once.
+        let own = spec["containers"].as_array().unwrap().iter().map(|container| &container["readinessProbe"]);
+        let ask = own.filter_map(Value::as_object).find_map(|probe| {
+            let get = probe.get("httpGet").map(|get| {
+                format!(
+                    "wget -T 1 -qO /dev/null http://127.0.0.1:{}{}",
+                    get["port"],
+                    get["path"].as_str().unwrap_or("/")
+                )
+            });
+            get.or_else(|| Some(format!("nc -w 1 127.0.0.1 {} </dev/null", probe.get("tcpSocket")?["port"])))
+        });
+        let ask = ask.unwrap_or_else(|| "true".to_owned());
+        let script = format!(
+            "mkdir -p /tmp/app-health/envoy /tmp/healthz && echo ok >/tmp/healthz/ready
+            while :; do
+              if {ask}; then echo ok >/tmp/app-health/envoy/readyz; else rm -f /tmp/app-health/envoy/readyz; fi
+              sleep 0.2
+            done >/dev/null 2>&1 &
+            exec httpd -f -p 15020 -h /tmp"
+        );
+        let ready = "until wget -qO /dev/null http://127.0.0.1:15020/healthz/ready; do sleep 0.1; done";
         let mut container = json!({
             "name": "istio-proxy", "image": "docker.io/library/busybox:1.35", "command": ["sh", "-c", script],
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
@@ -421,7 +440,7 @@ fn istio(review: &Value, proxy: Proxy) -> Value {
             Proxy::Native => {
                 container["restartPolicy"] = json!("Always");
                 container["startupProbe"] = json!({
-                    "httpGet": {"path": "/app-health/envoy/readyz", "port": 15020}, "periodSeconds": 1, "failureThreshold": 60,
+                    "httpGet": {"path": "/healthz/ready", "port": 15020}, "periodSeconds": 1, "failureThreshold": 60,
                 });
                 if spec["initContainers"].is_null() {
                     operations.push(json!({"op": "add", "path": "/spec/initContainers", "value": []}));
