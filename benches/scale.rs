@@ -130,7 +130,7 @@ async fn main() {
     })
     .await;
     drop(gwmon);
-    let lists = || installed.requests("LIST", "pods");
+    let lists = || installed.requests(&[("verb", "LIST"), ("resource", "pods"), ("scope", "cluster")]);
     let (before, started) = (lists(), Instant::now());
     let gwmon = installed.serve_with(&["--max-gateways-per-namespace", &GATEWAYS.to_string()]);
     let mut last = (lists(), started.elapsed());

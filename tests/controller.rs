@@ -344,7 +344,7 @@ fn pods_that_were_missed_are_found_and_told() {
     installed.event("edge", "stale", "MissedRemoval", "kubectl -n edge rollout restart deployment/stale");
 
     // Those that ask later are looked at within moments, not at the next round, and without a list of all pods each.
-    let lists = || installed.requests("LIST", "pods");
+    let lists = || installed.requests(&[("verb", "LIST"), ("resource", "pods"), ("scope", "cluster")]);
     let before = lists();
     for name in ["later", "later-2", "later-3"] {
         gateway(name, &asks, &json!({"hostNetwork": true}));

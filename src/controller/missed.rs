@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde::Deserialize;
@@ -161,8 +161,10 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, served
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
         let namespace = key.namespace.clone();
         let is_injected = context.world.newest(&key).is_some();
+        // Of those that gwmon has stepped aside from, people have been told.
+        let is_suspended = surroundings.suspensions().obstacle(&(namespace.clone(), key.monitor.clone())).is_some();
         asking.insert(key);
-        if is_injected || !looks.may_look(&namespace) {
+        if is_injected || is_suspended || !looks.may_look(&namespace) {
             continue;
         }
         if let Err(finding) = served.check(&namespace) {
@@ -170,7 +172,7 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, served
             continue;
         }
         let limits = surroundings.limits(&namespace);
-        if let Some(Some(missed)) = readable(about_workload(context, &limits, &namespace, &owner).await) {
+        if let Some(Some(missed)) = readable(about_workload(context, &limits, &namespace, &owner, true).await) {
             found.insert((namespace, owner), missed);
         }
     }
@@ -180,14 +182,8 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, served
         }
         let Some(Some(owner)) = readable(workload(&context.client, &key.namespace, owner).await) else { continue };
         let limits = surroundings.limits(&key.namespace);
-        if let Some(Some((pods, missed))) = readable(about_workload(context, &limits, &key.namespace, &owner).await) {
-            let detail = format!(
-                "{INJECT} was taken off while no gwmon answered, so the pod template still has it and new pods get the exporter; {}",
-                repair(&key.namespace, &owner)
-            );
-            let is_missed = missed.reason == Reason::MissedInjection;
-            let finding = if is_missed { Finding::new(Reason::MissedRemoval, detail) } else { missed };
-            found.insert((key.namespace, owner), (pods, finding));
+        if let Some(Some(missed)) = readable(about_workload(context, &limits, &key.namespace, &owner, false).await) {
+            found.insert((key.namespace, owner), missed);
         }
     }
     found
@@ -245,17 +241,24 @@ async fn about_pod(
     })
 }
 
-/// How many pods a workload has whose template is not what the webhook would make of it, or what stands against that.
+/// How many pods a workload has that are not what it asks for, or no longer asks for (`asks`), and why; or what stands against
+/// that. What the webhook would say is what decides.
 async fn about_workload(
     context: &Context,
     limits: &[LimitRange],
     namespace: &str,
     owner: &Owner,
+    asks: bool,
 ) -> Result<Option<(usize, Finding)>> {
     #[derive(Deserialize)]
     struct Workload {
+        spec: Spec,
         #[serde(default)]
         status: Status,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        selector: LabelSelector,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -266,18 +269,35 @@ async fn about_workload(
     let read = text_of(&context.client, namespace, (&owner.api_version, &owner.kind), &owner.name).await;
     let what = || format!("cannot read {} {namespace}/{}", owner.kind, owner.name);
     let Some(text) = read.map_err(plain).with_context(what)? else { return Ok(None) };
-    let status = serde_json::from_str::<Workload>(&text).with_context(what)?.status;
+    let Workload { spec, status } = serde_json::from_str(&text).with_context(what)?;
     let pods = status.replicas.or(status.current_number_scheduled).unwrap_or_default();
     Ok(match injection::workload::decide(&context.policy, limits, &text) {
         // The same word as at its admission: a restart would change nothing.
         Err(finding) => finding.is_warning().then_some((pods, finding)),
-        Ok(change) if change.patch.is_empty() || pods == 0 => None,
+        Ok(_) if pods == 0 => None,
+        // The template asks. Its pods may be from before the webhook was there.
+        Ok(change) if change.patch.is_empty() && !asks => None,
+        Ok(change) if change.patch.is_empty() => {
+            let labels = spec.selector.match_labels.unwrap_or_default();
+            let labels = labels.into_iter().map(|(key, value)| format!("{key}={value}"));
+            let labels: Vec<_> = labels.chain([format!("!{MONITORED_BY}")]).collect();
+            let bare = ListParams::default().labels(&labels.join(",")).fields(UNFINISHED).limit(PAGE);
+            let api =
+                Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
+            let list = api.list_metadata(&bare).await.map_err(plain).with_context(what)?;
+            let Some(pod) = list.items.iter().find(|pod| asks_for_injection(pod)) else { return Ok(None) };
+            about_pod(context, limits, namespace, &pod.name_any(), owner).await?.map(|finding| (pods, finding))
+        }
         Ok(_) => {
-            let detail = format!(
-                "annotated while no gwmon answered, so its pod template was not and its pods run without; {}",
-                repair(namespace, owner)
-            );
-            Some((pods, Finding::new(Reason::MissedInjection, detail)))
+            let repair = repair(namespace, owner);
+            let (reason, detail) = if asks {
+                let what = "annotated while no gwmon answered, so its pod template was not and its pods run without";
+                (Reason::MissedInjection, format!("{what}; {repair}"))
+            } else {
+                let what = "was taken off while no gwmon answered, so the pod template still has it and new pods get the exporter";
+                (Reason::MissedRemoval, format!("{INJECT} {what}; {repair}"))
+            };
+            Some((pods, Finding::new(reason, detail)))
         }
     })
 }

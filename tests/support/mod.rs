@@ -222,18 +222,18 @@ impl Installed {
     /// How often anybody has asked the API server to write a Service or a ServiceMonitor, by its own count.
     pub(crate) fn object_writes(&self) -> u64 {
         let written = |resource| {
-            ["POST", "PUT", "PATCH", "APPLY", "DELETE"].into_iter().map(move |verb| self.requests(verb, resource))
+            let count = move |verb| self.requests(&[("verb", verb), ("resource", resource)]);
+            ["POST", "PUT", "PATCH", "APPLY", "DELETE"].into_iter().map(count)
         };
         ["services", "servicemonitors"].into_iter().flat_map(written).sum()
     }
 
-    /// How often anybody has asked the API server for that, by its own count.
-    pub(crate) fn requests(&self, verb: &str, resource: &str) -> u64 {
+    /// How often anybody has sent the API server requests with these labels, by its own count.
+    pub(crate) fn requests(&self, labels: &[(&str, &str)]) -> u64 {
         let metrics = self.kubectl.run("get --raw /metrics").unwrap().out;
         let is_counted = |line: &&str| {
             line.starts_with("apiserver_request_total{")
-                && line.contains(&format!("verb=\"{verb}\""))
-                && line.contains(&format!("resource=\"{resource}\""))
+                && labels.iter().all(|(label, value)| line.contains(&format!("{label}=\"{value}\"")))
         };
         metrics.lines().filter(is_counted).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }

@@ -17,6 +17,11 @@ fuzz_target!(|text: &str| {
         // Nothing of it is lost, but where there was nothing.
         let mut rest = merged.chars();
         let kept = text.chars().all(|c| rest.any(|found| found == c));
-        assert!(kept || serde_saphyr::from_str::<serde_json::Value>(text).is_err(), "{text:?} became {merged:?}");
+        assert!(kept || !holds_a_map(text), "{text:?} became {merged:?}");
     }
 });
+
+/// Whether there is anything that could be lost.
+fn holds_a_map(text: &str) -> bool {
+    serde_saphyr::from_multiple::<serde_json::Value>(text).is_ok_and(|all| all.iter().any(serde_json::Value::is_object))
+}
