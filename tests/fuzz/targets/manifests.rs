@@ -21,7 +21,8 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// Whether there is anything that could be lost.
+/// Whether it is what an Envoy's configuration is: one map in each document.
 fn holds_a_map(text: &str) -> bool {
-    serde_saphyr::from_multiple::<serde_json::Value>(text).is_ok_and(|all| all.iter().any(serde_json::Value::is_object))
+    let read = serde_saphyr::from_multiple::<serde_json::Value>(text);
+    read.is_ok_and(|all| !all.is_empty() && all.iter().all(serde_json::Value::is_object))
 }
