@@ -21,8 +21,10 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// Whether it is what an Envoy's configuration is: one map in each document.
+/// Whether it is what an Envoy's configuration is, a map in each document, to either reader.
 fn holds_a_map(text: &str) -> bool {
     let read = serde_saphyr::from_multiple::<serde_json::Value>(text);
+    let is_map = |document: gwmon::manifest::Document| document.value.is_ok_and(|value| value.is_object());
     read.is_ok_and(|all| !all.is_empty() && all.iter().all(serde_json::Value::is_object))
+        && documents(text.as_bytes(), &[]).all(|document| is_map(document.expect("memory can be read")))
 }
