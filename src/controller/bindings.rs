@@ -23,9 +23,9 @@ pub(super) enum Binding {
     Rejected(Finding),
 }
 
-/// The operator's word on the monitors of one gateway, each read again when the monitor changes.
+/// The operator's word on the monitors of one gateway, by monitor and reader, each read again when the monitor changes.
 #[derive(Debug, Default)]
-pub(super) struct Bindings(HashMap<Place, (Option<String>, Binding)>);
+pub(super) struct Bindings(HashMap<(Place, String), (Option<String>, Binding)>);
 
 impl Bindings {
     /// The operator's word on the monitor at this place, which has this resource version.
@@ -36,7 +36,8 @@ impl Bindings {
         place: &Place,
         version: Option<String>,
     ) -> Result<Binding> {
-        if let Some((read, binding)) = self.0.get(place)
+        let slot = (place.clone(), reader.place());
+        if let Some((read, binding)) = self.0.get(&slot)
             && *read == version
         {
             return Ok(binding.clone());
@@ -45,7 +46,7 @@ impl Bindings {
         let binding = monitor.map_or(Binding::Awaited, |monitor| {
             binding(&monitor.data, monitor.metadata.generation.unwrap_or_default(), reader, place)
         });
-        self.0.insert(place.clone(), (version, binding.clone()));
+        self.0.insert(slot, (version, binding.clone()));
         Ok(binding)
     }
 }
