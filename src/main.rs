@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use gwmon::cli::{Cli, Command};
 use gwmon::commands::{preview, serve};
+use gwmon::manifest;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -12,7 +13,10 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Preview(args) => preview::run(args),
+        Command::Preview(args) => {
+            manifest::hide_parser_panics();
+            preview::run(args)
+        }
     };
     result.unwrap_or_else(|error| {
         anstream::eprintln!("{red}error:{red:#} {error:#}", red = anstyle::AnsiColor::Red.on_default().bold());

@@ -129,20 +129,21 @@ fn what_cannot_be_read_keeps_nothing_else_from_being_previewed() {
     let good = PLAIN.replace("NAME", "edge");
     let broken = preview(
         &["-f", "-", "--inject"],
-        &format!("{good}---\na:\n b: [\n---\njust words\n---\n{}", good.replace("edge", "late")),
+        &format!("{good}---\na:\n b: [\n---\njust words\n---\na: [!b,c]\n---\n{}", good.replace("edge", "late")),
     );
     assert_eq!(broken.status.code(), Some(1));
     let said = text(&broken.stderr);
-    assert!(
-        said.contains("error: standard input, document 2, line 8: ")
-            || said.contains("error: standard input, document 2, line 7: "),
-        "{said}"
-    );
-    assert!(
-        said.contains("error: standard input, document 3, line 9: \"just words\" is not a Kubernetes object")
-            || said.contains("is not a Kubernetes object"),
-        "{said}"
-    );
+    let errors: Vec<&str> =
+        said.lines().filter(|line| !line.starts_with("Warning: ") && !line.starts_with("deployment")).collect();
+    for (told, begins) in errors.iter().zip([
+        "error: standard input, document 2, line 7: ",
+        "error: standard input, document 3, line 9: \"just words\" is not a Kubernetes object",
+        // The parser panics at this one, of which nothing else is to be seen.
+        "error: standard input, document 4, line 11: ",
+    ]) {
+        assert!(told.starts_with(begins), "{said}");
+    }
+    assert_eq!(errors.len(), 3, "{said}");
     assert!(text(&broken.stdout).contains("deployment.apps/late -n gw"), "{}", text(&broken.stdout));
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Cursor;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 
 use libyaml_safer::{EventData, Parser};
 use serde_json::{Map, Value};
@@ -16,17 +17,21 @@ pub(super) struct Malformed {
     pub(super) what: String,
 }
 
+/// Keeps the parser's panics from standard error, where a backtrace would say what [`compose`] returns as an error.
+pub fn hide_parser_panics() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|at| at.file().contains("/libyaml-safer-")) {
+            tell(panic);
+        }
+    }));
+}
+
 /// Lists and maps within each other. More than any object of Kubernetes has.
 const MOST_DEPTH: usize = 1000;
 
 /// Reads the first document of the text. `None` where it has none.
 pub(super) fn compose(text: &[u8]) -> Result<Option<Value>, Malformed> {
-    // libyaml-safer 0.3.0 panics at a few tags that are none, such as `[]!,`.
-    let read = std::panic::catch_unwind(|| read(text));
-    read.unwrap_or_else(|_| Err(Malformed { line: 0, what: "no YAML that its parser understands".to_owned() }))
-}
-
-fn read(text: &[u8]) -> Result<Option<Value>, Malformed> {
     let mut parser = Parser::new();
     parser.set_input(Cursor::new(text));
     let mut composer = Composer { parser, line: 0, anchors: HashMap::new(), depth: 0, read: 0, repeated: 0 };
@@ -57,7 +62,9 @@ struct Composer<'t> {
 
 impl Composer<'_> {
     fn next(&mut self) -> Result<EventData, Malformed> {
-        let event = self.parser.parse().map_err(|error| {
+        // libyaml-safer 0.3.0 panics at a tag that ends in a comma, such as `[!a,b]`, which kubectl's parser refuses.
+        let event = catch_unwind(AssertUnwindSafe(|| self.parser.parse()));
+        let event = event.map_err(|_| self.malformed("no YAML that the parser understands"))?.map_err(|error| {
             let mark = error.problem_mark().or_else(|| error.context_mark());
             let line = mark.and_then(|mark| usize::try_from(mark.line).ok()).unwrap_or(self.line);
             Malformed { line, what: error.problem().to_owned() }

@@ -7,6 +7,7 @@ mod stream;
 
 use serde_json::Value;
 
+pub use compose::hide_parser_panics;
 pub use stream::{Document, documents};
 
 /// The Kubernetes objects of a document; those of a `List`, and of Lists in it, one by one.

@@ -137,7 +137,8 @@ impl Previewer {
             self.objects += 1;
             if !object.is_object() {
                 self.unreadable += 1;
-                let why = format!("{} is not a Kubernetes object", shown(&object.to_string()));
+                let text = object.as_str().map_or_else(|| object.to_string(), str::to_owned);
+                let why = format!("{} is not a Kubernetes object", shown(&text));
                 self.report.unreadable(&place, &why)?;
             } else if let Some(why) = malformed(&object) {
                 self.unreadable += 1;
