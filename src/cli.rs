@@ -35,8 +35,7 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
     pub exporter_image: Image,
 
-    /// What kind of container the sidecar is: native, an init container that runs on, which takes Kubernetes 1.29;
-    /// container, one beside the gateway; or whatever the cluster's version allows.
+    /// Run the exporter as a native sidecar (Kubernetes 1.29), as a regular container, or as the cluster's version allows.
     #[arg(long, value_enum, value_name = "KIND", env = "GWMON_SIDECAR", default_value_t = SidecarKind::Auto)]
     pub sidecar: SidecarKind,
 
@@ -79,9 +78,9 @@ fn keys(value: &str) -> Result<LabelKeys, String> {
 
 /// A Prometheus, as `namespace/name`.
 fn prometheus(value: &str) -> Result<(String, String), &'static str> {
-    match Target::parse(value) {
-        Some(Target::Named { namespace, name }) => Ok((namespace, name)),
-        _ => Err("a Prometheus as namespace/name"),
+    match value.parse() {
+        Ok(Target::Named { namespace, name }) => Ok((namespace, name)),
+        _ => Err("use namespace/name"),
     }
 }
 
@@ -93,7 +92,7 @@ impl PolicyArgs {
         let sidecar = match self.sidecar {
             SidecarKind::Auto if is_new => Sidecar::Native,
             SidecarKind::Native => Sidecar::Native,
-            SidecarKind::Auto | SidecarKind::Container => Sidecar::Container,
+            SidecarKind::Auto | SidecarKind::Regular => Sidecar::Regular,
         };
         let bounds = Bounds {
             min_interval: self.min_interval,
@@ -105,15 +104,15 @@ impl PolicyArgs {
     }
 }
 
-/// What kind of container the sidecar is.
+/// The kind of container that the sidecar is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SidecarKind {
-    /// What the cluster's version allows.
+    /// A native sidecar if the cluster's version has them.
     Auto,
-    /// An init container that runs on.
+    /// An init container with restartPolicy Always.
     Native,
-    /// A container beside the gateway.
-    Container,
+    /// A regular container.
+    Regular,
 }
 
 /// `gwmon serve`.
@@ -194,11 +193,9 @@ impl Serve {
 }
 
 /// Whole seconds of a duration such as `30s` or `1m30s`.
-fn seconds(value: &str) -> Result<i64, &'static str> {
-    let seconds = duration(value).map(|milliseconds| milliseconds / 1000).filter(|seconds| *seconds > 0);
-    seconds
-        .and_then(|seconds| i64::try_from(seconds).ok())
-        .ok_or("a duration of a second or more, such as 30s or 1m30s")
+fn seconds(value: &str) -> Result<i64, String> {
+    let seconds = duration(value).map_err(|error| error.to_string())? / 1000;
+    i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).ok_or_else(|| "is shorter than a second".to_owned())
 }
 
 /// How log lines look.
@@ -298,9 +295,9 @@ mod tests {
             args.policy(version).sidecar
         };
         let (old, new) = (Some(Version(1, 28)), Some(Version(1, 29)));
-        assert_eq!(kind(SidecarKind::Auto, old), Sidecar::Container);
+        assert_eq!(kind(SidecarKind::Auto, old), Sidecar::Regular);
         assert_eq!((kind(SidecarKind::Auto, new), kind(SidecarKind::Auto, None)), (Sidecar::Native, Sidecar::Native));
         assert_eq!(kind(SidecarKind::Native, old), Sidecar::Native);
-        assert_eq!(kind(SidecarKind::Container, new), Sidecar::Container);
+        assert_eq!(kind(SidecarKind::Regular, new), Sidecar::Regular);
     }
 }

@@ -32,15 +32,42 @@ fn is_name(name: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-/// Reads labels as they are written on a command line: `key=value,key=value`.
+/// Why a text is not a list of labels.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelError {
+    /// Such as `team`.
+    #[error("{0:?} lacks =; use key=value, such as release=prometheus")]
+    NoEquals(String),
+    /// Such as `-team=edge`.
+    #[error("{0:?} is not a key: letters, digits, -, _ and ., 63 characters at most, after an optional domain and /")]
+    Key(String),
+    /// Such as `team=a b`.
+    #[error("{0:?} is not a value: letters, digits, -, _ and ., 63 characters at most")]
+    Value(String),
+    /// Such as `team=a,team=b`.
+    #[error("the key {0} stands twice")]
+    Twice(String),
+}
+
+/// Reads labels as kubectl takes them: `key=value,key=value`.
 ///
 /// # Errors
-/// The part that is no label.
-pub fn parse(text: &str) -> Result<Labels, String> {
-    let pair = |part: &str| {
-        let pair = part.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
-        pair.filter(|(key, value)| is_key(key) && is_value(value))
-            .ok_or_else(|| format!("{part:?} is not a label such as release=prometheus"))
-    };
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(pair).collect()
+/// The first part that is not a label.
+pub fn parse(text: &str) -> Result<Labels, LabelError> {
+    let mut labels = Labels::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let cut = |text: &str| text.chars().take(64).collect::<String>();
+        let (key, value) = part.split_once('=').ok_or_else(|| LabelError::NoEquals(cut(part)))?;
+        let (key, value) = (key.trim(), value.trim());
+        if !is_key(key) {
+            return Err(LabelError::Key(cut(key)));
+        }
+        if !is_value(value) {
+            return Err(LabelError::Value(cut(value)));
+        }
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(LabelError::Twice(cut(key)));
+        }
+    }
+    Ok(labels)
 }

@@ -94,7 +94,7 @@ impl Interval {
     /// Whether that is a shorter duration than this. What is no duration is not.
     #[must_use]
     pub fn is_above(&self, other: &str) -> bool {
-        duration(other).is_some_and(|milliseconds| milliseconds < self.milliseconds)
+        duration(other).is_ok_and(|milliseconds| milliseconds < self.milliseconds)
     }
 }
 
@@ -105,10 +105,10 @@ impl fmt::Display for Interval {
 }
 
 impl FromStr for Interval {
-    type Err = &'static str;
+    type Err = String;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let milliseconds = duration(s).ok_or("a duration such as 5s or 1m30s")?;
+        let milliseconds = duration(s).map_err(|error| format!("{error}"))?;
         Ok(Self { text: s.to_owned(), milliseconds })
     }
 }

@@ -18,6 +18,19 @@ impl Quantity {
         Self(thousandths)
     }
 
+    /// Reads an amount without rounding it.
+    ///
+    /// # Errors
+    /// As [`str::parse`], and [`QuantityError::TooFine`].
+    pub fn parse_exact(text: &str) -> Result<Self, QuantityError> {
+        let Fraction { numerator, denominator } = text.parse()?;
+        if numerator.is_multiple_of(denominator) {
+            Ok(Self(numerator / denominator))
+        } else {
+            Err(QuantityError::TooFine)
+        }
+    }
+
     /// Whole units, rounded down: cores, or bytes.
     #[must_use]
     pub const fn units(self) -> u128 {
@@ -37,18 +50,57 @@ impl Quantity {
     }
 }
 
-impl FromStr for Quantity {
-    type Err = ();
+/// Why a text is not a quantity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityError {
+    /// Such as `Mi`.
+    #[error("has no number")]
+    NoNumber,
+    /// Such as `-1`.
+    #[error("is negative")]
+    Negative,
+    /// Such as `1.2.3`.
+    #[error("is not a number")]
+    NotANumber,
+    /// Such as `1mb`.
+    #[error("has an unknown suffix")]
+    UnknownSuffix,
+    /// Such as `1e3m`.
+    #[error("has both an exponent and a suffix")]
+    ExponentAndSuffix,
+    /// More than 2^128 thousandths.
+    #[error("is too large")]
+    TooLarge,
+    /// Of [`Quantity::parse_exact`].
+    #[error("is finer than a thousandth, the finest amount that Kubernetes allows")]
+    TooFine,
+}
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+/// An amount in thousandths, as a fraction.
+struct Fraction {
+    numerator: u128,
+    denominator: u128,
+}
+
+impl FromStr for Fraction {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        use QuantityError::{NoNumber, NotANumber, TooLarge, UnknownSuffix};
+        if text.starts_with('-') {
+            return Err(QuantityError::Negative);
+        }
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-            return Err(());
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(NoNumber);
         }
-        let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| ())?;
-        let binary = |power: u32| Ok((1_u128 << (10 * power), 0));
+        if fraction.contains('.') {
+            return Err(NotANumber);
+        }
+        let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| TooLarge)?;
+        let binary = |power: u32| (1_u128 << (10 * power), 0);
         let (factor, exponent): (u128, i32) = match suffix {
             "n" => (1, -9),
             "u" => (1, -6),
@@ -60,27 +112,44 @@ impl FromStr for Quantity {
             "T" => (1, 12),
             "P" => (1, 15),
             "E" => (1, 18),
-            "Ki" => binary(1)?,
-            "Mi" => binary(2)?,
-            "Gi" => binary(3)?,
-            "Ti" => binary(4)?,
-            "Pi" => binary(5)?,
-            "Ei" => binary(6)?,
-            _ => {
-                let exponent = suffix.strip_prefix(['e', 'E']).and_then(|e| e.parse::<i8>().ok()).ok_or(())?;
-                (1, i32::from(exponent))
-            }
+            "Ki" => binary(1),
+            "Mi" => binary(2),
+            "Gi" => binary(3),
+            "Ti" => binary(4),
+            "Pi" => binary(5),
+            "Ei" => binary(6),
+            _ => (1, exponent(suffix)?.ok_or(UnknownSuffix)?),
         };
-        let exponent = exponent + 3 - i32::try_from(fraction.len()).map_err(|_| ())?;
-        let amount = digits.checked_mul(factor).ok_or(())?;
-        let power = 10_u128.checked_pow(exponent.unsigned_abs());
-        match (power, exponent < 0) {
-            (Some(power), false) => amount.checked_mul(power).map(Self).ok_or(()),
-            (Some(power), true) => Ok(Self(amount.div_ceil(power))),
-            (None, true) => Ok(Self(u128::from(amount > 0))),
-            (None, false) if amount == 0 => Ok(Self(0)),
-            (None, false) => Err(()),
+        let exponent = exponent + 3 - i32::try_from(fraction.len()).map_err(|_| TooLarge)?;
+        let amount = digits.checked_mul(factor).ok_or(TooLarge)?;
+        match (10_u128.checked_pow(exponent.unsigned_abs()), exponent < 0) {
+            (Some(power), false) => Ok(Self { numerator: amount.checked_mul(power).ok_or(TooLarge)?, denominator: 1 }),
+            (Some(power), true) => Ok(Self { numerator: amount, denominator: power }),
+            (None, true) => Ok(Self { numerator: amount.min(1), denominator: u128::MAX }),
+            (None, false) if amount == 0 => Ok(Self { numerator: 0, denominator: 1 }),
+            (None, false) => Err(TooLarge),
         }
+    }
+}
+
+/// The exponent of a suffix such as `e3`; `None` where it is no exponent.
+fn exponent(suffix: &str) -> Result<Option<i32>, QuantityError> {
+    let Some(digits) = suffix.strip_prefix(['e', 'E']) else { return Ok(None) };
+    let end = digits.find(|c: char| !c.is_ascii_digit() && !"+-".contains(c)).unwrap_or(digits.len());
+    let (exponent, rest) = digits.split_at(end);
+    match exponent.parse::<i8>() {
+        Ok(_) if !rest.is_empty() => Err(QuantityError::ExponentAndSuffix),
+        Ok(exponent) => Ok(Some(i32::from(exponent))),
+        Err(_) => Ok(None),
+    }
+}
+
+impl FromStr for Quantity {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let Fraction { numerator, denominator } = text.parse()?;
+        Ok(Self(numerator.div_ceil(denominator)))
     }
 }
 
@@ -126,7 +195,7 @@ mod tests {
     use super::*;
 
     fn quantity(text: &str) -> Quantity {
-        text.parse().unwrap_or_else(|()| panic!("{text}"))
+        text.parse().unwrap_or_else(|error| panic!("{text} {error}"))
     }
 
     #[test]
@@ -145,11 +214,28 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for broken in
-            ["", "m", ".", "1e3x", "1 Gi", "-1", "1..2", "1.2.3", "e3", "999999999999999999999999999999Ei", "1e99"]
-        {
-            assert_eq!(broken.parse::<Quantity>(), Err(()), "{broken}");
+        use QuantityError::{ExponentAndSuffix, Negative, NoNumber, NotANumber, TooLarge, UnknownSuffix};
+        for (broken, error) in [
+            ("", NoNumber),
+            ("m", NoNumber),
+            (".", NoNumber),
+            ("e3", NoNumber),
+            ("-1", Negative),
+            ("1..2", NotANumber),
+            ("1.2.3", NotANumber),
+            ("1 Gi", UnknownSuffix),
+            ("1mb", UnknownSuffix),
+            ("1e3x", ExponentAndSuffix),
+            ("1e3m", ExponentAndSuffix),
+            ("999999999999999999999999999999Ei", TooLarge),
+            ("1e99", TooLarge),
+        ] {
+            assert_eq!(broken.parse::<Quantity>(), Err(error), "{broken}");
         }
+        assert_eq!(Quantity::parse_exact("0.0001"), Err(QuantityError::TooFine));
+        assert_eq!(quantity("0.0001"), quantity("1m"));
+        assert_eq!(quantity("1e-99"), quantity("1m"));
+        assert_eq!(Quantity::parse_exact("0.001"), Ok(quantity("1m")));
     }
 
     #[test]

@@ -297,7 +297,7 @@ fn a_job_gets_a_native_sidecar_or_none() {
     };
     scene.apply(&job("native", "native"));
     assert_eq!(exporters(&scene.pod("app=native"))[0]["restartPolicy"], "Always");
-    scene.apply(&job("plain", "container"));
+    scene.apply(&job("plain", "regular"));
     assert!(exporters(&scene.pod("app=plain")).is_empty());
     assert!(scene.gwmon.metric("gwmon_reviews_total{route=\"pods\",outcome=\"unchanged\",reason=\"JobPod\"}") > 0.);
 }

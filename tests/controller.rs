@@ -506,9 +506,9 @@ fn what_a_gateway_is_shows_in_its_objects() {
     let gwmon = installed.serve();
 
     // Scraped where it serves its metrics itself; and told what it takes that they say something.
-    let native = json!({"gateway": "kong", "imageVersion": "2.8", "mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/metrics"});
+    let scrape = json!({"gateway": "kong", "imageVersion": "2.8", "mode": "scrape", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/metrics"});
     let kong = |name: &str| {
-        let mut kong = injected_as("edge", name, &json!({}), &native);
+        let mut kong = injected_as("edge", name, &json!({}), &scrape);
         kong["spec"]["template"]["spec"]["containers"] = json!([{"name": "envoy", "image": "kong:2.8"}]);
         kong.to_string()
     };

@@ -228,11 +228,11 @@ async fn null_lists_a_generated_name_and_a_dry_run_change_nothing_about_the_answ
 }
 
 #[tokio::test]
-async fn nonsense_in_an_annotation_is_a_warning_with_key_value_and_what_is_allowed() {
-    for (key, value, allowed) in [
-        ("gwmon.io/inject", "yes", "\"true\" or \"false\""),
+async fn an_invalid_annotation_is_a_warning_with_key_value_and_fix() {
+    for (key, value, fix) in [
+        ("gwmon.io/inject", "yes", "\"true\", \"false\""),
         ("gwmon.io/metrics-port", "0", "1 to 65535"),
-        ("gwmon.io/resources", "cpu=lots", "cpu=50m/500m"),
+        ("gwmon.io/resources", "cpu=lots", "such as 100m"),
     ] {
         let reply = answer(
             PODS,
@@ -240,7 +240,7 @@ async fn nonsense_in_an_annotation_is_a_warning_with_key_value_and_what_is_allow
         )
         .await;
         let warning = warning(&reply);
-        for part in [key, value, allowed] {
+        for part in [key, value, fix] {
             assert!(warning.contains(part), "{warning}");
         }
         assert!(reply["response"]["patch"].is_null());

@@ -255,7 +255,7 @@ fn a_network_policy_that_keeps_prometheus_away_is_told() {
         "{denied}"
     );
     assert!(denied.contains("add to its spec.ingress: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], ports: [{port: 9102}]}"), "{denied}");
-    assert!(denied.contains("or set gwmon.io/mode: native, which scrapes port 8002"), "{denied}");
+    assert!(denied.contains("or set gwmon.io/mode: scrape, which scrapes port 8002"), "{denied}");
     assert!(!said(&policy.replace("8002", "9102"), &[]).contains("NetworkPolicyDenies"));
     assert!(!said("", &[]).contains("NetworkPolicyDenies"));
 }

@@ -1,18 +1,28 @@
-//! What the vocabulary's values may be: versions, quantities, durations, the choices.
+//! The values of annotations: words, ports, versions, durations, labels and resources, parsed.
 
 use std::fmt;
 use std::str::FromStr;
 
+use super::PREFIX;
+use super::invalid::{DurationError, InvalidValue, ResourcesError};
+use crate::labels::{self, Labels};
 use crate::quantity::Quantity;
+use crate::reason::shown;
 
-/// An enum whose values are words of the vocabulary.
-macro_rules! choices {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $value:ident = $word:literal,)+ })+) => {$(
+/// How many labels a user may add to a monitor.
+const MOST_LABELS: usize = 32;
+
+/// Declares an enum whose values are words that a user writes.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$each:meta])* $value:ident = $word:literal $(was $old:literal)?,)+ })+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub enum $name { $($(#[$each])* $value,)+ }
 
         impl $name {
+            /// The words that a user may write.
+            pub(super) const WORDS: &'static [&'static str] = &[$($word,)+];
+
             /// The word that a user writes.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -21,49 +31,53 @@ macro_rules! choices {
         }
 
         impl FromStr for $name {
-            type Err = ();
+            type Err = InvalidValue;
 
-            fn from_str(word: &str) -> Result<Self, ()> {
-                match word { $($word => Ok(Self::$value),)+ _ => Err(()) }
+            fn from_str(word: &str) -> Result<Self, InvalidValue> {
+                match word {
+                    $($word => Ok(Self::$value),)+
+                    $($($old => Err(InvalidValue::Renamed($word)),)?)+
+                    _ => Err(InvalidValue::UnknownWord(Self::WORDS)),
+                }
             }
         }
     )+};
 }
 
-choices! {
-    /// How the metrics leave the gateway.
+words! {
+    /// How a gateway's metrics reach Prometheus.
     Mode {
-        /// As statsd, to a sidecar.
+        /// The gateway sends statsd to the exporter sidecar, which Prometheus scrapes.
         #[default]
         Statsd = "statsd",
-        /// By the gateway's own Prometheus endpoint.
-        Native = "native",
+        /// Prometheus scrapes the gateway's own metrics endpoint.
+        Scrape = "scrape" was "native",
     }
-    /// How the scrape is found.
+    /// How Prometheus discovers the pods.
     Discovery {
-        /// By a Service and a ServiceMonitor.
+        /// By a Service and a `ServiceMonitor`.
         #[default]
         Monitor = "monitor",
-        /// By the `prometheus.io/` annotations of the pod.
+        /// By `prometheus.io/` annotations on the pod.
         Annotations = "annotations",
-        /// Both: what reads both scrapes twice.
+        /// By both; a Prometheus that reads both scrapes twice.
         Both = "both",
     }
-    /// The names that metrics get.
+    /// The names of the metrics.
     Profile {
-        /// Those of Envoy's own `/stats/prometheus`.
+        /// The names of Envoy's own `/stats/prometheus`.
         #[default]
         Envoy = "envoy",
-        /// Those of bakins/kubernetes-envoy-example, times in seconds.
+        /// The names of bakins/kubernetes-envoy-example, times in seconds.
         Bakins = "bakins",
     }
-    /// What kind of container the sidecar is.
+    /// The kind of container that the sidecar is.
     Sidecar {
-        /// An init container with `restartPolicy: Always` (Kubernetes 1.29).
+        /// A native sidecar: an init container with `restartPolicy: Always` (Kubernetes 1.29).
         #[default]
         Native = "native",
-        /// A container beside the gateway.
-        Container = "container",
+        /// A regular container.
+        Regular = "regular" was "container",
     }
 }
 
@@ -72,13 +86,17 @@ choices! {
 pub struct Version(pub u32, pub u32);
 
 impl FromStr for Version {
-    type Err = ();
+    type Err = InvalidValue;
 
-    /// `1.34`, `v1.34`, `1.34.2`; anything after a `-` does not count.
-    fn from_str(s: &str) -> Result<Self, ()> {
-        let mut numbers = s.strip_prefix('v').unwrap_or(s).split(['.', '-']);
-        let mut next = || numbers.next().and_then(|n| n.parse().ok()).ok_or(());
-        Ok(Self(next()?, next()?))
+    /// Reads `1.34`, `v1.34` or `1.34.2`; ignores what follows a `-`.
+    fn from_str(s: &str) -> Result<Self, InvalidValue> {
+        let mut numbers = s.strip_prefix('v').unwrap_or(s).split(['.', '-']).map(str::parse);
+        let Some(Ok(major)) = numbers.next() else { return Err(InvalidValue::NotAVersion) };
+        match numbers.next() {
+            Some(Ok(minor)) => Ok(Self(major, minor)),
+            Some(Err(_)) => Err(InvalidValue::NotAVersion),
+            None => Err(InvalidValue::VersionWithoutMinor(major)),
+        }
     }
 }
 
@@ -133,29 +151,53 @@ pub enum Target {
     },
 }
 
-impl Target {
-    pub(crate) fn parse(value: &str) -> Option<Self> {
-        if value == "all" {
-            return Some(Self::All);
+impl FromStr for Target {
+    type Err = InvalidValue;
+
+    fn from_str(value: &str) -> Result<Self, InvalidValue> {
+        let parts: Vec<_> = value.split('/').collect();
+        match parts[..] {
+            ["all"] => Ok(Self::All),
+            [name] if !name.is_empty() => Err(InvalidValue::TargetWithoutNamespace(name.chars().take(64).collect())),
+            [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self::Named { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(InvalidValue::NotATarget),
         }
-        let (namespace, name) = value.split_once('/')?;
-        let legal = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
-        legal.then(|| Self::Named { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 }
 
-pub(super) fn port(value: &str) -> Option<u16> {
-    value.parse().ok().filter(|port| *port != 0)
+pub(super) fn port(value: &str) -> Result<u16, InvalidValue> {
+    let number: i128 = value.parse().map_err(|_| InvalidValue::PortNotANumber)?;
+    u16::try_from(number).ok().filter(|port| *port != 0).ok_or(InvalidValue::PortOutOfRange)
 }
 
-/// Milliseconds of a Prometheus duration: the pattern of prometheus-operator's `Duration` type. `None` for zero, which
-/// no interval may be, and for what is none.
-pub(crate) fn duration(value: &str) -> Option<u64> {
+pub(super) fn flag(value: &str) -> Result<bool, InvalidValue> {
+    value.parse().map_err(|_| InvalidValue::UnknownWord(&["true", "false"]))
+}
+
+pub(super) fn monitor_labels(value: &str) -> Result<Labels, InvalidValue> {
+    let labels = labels::parse(value)?;
+    if labels.is_empty() {
+        return Err(InvalidValue::Empty);
+    }
+    if labels.len() > MOST_LABELS {
+        return Err(InvalidValue::TooManyLabels { count: labels.len(), most: MOST_LABELS });
+    }
+    match labels.keys().find(|key| key.starts_with(PREFIX)) {
+        Some(reserved) => Err(InvalidValue::ReservedLabel(reserved.clone())),
+        None => Ok(labels),
+    }
+}
+
+/// Milliseconds of a Prometheus duration, by the pattern of prometheus-operator's `Duration` type.
+///
+/// # Errors
+/// Also for zero, which no interval may be.
+pub(crate) fn duration(value: &str) -> Result<u64, DurationError> {
     const SECOND: u64 = 1000;
     const DAY: u64 = 24 * 60 * 60 * SECOND;
-    let mut rest = value;
-    let mut sum = 0_u64;
-    for (unit, length) in [
+    const UNITS: [(&str, u64); 7] = [
         ("y", 365 * DAY),
         ("w", 7 * DAY),
         ("d", DAY),
@@ -163,7 +205,10 @@ pub(crate) fn duration(value: &str) -> Option<u64> {
         ("m", 60 * SECOND),
         ("s", SECOND),
         ("ms", 1),
-    ] {
+    ];
+    let mut rest = value;
+    let mut sum = 0_u64;
+    for (unit, length) in UNITS {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, tail) = rest.split_at(digits);
         let Some(after) = tail.strip_prefix(unit) else { continue };
@@ -171,36 +216,93 @@ pub(crate) fn duration(value: &str) -> Option<u64> {
         if digits == 0 || (unit == "m" && after.starts_with('s')) {
             continue;
         }
-        sum = sum.saturating_add(number.parse::<u64>().ok()?.saturating_mul(length));
+        let number: u64 = number.parse().map_err(|_| DurationError::TooLong)?;
+        sum = sum.saturating_add(number.saturating_mul(length));
         rest = after;
     }
-    (sum > 0 && rest.is_empty()).then_some(sum)
+    if rest.is_empty() && !value.is_empty() {
+        return if sum == 0 { Err(DurationError::Zero) } else { Ok(sum) };
+    }
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_pair = |text: &str| UNITS.iter().any(|(unit, _)| text.strip_suffix(unit).is_some_and(is_number));
+    Err(match rest {
+        _ if value.starts_with('-') => DurationError::Negative,
+        _ if is_number(value) && value.bytes().all(|b| b == b'0') => DurationError::Zero,
+        _ if is_number(value) => DurationError::NoUnit(value.chars().take(20).collect()),
+        _ if value.contains('.') => DurationError::Fraction,
+        _ if value.split_inclusive(char::is_alphabetic).all(is_pair) => DurationError::UnitOrder,
+        _ => DurationError::NotADuration,
+    })
 }
 
-/// `cpu=50m/500m,memory=32Mi`: what is not named keeps its default, so that no override can drop a request
-/// or a limit (R18, R19). A request above its limit would make the API server refuse the pod: not valid.
-pub(super) fn parse_resources(value: &str) -> Option<Resources> {
+/// `cpu=50m/500m,memory=32Mi`: what is not named keeps its default, so that no annotation can drop a request or a
+/// limit (R18, R19).
+pub(super) fn resources(value: &str) -> Result<Resources, ResourcesError> {
     let mut resources = Resources::default();
-    for part in value.split(',') {
-        let (name, amounts) = part.split_once('=')?;
-        let slot = match name.trim() {
-            "cpu" => &mut resources.cpu,
-            "memory" => &mut resources.memory,
-            _ => return None,
+    let mut seen = Vec::new();
+    for part in value.split(',').map(str::trim) {
+        let (name, amounts) = part.split_once('=').ok_or_else(|| ResourcesError::NoEquals(part.to_owned()))?;
+        let (name, slot) = match name.trim() {
+            "cpu" => ("cpu", &mut resources.cpu),
+            "memory" => ("memory", &mut resources.memory),
+            other => return Err(ResourcesError::UnknownResource(other.to_owned())),
         };
+        if seen.contains(&name) {
+            return Err(ResourcesError::Twice(name));
+        }
+        seen.push(name);
         let (request, limit) = amounts.split_once('/').unwrap_or((amounts, ""));
-        for (field, typed) in [(&mut slot.0, request.trim()), (&mut slot.1, limit.trim())] {
-            if !typed.is_empty() {
-                // A limit of zero would mean "no limit".
-                *field = typed.parse().ok().filter(|amount| *amount > Quantity::default())?;
-            }
+        let (request, limit) = (amount(name, request)?, amount(name, limit)?);
+        if request.is_none() && limit.is_none() {
+            return Err(ResourcesError::NoAmount(name));
         }
-        if slot.0 > slot.1 {
-            return None;
-        }
+        *slot = within(name, *slot, request, limit)?;
     }
-    // `128m` of memory is a fraction of a byte.
-    let is_whole = |amount: Quantity| amount == Quantity::from_thousandths(amount.units() * 1000);
     let (request, limit) = resources.memory;
-    (is_whole(request) && is_whole(limit) && limit >= SMALLEST_MEMORY_LIMIT).then_some(resources)
+    if limit < SMALLEST_MEMORY_LIMIT {
+        let request = request.min(SMALLEST_MEMORY_LIMIT);
+        return Err(ResourcesError::MemoryLimitTooSmall { request, limit, least: SMALLEST_MEMORY_LIMIT });
+    }
+    Ok(resources)
+}
+
+/// One request or limit; `None` where it is left out.
+fn amount(resource: &'static str, text: &str) -> Result<Option<Quantity>, ResourcesError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.contains('/') {
+        return Err(ResourcesError::TooManyAmounts(resource));
+    }
+    let amount = Quantity::parse_exact(text).map_err(|error| ResourcesError::Amount {
+        resource,
+        amount: text.to_owned(),
+        error,
+    })?;
+    if amount == Quantity::default() {
+        return Err(ResourcesError::Zero(resource));
+    }
+    if resource == "memory" && amount != Quantity::from_thousandths(amount.units() * 1000) {
+        return Err(ResourcesError::FractionOfAByte(shown(text)));
+    }
+    Ok(Some(amount))
+}
+
+/// Request and limit, the defaults where one is left out. The API server refuses a pod whose request is above its limit.
+fn within(
+    resource: &'static str,
+    default: (Quantity, Quantity),
+    request: Option<Quantity>,
+    limit: Option<Quantity>,
+) -> Result<(Quantity, Quantity), ResourcesError> {
+    let both = (request.unwrap_or(default.0), limit.unwrap_or(default.1));
+    if both.0 <= both.1 {
+        return Ok(both);
+    }
+    let text = |typed: Option<Quantity>, amount: Quantity| {
+        if typed.is_some() { amount.to_string() } else { format!("{amount} (the default)") }
+    };
+    let fix = request.unwrap_or(both.1);
+    Err(ResourcesError::RequestAboveLimit { resource, request: text(request, both.0), limit: text(limit, both.1), fix })
 }

@@ -6,10 +6,9 @@ use super::gateway::{self, Telling};
 use super::patch::PodPatch;
 use super::pod::{Container, Pod};
 use super::source::Way;
-use super::status::Status;
+use super::status::{Status, StatusMode};
 use crate::annotations::{
-    DISCOVERY, METRICS_PORT, MODE, Mode, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, STATUS, Settings,
-    Sidecar,
+    DISCOVERY, METRICS_PORT, MODE, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, STATUS, Settings, Sidecar,
 };
 use crate::reason::{Finding, Reason, shown};
 
@@ -83,12 +82,12 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
         }
         if protocol == "TCP" && GATEWAYS_OWN.contains(&port) {
             let detail = format!(
-                "{METRICS_PORT}: \"{port}\" is where gateways have a port of their own; choose another, or scrape that one with {MODE}: \"native\""
+                "{METRICS_PORT}: \"{port}\" is where gateways have a port of their own; choose another, or scrape that one with {MODE}: \"scrape\""
             );
             return Err(Finding::new(Reason::PortInUse, detail));
         }
     }
-    if exporter.kind == Sidecar::Container && pod.metadata.controller().is_some_and(|owner| owner.kind == "Job") {
+    if exporter.kind == Sidecar::Regular && pod.metadata.controller().is_some_and(|owner| owner.kind == "Job") {
         let detail = "a Job's pod would never complete beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
         return Err(Finding::new(Reason::JobPod, detail));
     }
@@ -96,7 +95,7 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
 }
 
 /// Annotations that a user has set and that change nothing here.
-pub(super) fn without_effect(pod: &Pod, settings: &Settings, mode: &str, way: &Way) -> Vec<Finding> {
+pub(super) fn without_effect(pod: &Pod, settings: &Settings, mode: StatusMode, way: &Way) -> Vec<Finding> {
     let idle: Vec<_> = match way {
         Way::Statsd(Telling { relay, dialect, .. }) => {
             let relays = Some(RELAY).filter(|_| settings.relay && relay.is_none());
@@ -106,7 +105,7 @@ pub(super) fn without_effect(pod: &Pod, settings: &Settings, mode: &str, way: &W
         }
         Way::Scrape(_) => {
             // Of an exporter that was there, the monitor still needs to know.
-            let renames = Some(PROFILE).filter(|_| mode == Mode::Native.as_str());
+            let renames = Some(PROFILE).filter(|_| mode == StatusMode::Scrape);
             [STATSD_PORT, RELAY, SIDECAR, RESOURCES].into_iter().chain(renames).collect()
         }
     };

@@ -75,17 +75,17 @@ mod tests {
     fn only_what_gwmon_would_have_written_is_believed() {
         let exporter = json!({"name": exporter::CONTAINER, "ports": [{"containerPort": 9102}]});
         let kong = json!({"name": "proxy", "image": "kong:3.9"});
-        let native = json!({"mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/metrics"});
+        let scrape = json!({"mode": "scrape", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/metrics"});
         assert_eq!(reason(&json!({}), &exporter), Ok(()));
-        assert_eq!(reason(&native, &kong), Ok(()));
+        assert_eq!(reason(&scrape, &kong), Ok(()));
         for (status, container) in [
             (json!({"metricsPort": 6379}), &exporter),
             (json!({"metricsPath": "/admin"}), &exporter),
             (json!({"metricsPath": "/metrics?a=b"}), &exporter),
             (json!({}), &kong),
             (json!({"metricsPort": "x"}), &exporter),
-            (json!({"mode": "native", "statsdPort": null, "metricsPort": 6379}), &kong),
-            (json!({"mode": "native", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/"}), &kong),
+            (json!({"mode": "scrape", "statsdPort": null, "metricsPort": 6379}), &kong),
+            (json!({"mode": "scrape", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/"}), &kong),
             (json!({"mode": "existing", "statsdPort": null, "metricsPort": 8100}), &kong),
         ] {
             assert_eq!(reason(&status, container), Err(Reason::UnconfirmedStatus), "{status}");

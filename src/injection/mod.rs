@@ -33,7 +33,7 @@ use pod::Pod;
 use resources::LimitRange;
 use source::{Source, Way};
 use status::METRICS_PATH;
-pub use status::Status;
+pub use status::{Status, StatusMode};
 
 /// A pod that is to be changed.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
         gateway: gateway.to_owned(),
         container: container.to_owned(),
         image_version: image.and_then(|container| Some(container.version()?.to_string())),
-        mode: mode.to_owned(),
+        mode,
         statsd_port,
         metrics_port,
         metrics_path: metrics_path.into_owned(),
@@ -200,7 +200,7 @@ mod tests {
                 Reason::PortInUse,
             ),
             (
-                json!({"metadata": {"annotations": {"gwmon.io/sidecar": "container"}, "ownerReferences": [{"kind": "Job", "name": "j", "controller": true}]}}),
+                json!({"metadata": {"annotations": {"gwmon.io/sidecar": "regular"}, "ownerReferences": [{"kind": "Job", "name": "j", "controller": true}]}}),
                 Reason::JobPod,
             ),
             (
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_plain_container_stands_last_and_keeps_its_port_name() {
-        let asked = json!({"metadata": {"annotations": {"gwmon.io/sidecar": "container"}}});
+        let asked = json!({"metadata": {"annotations": {"gwmon.io/sidecar": "regular"}}});
         let spec = &admitted(&asked)["spec"];
         let sidecar = &spec["containers"][1];
         assert_eq!((&sidecar["name"], &sidecar["restartPolicy"]), (&json!(exporter::CONTAINER), &Value::Null));
@@ -288,14 +288,14 @@ mod tests {
 
     #[test]
     fn a_gateway_that_serves_metrics_itself_gets_no_container() {
-        let native = json!({"metadata": {"annotations": {"gwmon.io/mode": "native", "gwmon.io/metrics-port": "9901"}}});
+        let native = json!({"metadata": {"annotations": {"gwmon.io/mode": "scrape", "gwmon.io/metrics-port": "9901"}}});
         let pod = admitted(&native);
         assert!(pod["spec"]["initContainers"].is_null() && pod["spec"]["volumes"].is_null());
         assert_eq!(pod["metadata"]["labels"][MONITORED_BY], "edge-gwmon");
         let status: Status = serde_json::from_str(pod["metadata"]["annotations"][STATUS].as_str().unwrap()).unwrap();
         assert_eq!(
-            (status.mode.as_str(), status.metrics_port, status.metrics_path.as_str()),
-            ("native", 9901, "/stats/prometheus")
+            (status.mode, status.metrics_port, status.metrics_path.as_str()),
+            (status::StatusMode::Scrape, 9901, "/stats/prometheus")
         );
     }
 
@@ -328,7 +328,7 @@ mod tests {
             ("metrics-port", "9200"),
             ("resources", "cpu=30m"),
             ("profile", "bakins"),
-            ("sidecar", "container"),
+            ("sidecar", "regular"),
             ("discovery", "both"),
         ] {
             let annotation = format!("gwmon.io/{key}");

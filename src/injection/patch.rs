@@ -165,7 +165,7 @@ impl PodPatch {
             }
             Some((Sidecar::Native, sidecar)) => patch.add(&["spec", "initContainers"], format!("[{sidecar}]")),
             // Last, since the first container is the one that `kubectl logs` and `exec` mean.
-            Some((Sidecar::Container, sidecar)) => {
+            Some((Sidecar::Regular, sidecar)) => {
                 patch.items(&["spec", "containers"], pod.spec.containers.is_some(), vec![sidecar]);
             }
             None => {}

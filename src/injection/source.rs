@@ -4,7 +4,7 @@ use super::command::CommandLine;
 use super::exporter::METRICS_PORT as EXPORTER_PORT;
 use super::gateway::{self, Changes, Endpoint, Subject, Telling};
 use super::pod::{Container, Pod};
-use super::status::METRICS_PATH;
+use super::status::{METRICS_PATH, StatusMode};
 use crate::annotations::{METRICS_PORT, Mode, Settings};
 use crate::reason::{Finding, Reason, shown};
 
@@ -14,8 +14,7 @@ pub(super) struct Source<'a> {
     pub(super) gateway: &'static str,
     /// The container that sends or serves them.
     pub(super) container: &'a str,
-    /// As [`super::status::Status::mode`] says it.
-    pub(super) mode: &'static str,
+    pub(super) mode: StatusMode,
     /// The gateway's container, by its index in `spec.containers`.
     pub(super) index: Option<usize>,
     /// What is to be done.
@@ -32,7 +31,7 @@ pub(super) enum Way {
 /// A pod that has an exporter gets no second one: both would hold the same ports, and count everything twice.
 pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'a>, Finding> {
     let found = gateway::find(pod, settings);
-    if settings.mode != Some(Mode::Native)
+    if settings.mode != Some(Mode::Scrape)
         && let Some(exporter) = pod.lasting_containers().find(|container| is_exporter(container))
     {
         let gateway = match found {
@@ -41,23 +40,23 @@ pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'
             Err(finding) => return Err(finding),
         };
         let way = Way::Scrape(adopt(exporter, settings)?);
-        return Ok(Source { gateway, container: &exporter.name, mode: "existing", index: None, way });
+        return Ok(Source { gateway, container: &exporter.name, mode: StatusMode::Existing, index: None, way });
     }
     let (index, gateway) = found?;
     let container = index.and_then(|index| pod.spec.containers.as_ref()?.get(index));
     let subject = Subject { pod, container, settings };
     let scrape = || gateway.endpoint(&subject).map(Way::Scrape);
     let (mode, way) = match settings.mode.unwrap_or(gateway.mode) {
-        Mode::Native => (Mode::Native, scrape()?),
+        Mode::Scrape => (StatusMode::Scrape, scrape()?),
         // A sidecar's ports would be the node's: better the gateway's own, if anybody may reach them.
         Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&subject) {
-            Ok(endpoint) if endpoint.is_harmless() => (Mode::Native, Way::Scrape(endpoint)),
-            _ => (Mode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
+            Ok(endpoint) if endpoint.is_harmless() => (StatusMode::Scrape, Way::Scrape(endpoint)),
+            _ => (StatusMode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
         },
-        Mode::Statsd => (Mode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
+        Mode::Statsd => (StatusMode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
     };
     let container = container.map_or(gateway.container, |container| container.name.as_str());
-    Ok(Source { gateway: gateway.name, container, mode: mode.as_str(), index, way })
+    Ok(Source { gateway: gateway.name, container, mode, index, way })
 }
 
 /// By the image, or by the flags of another one: a container called `statsd` may be anything.
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn source(container: &Value, extra: &Value, settings: &Settings) -> Result<(&'static str, u16), Reason> {
+    fn source(container: &Value, extra: &Value, settings: &Settings) -> Result<(StatusMode, u16), Reason> {
         let pod = pod(container, extra);
         let source = find(&pod, settings).map_err(|finding| finding.reason)?;
         let port = match source.way {
@@ -122,39 +121,52 @@ mod tests {
             let exporter = json!({"spec": {"initContainers": [{"name": "x", "restartPolicy": "Always", "image": image, "args": args}]}});
             source(&json!({"image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/e"]}), &exporter, &Settings::default())
         };
-        assert_eq!(with("prom/statsd-exporter:v0.28.0", json!([])), Ok(("existing", 9102)));
+        assert_eq!(with("prom/statsd-exporter:v0.28.0", json!([])), Ok((StatusMode::Existing, 9102)));
         assert_eq!(
             with("datawire/prom-statsd-exporter:0.6.0", json!(["-web.listen-address", ":9103"])),
-            Ok(("existing", 9103))
+            Ok((StatusMode::Existing, 9103))
         );
-        assert_eq!(with("statsd-exporter", json!(["--web.listen-address=0.0.0.0:9104"])), Ok(("existing", 9104)));
+        assert_eq!(
+            with("statsd-exporter", json!(["--web.listen-address=0.0.0.0:9104"])),
+            Ok((StatusMode::Existing, 9104))
+        );
         assert_eq!(
             with("statsd-exporter", json!(["--web.listen-address=127.0.0.1:9104"])),
             Err(Reason::EndpointClosed)
         );
         assert_eq!(with("statsd-exporter", json!(["--web.listen-address=:$(PORT)"])), Err(Reason::EndpointUnknown));
-        assert_eq!(with("mirror/metrics:1", json!(["--statsd.mapping-config=/m.yaml"])), Ok(("existing", 9102)));
-        assert_eq!(with("datawire/statsd:0.30", json!([])), Ok(("statsd", 9125)));
+        assert_eq!(
+            with("mirror/metrics:1", json!(["--statsd.mapping-config=/m.yaml"])),
+            Ok((StatusMode::Existing, 9102))
+        );
+        assert_eq!(with("datawire/statsd:0.30", json!([])), Ok((StatusMode::Statsd, 9125)));
         let ended = json!({"spec": {"initContainers": [{"name": "x", "image": "prom/statsd-exporter", "args": ["--check-config"]}]}});
         let envoy = json!({"image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/e"]});
-        assert_eq!(source(&envoy, &ended, &Settings::default()), Ok(("statsd", 9125)));
+        assert_eq!(source(&envoy, &ended, &Settings::default()), Ok((StatusMode::Statsd, 9125)));
     }
 
     #[test]
     fn on_the_nodes_network_only_what_is_harmless_is_scraped() {
         let node = json!({"spec": {"hostNetwork": true}});
         let emissary = json!({"image": "emissaryingress/emissary:3.9.1"});
-        assert_eq!(source(&emissary, &node, &Settings::default()), Ok(("native", 8877)));
+        assert_eq!(source(&emissary, &node, &Settings::default()), Ok((StatusMode::Scrape, 8877)));
         let envoy = json!({"image": "envoyproxy/envoy:v1.40.0", "ports": [{"name": "admin", "containerPort": 9901}]});
-        assert_eq!(source(&envoy, &node, &Settings::default()), Ok(("statsd", 9125)), "refused as a sidecar there");
+        assert_eq!(
+            source(&envoy, &node, &Settings::default()),
+            Ok((StatusMode::Statsd, 9125)),
+            "refused as a sidecar there"
+        );
         let asked = Settings { mode: Some(Mode::Statsd), ..Settings::default() };
-        assert_eq!(source(&emissary, &node, &asked), Ok(("statsd", 8125)));
+        assert_eq!(source(&emissary, &node, &asked), Ok((StatusMode::Statsd, 8125)));
     }
 
     #[test]
     fn a_gateway_without_statsd_says_so() {
         let asked = Settings { mode: Some(Mode::Statsd), ..Settings::default() };
         assert_eq!(source(&json!({"image": "kong:3.9"}), &json!({}), &asked), Err(Reason::UnsupportedMode));
-        assert_eq!(source(&json!({"image": "kong:3.9"}), &json!({}), &Settings::default()), Ok(("native", 8100)));
+        assert_eq!(
+            source(&json!({"image": "kong:3.9"}), &json!({}), &Settings::default()),
+            Ok((StatusMode::Scrape, 8100))
+        );
     }
 }

@@ -15,9 +15,8 @@ pub struct Status {
     /// The version that its image's tag tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_version: Option<String>,
-    /// `statsd`: by a sidecar; `native`: at the gateway's own endpoint; `existing`: at that of an exporter that was
-    /// there.
-    pub mode: String,
+    /// How the metrics reach Prometheus.
+    pub mode: StatusMode,
     /// Where the sidecar listens, UDP on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statsd_port: Option<u16>,
@@ -30,6 +29,21 @@ pub struct Status {
     pub added: Vec<String>,
     /// Changes when gwmon would inject something else: first half of a SHA-256, in hex.
     pub hash: String,
+}
+
+/// How a pod's metrics reach Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatusMode {
+    /// The gateway sends statsd to the sidecar.
+    Statsd,
+    /// Prometheus scrapes the gateway's own endpoint.
+    Scrape,
+    /// Prometheus scrapes an exporter that the pod had already.
+    Existing,
+    /// A mode of another version of gwmon.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Of pods that were injected before there was another.

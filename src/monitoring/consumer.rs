@@ -271,7 +271,7 @@ impl Consumer {
             let given = |field: &str| endpoint[field].as_str();
             let interval = given("interval").or(self.scrape_interval.as_deref()).unwrap_or("30s");
             let timeout = given("scrapeTimeout")?;
-            (duration(timeout)? > duration(interval)?)
+            (duration(timeout).ok()? > duration(interval).ok()?)
                 .then(|| format!("scrapeTimeout {timeout} is longer than the interval, {interval}"))
         })
     }

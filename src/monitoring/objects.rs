@@ -7,8 +7,8 @@ use crate::annotations::{
     Annotations, INTERVAL, METRICS_FOR, MONITOR_LABELS, MONITORED_BY, PROMETHEUS, Profile, STATUS, Settings, Target,
     Version, WORKLOAD_NAMESPACE,
 };
-use crate::injection::Status;
 use crate::injection::exporter::PORT_NAME;
+use crate::injection::{Status, StatusMode};
 use crate::labels::Labels;
 use crate::policy::{Bounds, Policy};
 use crate::reason::{Finding, Reason};
@@ -135,7 +135,7 @@ impl Gateway {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
             // An exporter that was there says nothing of the gateway.
-            kind: if status.mode == "existing" { String::new() } else { status.gateway },
+            kind: if status.mode == StatusMode::Existing { String::new() } else { status.gateway },
             version: status.image_version.and_then(|version| version.parse().ok()),
             source: Source::Pods { metrics_port: status.metrics_port, path: status.metrics_path },
             interval: settings.interval,

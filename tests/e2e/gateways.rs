@@ -166,13 +166,13 @@ fn kinds() -> Result<Vec<Kind>> {
                 "volumes": config,
             }),
         ),
-        told("native", "mode", "native", {
+        told("scrape", "mode", "scrape", {
             let mut spec = plain(json!(["-c", "/etc/envoy/admin.yaml"]));
             spec["containers"][0]["ports"] = json!([{"name": "admin", "containerPort": 9901}]);
             spec
         }),
         told("by-names", "profile", "bakins", plain(json!(["-c", "/etc/envoy/checked.json"]))),
-        told("container", "sidecar", "container", plain(json!(["-c", "/etc/envoy/envoy.yaml"]))),
+        told("regular", "sidecar", "regular", plain(json!(["-c", "/etc/envoy/envoy.yaml"]))),
     ])
 }
 

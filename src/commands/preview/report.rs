@@ -13,7 +13,7 @@ use similar::TextDiff;
 
 use super::workload::Previewed;
 use crate::cli::Output;
-use crate::injection::Status;
+use crate::injection::{Status, StatusMode};
 use crate::manifest::display_name;
 use crate::reason::Finding;
 
@@ -47,9 +47,9 @@ impl Report {
         let Previewed { after, injection, plan, closed } = previewed;
         let status = &injection.status;
         let Status { container, gateway, metrics_port, metrics_path, .. } = status;
-        let what = match (status.statsd_port, status.mode.as_str()) {
+        let what = match (status.statsd_port, status.mode) {
             (Some(port), _) => format!("container {container} is {gateway}; it sends statsd to port {port}"),
-            (None, "existing") => format!("container {container} is an exporter already, for {gateway}"),
+            (None, StatusMode::Existing) => format!("container {container} is an exporter already, for {gateway}"),
             (None, _) => format!("container {container} is {gateway} and serves metrics itself"),
         };
         note(name, &format!("{what}, Prometheus scrapes port {metrics_port}{metrics_path}"))?;

@@ -214,7 +214,7 @@ fn closed(
         first.name
     );
     // The gateway's own endpoint, which its chart may have opened.
-    own["metadata"]["annotations"][MODE] = json!("native");
+    own["metadata"]["annotations"][MODE] = json!("scrape");
     if injection.adds_exporter()
         && let Ok(own) = injection::decide(policy, &[], &own.to_string())
         && own.warnings.is_empty()
@@ -222,7 +222,7 @@ fn closed(
             .is_empty()
     {
         let _ =
-            write!(detail, "; or set {MODE}: native, which scrapes port {}, where it does", own.status.metrics_port);
+            write!(detail, "; or set {MODE}: scrape, which scrapes port {}, where it does", own.status.metrics_port);
     }
     Some(Finding::new(Reason::NetworkPolicyDenies, detail))
 }

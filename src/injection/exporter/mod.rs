@@ -125,8 +125,7 @@ impl Exporter<'_> {
     #[must_use]
     pub fn container(&self, policy: &Policy) -> String {
         static TEMPLATES: LazyLock<[[Template; 2]; 2]> = LazyLock::new(|| {
-            [Sidecar::Native, Sidecar::Container]
-                .map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
+            [Sidecar::Native, Sidecar::Regular].map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
         });
         let command = json!(["/bin/sh", "-c", script(self.memory_limit), "statsd_exporter"]);
         TEMPLATES[self.kind as usize][usize::from(self.is_user_set)].fill(&[

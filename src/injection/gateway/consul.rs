@@ -15,7 +15,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
     recognise: |container, _| container.image_name() == "consul-dataplane" || runs_consul(container),
     container: "consul-dataplane",
     is_mesh: true,
-    mode: Mode::Native,
+    mode: Mode::Scrape,
     // GatewayClassConfig has none; what stands on the template, consul-k8s keeps.
     pod_annotations: Some("Deployment, spec.template.metadata.annotations"),
     tell: Some(|subject| Ok(tell(subject))),

@@ -11,7 +11,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
         let (path, _) = container.image_parts();
         matches!(path.as_slice(), [.., "haproxytech", "kubernetes-ingress"] | [.., "jcmoraisjr", "haproxy-ingress"])
     },
-    mode: Mode::Native,
+    mode: Mode::Scrape,
     endpoint,
     ..PLAIN
 };

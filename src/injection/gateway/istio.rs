@@ -17,7 +17,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
     recognise: |container, _| container.name == "istio-proxy" || container.image_name() == "proxyv2",
     container: "istio-proxy",
     is_mesh: true,
-    mode: Mode::Native,
+    mode: Mode::Scrape,
     pod_annotations: Some("Gateway, spec.infrastructure.annotations"),
     tell: Some(tell),
     endpoint,

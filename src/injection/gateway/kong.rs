@@ -9,7 +9,7 @@ use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: Gateway =
-    Gateway { name: NAME, recognise: |container, _| recognise(container), mode: Mode::Native, endpoint, ..PLAIN };
+    Gateway { name: NAME, recognise: |container, _| recognise(container), mode: Mode::Scrape, endpoint, ..PLAIN };
 
 /// What it is called.
 pub const NAME: &str = "kong";

@@ -230,7 +230,7 @@ impl Gateway {
     pub fn tell(&self, subject: &Subject) -> Result<Telling, Finding> {
         let Some(tell) = self.tell else {
             let detail =
-                format!("{} cannot be told by its pod to send statsd; gwmon.io/mode: \"native\" scrapes it", self.name);
+                format!("{} cannot be told by its pod to send statsd; gwmon.io/mode: \"scrape\" scrapes it", self.name);
             return Err(Finding::new(Reason::UnsupportedMode, detail));
         };
         tell(subject)

@@ -12,7 +12,7 @@ pub(super) const GATEWAY: Gateway = Gateway {
         matches!(path.as_slice(), [.., "ingress-nginx", "controller" | "controller-chroot"])
             || container.image_name() == "nginx-ingress-controller"
     },
-    mode: Mode::Native,
+    mode: Mode::Scrape,
     endpoint,
     ..PLAIN
 };

@@ -7,7 +7,7 @@ use crate::reason::{Finding, Reason};
 pub(super) const GATEWAY: Gateway = Gateway {
     name: "traefik",
     recognise: |container, _| matches!(container.image_name(), "traefik" | "traefik-ee" | "traefik-hub"),
-    mode: Mode::Native,
+    mode: Mode::Scrape,
     endpoint,
     ..PLAIN
 };
