@@ -144,12 +144,12 @@ fn the_user_is_warned_at_once_and_the_object_stays_as_it_is() {
         (
             "yes",
             json!({"gwmon.io/inject": "yes"}),
-            "InvalidAnnotation: gwmon.io/inject: \"yes\" is not valid; allowed is \"true\" or \"false\"",
+            "InvalidAnnotation: gwmon.io/inject: \"yes\" is not one of \"true\", \"false\"",
         ),
         (
             "port",
             json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "0"}),
-            "gwmon.io/metrics-port: \"0\" is not valid",
+            "gwmon.io/metrics-port: \"0\" is outside the range of ports",
         ),
         ("typo", json!({"gwmon.io/inject": "true", "gwmon.io/metric-port": "1"}), "gwmon.io/metric-port"),
         ("which", json!({"gwmon.io/inject": "true", "gwmon.io/container": "envoi"}), "ContainerNotFound"),

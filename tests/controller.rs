@@ -91,11 +91,11 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     kubectl.run("-n edge create service clusterip taken-gwmon --tcp=80").unwrap();
     kubectl.apply(&injected("edge", "taken", 1).to_string()).unwrap();
     settle("the other object", || monitor("edge", "taken-gwmon").map(Some));
-    installed.event("edge", "taken", "NameTaken", "Service edge/taken-gwmon is there and not gwmon's");
+    installed.event("edge", "taken", "NameConflict", "Service edge/taken-gwmon is there and not gwmon's");
     assert!(kubectl.get("-n edge service taken-gwmon").unwrap()["metadata"]["ownerReferences"].is_null());
     // Told once, though it is tried again and again.
     std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(installed.events("edge", "taken", "NameTaken").unwrap().len(), 1);
+    assert_eq!(installed.events("edge", "taken", "NameConflict").unwrap().len(), 1);
 
     // A Prometheus that reads its own namespace only: the monitors move there, one for each workload of one name.
     installed.prometheus("k8s", &json!({"serviceMonitorSelector": {}}));
@@ -540,7 +540,7 @@ fn what_a_gateway_is_shows_in_its_objects() {
 
 /// A kubelet before 1.29 would run a native sidecar as an init container, to its end, which never comes.
 #[test]
-fn the_oldest_kubelet_decides_for_a_plain_container() {
+fn the_oldest_kubelet_decides_for_a_regular_sidecar() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;
     let gwmon = installed.serve();
@@ -552,7 +552,7 @@ fn the_oldest_kubelet_decides_for_a_plain_container() {
         .run_with(&["patch", "node", "old", "--subresource=status", "--type=merge", "-p", &info.to_string()], "")
         .unwrap();
     let gwmon = installed.serve();
-    assert!(gwmon.log().contains("sidecar=\"container\""), "{}", gwmon.log());
+    assert!(gwmon.log().contains("sidecar=\"regular\""), "{}", gwmon.log());
     gwmon.assert_never_forbidden();
 }
 

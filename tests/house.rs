@@ -13,7 +13,7 @@ const CORE: &[&str] = &[
     "monitoring",
     "policy.rs",
     "quantity.rs",
-    "reason.rs",
+    "reason",
     "suspension",
 ];
 

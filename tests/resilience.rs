@@ -86,7 +86,7 @@ fn a_controller_that_is_killed_between_two_writes_is_finished_by_the_next() {
     settle("all of them", || {
         Ok((count("services")? == gateways.len() && count("servicemonitors")? == gateways.len()).then_some(()))
     });
-    assert!(!last.log().contains("NameTaken"), "{}", last.log());
+    assert!(!last.log().contains("NameConflict"), "{}", last.log());
 }
 
 #[test]
@@ -101,7 +101,12 @@ fn it_survives_what_happens_to_clusters() {
     // The kind goes, and comes back with nothing in it.
     kubectl.run("delete crd servicemonitors.monitoring.coreos.com").unwrap();
     kubectl.apply(&injected("edge", "late", 1).to_string()).unwrap();
-    installed.event("edge", "late", "NoServiceMonitorKind", "does not serve monitoring.coreos.com/v1 ServiceMonitor");
+    installed.event(
+        "edge",
+        "late",
+        "ServiceMonitorCRDMissing",
+        "does not serve monitoring.coreos.com/v1 ServiceMonitor",
+    );
     kubectl.get("-n edge service late-gwmon").unwrap();
     kubectl.run(&format!("apply --server-side -f {}", Installed::crd("servicemonitors"))).unwrap();
     released(&installed, "edge", "one");

@@ -225,7 +225,7 @@ fn a_namespace_has_its_share_and_a_pod_is_believed_what_it_shows() {
         settle("its monitor", || installed.monitor("edge", &format!("{name}-gwmon")).map(Some));
     }
     kubectl.apply(&injected("edge", "three", 1).to_string()).unwrap();
-    installed.event("edge", "three", "ShareExceeded", "--max-gateways-per-namespace");
+    installed.event("edge", "three", "TooManyObjects", "--max-gateways-per-namespace");
     assert_eq!(made_in(&installed, "edge"), 4);
 
     // The fixture asks for 15 s.
@@ -235,7 +235,7 @@ fn a_namespace_has_its_share_and_a_pod_is_believed_what_it_shows() {
     // A port that the exporter does not serve, and a path that it does not.
     for (name, status) in [("port", json!({"metricsPort": 6379})), ("path", json!({"metricsPath": "/anything?a=b"}))] {
         kubectl.apply(&injected_as("west", name, &json!({}), &status).to_string()).unwrap();
-        installed.event("west", name, "UnconfirmedStatus", "does not match pod");
+        installed.event("west", name, "StatusMismatch", "does not match pod");
     }
     // An owner that the API server does not show to gwmon.
     kubectl.run("-n west create configmap hidden").unwrap();

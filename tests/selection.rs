@@ -271,7 +271,7 @@ fn a_gateway_gets_so_many_monitors_and_no_more() {
         let cluster = cluster((0..count).map(by).collect());
         let all = Asked { target: Target::All, ..Asked::default() };
         let selection = select(&cluster, &all).unwrap();
-        (selection.placements.len(), selection.warnings.iter().any(|warning| warning.reason == Reason::ShareExceeded))
+        (selection.placements.len(), selection.warnings.iter().any(|warning| warning.reason == Reason::TooManyObjects))
     };
     assert_eq!((asking(8), asking(9)), ((8, false), (8, true)));
 }
@@ -465,7 +465,7 @@ fn p5_one_of_two_is_taken_and_the_other_is_told() {
     let cluster = cluster(vec![prometheus("a", &everywhere(&json!({}))), prometheus("b", &everywhere(&json!({})))]);
     let selection = select(&cluster, &Asked::default()).unwrap();
     assert_eq!(selection.readers[0].key(), ("monitoring", "a"));
-    assert_eq!(reasons(&selection), [Reason::AmbiguousPrometheus, Reason::AlsoSelected]);
+    assert_eq!(reasons(&selection), [Reason::AmbiguousPrometheus, Reason::SelectedTwice]);
     assert!(selection.warnings[1].detail.contains("monitoring/b"), "{}", selection.warnings[1]);
 }
 
@@ -679,7 +679,7 @@ fn a_label_of_a_gitops_tool_is_set_and_told() {
         cluster(vec![prometheus("kps", &everywhere(&json!({"matchLabels": {"app.kubernetes.io/instance": "apps"}})))]);
     let selection = select(&cluster, &Asked::default()).unwrap();
     assert_eq!(selection.placements[0].labels["app.kubernetes.io/instance"], "apps");
-    assert_eq!(reasons(&selection), [Reason::OwnershipLabel]);
+    assert_eq!(reasons(&selection), [Reason::TrackingLabelRequired]);
 }
 
 #[test]

@@ -97,10 +97,10 @@ impl Writer<'_> {
                     let detail = format!(
                         "{what} is gwmon's for {kind} {name}, which has the same name; delete that, or rename it"
                     );
-                    return Err(Finding::new(Reason::NameTaken, detail).into());
+                    return Err(Finding::new(Reason::NameConflict, detail).into());
                 }
                 let detail = format!("{what} is there and not gwmon's; rename or delete it");
-                return Err(Finding::new(Reason::NameTaken, detail).into());
+                return Err(Finding::new(Reason::NameConflict, detail).into());
             }
             // Just the object that was looked at, not one that has taken its name since.
             object["metadata"]["uid"] = json!(existing.uid());
@@ -119,7 +119,7 @@ impl Writer<'_> {
             }
             Err(kube::Error::Api(status)) if status.code == 404 && *kind == MONITOR.1 => {
                 let detail = format!("cannot apply {what}: the cluster does not serve {version} {kind}");
-                Err(Finding::new(Reason::NoServiceMonitorKind, detail).into())
+                Err(Finding::new(Reason::ServiceMonitorCRDMissing, detail).into())
             }
             // A quota, a policy, another webhook: whoever set that up can mend it, and so has to be told.
             Err(kube::Error::Api(status)) if is_refusal(&status) => {

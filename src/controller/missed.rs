@@ -15,10 +15,10 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde::Deserialize;
 
+use super::events::Published;
 use super::index::{Meta, controller_of};
 use super::objects::{api_resource, text_of};
 use super::reconcile::{Context, workload};
-use super::report::Told;
 use super::watch::{PAGE, UNFINISHED};
 use super::world::asks_for_injection;
 use super::{GatewayKey, plain};
@@ -43,7 +43,7 @@ type Found = HashMap<(String, Owner), (usize, Finding)>;
 
 /// Looks, tells and counts, for ever.
 pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
-    let mut told: HashMap<(String, Owner), Told> = HashMap::new();
+    let mut published: HashMap<(String, Owner), Published> = HashMap::new();
     let (mut among_pods, mut next) = (Found::new(), Instant::now());
     loop {
         let find = async {
@@ -64,10 +64,10 @@ pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
                 let missed = found.values().filter(|(_, finding)| finding.reason == Reason::MissedInjection);
                 let count: usize = missed.map(|(pods, _)| pods).sum();
                 context.metrics.missed_pods.set(i64::try_from(count).unwrap_or(i64::MAX));
-                told.retain(|workload, _| found.contains_key(workload));
+                published.retain(|workload, _| found.contains_key(workload));
                 for ((namespace, owner), (_, finding)) in found {
-                    let told = told.entry((namespace.clone(), owner.clone())).or_default();
-                    context.report.findings(&namespace, &owner, vec![finding], told).await;
+                    let published = published.entry((namespace.clone(), owner.clone())).or_default();
+                    context.events.publish_new(&namespace, &owner, vec![finding], published).await;
                 }
             }
             Err(error) => tracing::warn!("cannot look for what was missed: {error:#}"),

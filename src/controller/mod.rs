@@ -5,6 +5,7 @@
 mod apply;
 mod bindings;
 pub mod certificates;
+mod events;
 mod held;
 mod index;
 mod kong;
@@ -12,7 +13,6 @@ pub mod lead;
 mod missed;
 mod objects;
 mod reconcile;
-mod report;
 mod revisions;
 mod rights;
 mod sidecars;

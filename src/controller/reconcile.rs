@@ -14,11 +14,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::apply::{Presence, Writer, Written, place_of, presence};
 use super::bindings::{Binding, Bindings};
+use super::events::{EventRecorder, Published};
 use super::held::Held;
 use super::index::{Place, controller_of, is_reference, place};
 use super::kong::Plugins;
 use super::objects::{objects, text_of};
-use super::report::{Report, Told};
 use super::revisions::Revision;
 use super::rights::Rights;
 use super::world::World;
@@ -41,7 +41,7 @@ pub(super) struct Context {
     pub(super) policy: Policy,
     pub(super) world: World,
     pub(super) metrics: Metrics,
-    pub(super) report: Report,
+    pub(super) events: EventRecorder,
     pub(super) hasher: RandomState,
     /// Other workloads ask for injection than before.
     pub(super) workloads_changed: Notify,
@@ -67,7 +67,7 @@ struct Memory {
     is_news: bool,
     bindings: Bindings,
     written: Written,
-    told: Told,
+    published: Published,
 }
 
 /// How long a Prometheus may be gone, as it is while its chart is installed anew, until another one reads its gateways.
@@ -87,7 +87,7 @@ impl Context {
         metrics: Metrics,
         instance: String,
     ) -> Self {
-        let report = Report::new(client.clone(), instance);
+        let events = EventRecorder::new(client.clone(), instance);
         let (rights, plugins) = (Rights::new(client.clone()), Plugins::new(client.clone()));
         let (memories, neighbours) = (Mutex::default(), Held::new(NEIGHBOURS_HOLD));
         let (hasher, workloads_changed) = (RandomState::new(), Notify::new());
@@ -97,7 +97,7 @@ impl Context {
             policy,
             world,
             metrics,
-            report,
+            events,
             hasher,
             workloads_changed,
             memories,
@@ -113,7 +113,7 @@ impl Context {
     pub(super) async fn reconcile(&self, key: &GatewayKey) -> Result<()> {
         let mut memory = lock(&self.memories).remove(key).unwrap_or_default();
         let result = self.reconcile_with(key, &mut memory).await;
-        if !memory.written.is_empty() || !memory.told.is_empty() {
+        if !memory.written.is_empty() || !memory.published.is_empty() {
             lock(&self.memories).insert(key.clone(), memory);
         }
         result
@@ -143,7 +143,7 @@ impl Context {
                 Ok(Some(gateway)) => gateway,
                 Ok(None) => return Ok(()),
                 Err(finding) => {
-                    self.report.findings(&key.namespace, &owner, vec![finding], &mut memory.told).await;
+                    self.events.publish_new(&key.namespace, &owner, vec![finding], &mut memory.published).await;
                     return Ok(());
                 }
             };
@@ -168,7 +168,7 @@ impl Context {
         let Some(annotations) = &revision.annotations else {
             let detail =
                 format!("the pods of namespace {} have more gwmon.io/ annotations than gwmon keeps", key.namespace);
-            return Ok(Err(Finding::new(Reason::ShareExceeded, detail)));
+            return Ok(Err(Finding::new(Reason::TooManyObjects, detail)));
         };
         if look {
             match presence(&self.client, &key.namespace, owner).await? {
@@ -187,7 +187,7 @@ impl Context {
                     "namespace {} has {} gateways already, which is as many as gwmon serves in one (--max-gateways-per-namespace)",
                     key.namespace, self.policy.bounds.gateways
                 );
-                return Ok(Err(Finding::new(Reason::ShareExceeded, detail)));
+                return Ok(Err(Finding::new(Reason::TooManyObjects, detail)));
             }
             if memory.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
                 let Some(found) = self.pod(&key.namespace, pod).await? else { return Ok(Ok(None)) };
@@ -237,7 +237,7 @@ impl Context {
             findings.extend(self.plugins.missing(gateway.version).await);
         }
         let outcome = self.apply(key, owner, &cluster, plan, memory, &mut findings).await;
-        self.report.findings(&key.namespace, owner, findings, &mut memory.told).await;
+        self.events.publish_new(&key.namespace, owner, findings, &mut memory.published).await;
         outcome.map(|()| true)
     }
 
@@ -266,6 +266,7 @@ impl Context {
             }
         }
         let mut planned: Vec<Place> = Vec::new();
+        let mut is_selected = monitors.is_ok();
         match monitors {
             // What was selected once may be so again; it stays.
             Err(finding) => findings.push(finding),
@@ -276,7 +277,9 @@ impl Context {
                     match writer.apply(monitor, owner, &mut memory.written).await {
                         Ok(applied) => {
                             memory.is_news |= applied.changed;
-                            findings.extend(unselected(cluster, &readers, &place, &applied.labels, monitors.len()));
+                            let unselected = unselected(cluster, &readers, &place, &applied.labels, monitors.len());
+                            is_selected &= unselected.is_none();
+                            findings.extend(unselected);
                         }
                         Err(error) => {
                             complete = false;
@@ -300,14 +303,17 @@ impl Context {
         let mut is_scraped = false;
         for reader in &readers {
             let lacking = self.rights.lacking(reader, &key.namespace).await;
-            let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none();
+            let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none() && is_selected;
             findings.extend(lacking);
             if let ([place], true) = (&planned[..], cluster.writes_bindings(reader)) {
                 let version = self.world.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
                 match memory.bindings.read(&self.client, reader, place, version).await {
                     Ok(Binding::Accepted) => {}
                     Ok(Binding::Awaited) => scrapes = false,
-                    Ok(Binding::Rejected(finding)) => findings.push(finding),
+                    Ok(Binding::Rejected(finding)) => {
+                        scrapes = false;
+                        findings.push(finding);
+                    }
                     Err(error) => {
                         scrapes = false;
                         first_error.get_or_insert(error);
@@ -319,10 +325,8 @@ impl Context {
         if let Some(error) = first_error {
             return Err(error);
         }
-        let stands_against =
-            |finding: &Finding| matches!(finding.reason, Reason::NotSelected | Reason::MonitorRejected);
-        if memory.is_news && is_scraped && !findings.iter().any(stands_against) {
-            self.report.monitored(&key.namespace, owner, &why).await;
+        if memory.is_news && is_scraped {
+            self.events.publish(&key.namespace, owner, &Finding::new(Reason::Monitored, why)).await;
             memory.is_news = false;
         }
         Ok(())

@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use super::apply::{Presence, presence};
@@ -296,7 +295,7 @@ impl Suspender<'_> {
             owner.name,
             wait.as_secs()
         );
-        self.context.report.tell(namespace, owner, EventType::Warning, &Finding::new(why.reason, detail)).await;
+        self.context.events.publish(namespace, owner, &Finding::new(why.reason, detail)).await;
         let now_suspended = self.surroundings.suspensions();
         let before: Vec<_> = suspensions.stopped().iter().map(|stop| &stop.namespace).collect();
         for stop in now_suspended.stopped().iter().filter(|stop| !before.contains(&&stop.namespace)) {
@@ -330,14 +329,14 @@ impl Suspender<'_> {
 
     async fn tell_resumed(&self, key: &Key, entry: &Suspension, detail: String) {
         let finding = Finding::new(Reason::InjectionResumed, detail);
-        self.context.report.tell(&key.0, &entry.workload.clone().into(), EventType::Normal, &finding).await;
+        self.context.events.publish(&key.0, &entry.workload.clone().into(), &finding).await;
     }
 
     /// Tells the operator of gwmon, on its own Deployment.
     async fn tell_operator(&self, finding: &Finding) -> Result<()> {
         tracing::error!(reason = finding.reason.as_str(), "{}", finding.detail);
         if let Some(deployment) = self.context.own_deployment().await? {
-            self.context.report.tell(&self.context.site.namespace, &deployment, EventType::Warning, finding).await;
+            self.context.events.publish(&self.context.site.namespace, &deployment, finding).await;
         }
         Ok(())
     }

@@ -110,7 +110,7 @@ pub(super) fn without_effect(pod: &Pod, settings: &Settings, mode: StatusMode, w
         }
     };
     let set = |key: &&str| pod.metadata.annotation(key).is_some_and(|value| value != "false");
-    let finding = |key| Finding::new(Reason::NoEffect, format!("{key} has no effect here; remove it"));
+    let finding = |key| Finding::new(Reason::AnnotationIgnored, format!("{key} has no effect here; remove it"));
     idle.into_iter().filter(set).map(finding).collect()
 }
 
@@ -123,7 +123,7 @@ pub(super) fn check_annotations(pod: &Pod, patch: &PodPatch) -> Result<(), Findi
     if own + ours > MOST {
         let detail =
             format!("the pod's annotations have {own} bytes and gwmon's {ours}; Kubernetes takes {MOST} in all");
-        return Err(Finding::new(Reason::AnnotationsFull, detail));
+        return Err(Finding::new(Reason::AnnotationsTooLarge, detail));
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ pub(super) fn scrape_annotations(
             let way =
                 own.map_or_else(|| "remove one".to_owned(), |field| format!("its controller writes none with {field}"));
             let detail = format!("{key} is {} already, and {DISCOVERY} needs {}; {way}", shown(other), shown(value));
-            return Err(Finding::new(Reason::ExistingScrape, detail));
+            return Err(Finding::new(Reason::ScrapeAnnotationConflict, detail));
         }
     }
     Ok(wanted.into_iter().filter(|(key, _)| pod.metadata.annotation(key).is_none()).collect())

@@ -15,14 +15,14 @@ const LONGEST_PATH: usize = 256;
 /// scrape just this port and path of it.
 ///
 /// # Errors
-/// [`Reason::UnconfirmedStatus`], or what keeps the pod or its annotations from being read.
+/// [`Reason::StatusMismatch`], or what keeps the pod or its annotations from being read.
 pub fn confirm(pod: &str) -> Result<(), Finding> {
     let pod = Pod::parse(pod)?;
     let unconfirmed = |why: &str| {
         let name = shown(&pod.metadata.name);
         let detail =
             format!("annotation {STATUS} does not match pod {name}: {why}; delete the pod to have it injected anew");
-        Err(Finding::new(Reason::UnconfirmedStatus, detail))
+        Err(Finding::new(Reason::StatusMismatch, detail))
     };
     let Some(status) = pod.metadata.annotation(STATUS) else { return unconfirmed("it is not there") };
     let Ok(status) = serde_json::from_str::<Status>(status) else { return unconfirmed("it cannot be read") };
@@ -88,7 +88,7 @@ mod tests {
             (json!({"mode": "scrape", "statsdPort": null, "metricsPort": 8100, "metricsPath": "/"}), &kong),
             (json!({"mode": "existing", "statsdPort": null, "metricsPort": 8100}), &kong),
         ] {
-            assert_eq!(reason(&status, container), Err(Reason::UnconfirmedStatus), "{status}");
+            assert_eq!(reason(&status, container), Err(Reason::StatusMismatch), "{status}");
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn excluded(
     if is_there || !is_exporters {
         let detail =
             format!("Istio's sidecar takes port {port}, and Prometheus may not reach it; set {EXCLUDED}: \"{port}\"");
-        return Some(Err(Finding::new(Reason::MeshCaptures, detail)));
+        return Some(Err(Finding::new(Reason::MeshInterceptsPort, detail)));
     }
     let all = if set.is_empty() { port.to_string() } else { format!("{set},{port}") };
     Some(Ok((EXCLUDED, all)))
@@ -60,7 +60,7 @@ mod tests {
             json!({"spec": {"initContainers": [{"name": "istio-init"}]}}),
             json!({"metadata": {"annotations": {INJECTED: "{}"}}}),
         ] {
-            assert_eq!(excluded(&pod(&json!({}), &late)), Some(Err(Reason::MeshCaptures)), "{late}");
+            assert_eq!(excluded(&pod(&json!({}), &late)), Some(Err(Reason::MeshInterceptsPort)), "{late}");
         }
         // Gloo's, for its certificates.
         let sds = pod(&json!({}), &json!({"spec": {"initContainers": [{"name": "istio-proxy"}]}}));

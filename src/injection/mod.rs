@@ -205,7 +205,7 @@ mod tests {
             ),
             (
                 json!({"metadata": {"annotations": {"gwmon.io/discovery": "both", "prometheus.io/port": "8080"}}}),
-                Reason::ExistingScrape,
+                Reason::ScrapeAnnotationConflict,
             ),
             (json!({"spec": {"containers": []}}), Reason::NoGateway),
             (
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(reason(&agent), Reason::PortInUse);
         assert_eq!(reason(&json!({"metadata": {"annotations": {"gwmon.io/metrics-port": "9901"}}})), Reason::PortInUse);
         let full = json!({"metadata": {"annotations": {"big": "x".repeat(262_000)}}});
-        assert_eq!(reason(&full), Reason::AnnotationsFull);
+        assert_eq!(reason(&full), Reason::AnnotationsTooLarge);
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding>
             exporter.name,
             shown(&address)
         );
-        return Err(Finding::new(Reason::EndpointClosed, detail));
+        return Err(Finding::new(Reason::EndpointUnreachable, detail));
     }
     let port = match settings.metrics_port {
         Some(port) => port,
@@ -132,7 +132,7 @@ mod tests {
         );
         assert_eq!(
             with("statsd-exporter", json!(["--web.listen-address=127.0.0.1:9104"])),
-            Err(Reason::EndpointClosed)
+            Err(Reason::EndpointUnreachable)
         );
         assert_eq!(with("statsd-exporter", json!(["--web.listen-address=:$(PORT)"])), Err(Reason::EndpointUnknown));
         assert_eq!(

@@ -137,7 +137,7 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
     // A proxy that is to come is looked at when it is there: in the pod.
     if let Err(refusal) = &pods
         && refusal.is_warning()
-        && refusal.reason != Reason::ProxyToCome
+        && refusal.reason != Reason::ProxyNotInjected
     {
         return Err(refusal.clone());
     }
@@ -366,7 +366,7 @@ mod tests {
         workload["spec"]["template"]["spec"]["containers"][0] = json!({"name": "bookstore", "image": "shop:1"});
         let (workload, annotations) = admitted(workload);
         assert_eq!(annotations["gwmon.io/gateway"], "osm");
-        assert_eq!(change(&workload).pods.unwrap_err().reason, Reason::ProxyToCome);
+        assert_eq!(change(&workload).pods.unwrap_err().reason, Reason::ProxyNotInjected);
     }
 
     #[test]

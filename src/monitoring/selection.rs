@@ -124,7 +124,7 @@ impl Cluster {
                 "{} monitors would be made, of which gwmon makes {MOST_MONITORS} for a gateway: the other readers go without",
                 placements.len()
             );
-            warnings.push(Finding::new(Reason::ShareExceeded, detail));
+            warnings.push(Finding::new(Reason::TooManyObjects, detail));
             placements.truncate(MOST_MONITORS);
         }
         for candidate in &candidates {
@@ -303,7 +303,7 @@ impl Cluster {
                 } else {
                     format!("{consumer} selects this gateway's monitor as well, so its series are stored there too")
                 };
-                warnings.push(Finding::new(Reason::AlsoSelected, detail));
+                warnings.push(Finding::new(Reason::SelectedTwice, detail));
             }
         }
     }
@@ -346,7 +346,7 @@ fn warn_ownership(placements: &[Placement], wish: &Wish, warnings: &mut Vec<Find
             let detail = format!(
                 "the Prometheus asks for label {key}={value}, by which Argo CD, Flux or Helm may take the monitor for their own and remove it"
             );
-            warnings.push(Finding::new(Reason::OwnershipLabel, detail));
+            warnings.push(Finding::new(Reason::TrackingLabelRequired, detail));
         }
     }
 }

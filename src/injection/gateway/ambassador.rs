@@ -132,7 +132,7 @@ fn environment(
     if !container.env_from.is_empty() && patch.env.iter().any(|(name, _)| *name == HOST) {
         let detail =
             format!("envFrom of container {} may set {HOST}; set it in env, to 127.0.0.1 for gwmon", container.name);
-        return Err(Finding::new(Reason::HiddenEnvironment, detail));
+        return Err(Finding::new(Reason::EnvironmentNotVisible, detail));
     }
     Ok((patch, relay))
 }
@@ -173,7 +173,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     let env = container.read_env()?;
     if let Some(address @ ("127.0.0.1" | "localhost" | "::1")) = subject.literal(&env, ADDRESS)? {
         let detail = format!("{ADDRESS} is {address}, where Prometheus cannot reach it; set it to 0.0.0.0");
-        return Err(Finding::new(Reason::EndpointClosed, detail));
+        return Err(Finding::new(Reason::EndpointUnreachable, detail));
     }
     let port = subject.literal(&env, BIND_PORT)?.and_then(|port| port.parse().ok()).unwrap_or(DIAGNOSTICS);
     Ok(Endpoint::new(port, "/metrics"))
@@ -259,7 +259,7 @@ mod tests {
         let from = json!({"env": [{"name": "STATSD_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]});
         assert_eq!(told(EMISSARY, &from), Err(Reason::ExistingStatsd));
         let hidden = json!({"envFrom": [{"configMapRef": {"name": "x"}}]});
-        assert_eq!(told(EMISSARY, &hidden), Err(Reason::HiddenEnvironment));
+        assert_eq!(told(EMISSARY, &hidden), Err(Reason::EnvironmentNotVisible));
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         };
         assert_eq!(at(EMISSARY, "X", ""), Ok((8877, "/metrics".into())));
         assert_eq!(at(EMISSARY, "AMBASSADOR_HEALTHCHECK_BIND_PORT", "9877"), Ok((9877, "/metrics".into())));
-        assert_eq!(at(EMISSARY, "AMBASSADOR_HEALTHCHECK_BIND_ADDRESS", "127.0.0.1"), Err(Reason::EndpointClosed));
+        assert_eq!(at(EMISSARY, "AMBASSADOR_HEALTHCHECK_BIND_ADDRESS", "127.0.0.1"), Err(Reason::EndpointUnreachable));
         assert_eq!(at("datawire/ambassador:0.72.0", "X", ""), Err(Reason::UnsupportedVersion));
     }
 }

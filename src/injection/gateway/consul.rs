@@ -28,7 +28,7 @@ fn tell(subject: &Subject) -> Telling {
     let detail = format!(
         "Consul's Envoy is told by ProxyDefaults; set spec.config.envoy_dogstatsd_url there to udp://127.0.0.1:{statsd_port}"
     );
-    let changes = Changes { warnings: vec![Finding::new(Reason::ToldElsewhere, detail)], ..Changes::default() };
+    let changes = Changes { warnings: vec![Finding::new(Reason::ConfiguredElsewhere, detail)], ..Changes::default() };
     Telling { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes }
 }
 
@@ -57,7 +57,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         let detail = format!(
             "nothing in the pod says that the gateway serves metrics; switch them on (global.metrics.enabled and enableGatewayMetrics in the chart), or name the port with {METRICS_PORT}"
         );
-        Finding::new(Reason::EndpointClosed, detail)
+        Finding::new(Reason::EndpointUnreachable, detail)
     })?;
     let path = scraped.or_else(|| annotation("prometheus.io/path").filter(|_| is_annotated).map(str::to_owned));
     let path = path.map_or_else(|| "/metrics".into(), Into::into);
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn its_endpoint_is_there_where_metrics_are_on() {
         assert_eq!(kind(&json!({"image": IMAGE}), &json!({})), Ok("consul"));
-        assert_eq!(testing::endpoint(&GATEWAY, &json!({})), Err(Reason::EndpointClosed));
+        assert_eq!(testing::endpoint(&GATEWAY, &json!({})), Err(Reason::EndpointUnreachable));
         let on = json!({"ports": [{"name": "prometheus", "containerPort": 20200}]});
         assert_eq!(testing::endpoint(&GATEWAY, &on), Ok((20200, "/metrics".into())));
     }
@@ -91,7 +91,10 @@ mod tests {
         let annotated =
             json!({"prometheus.io/scrape": "true", "prometheus.io/port": "20200", "prometheus.io/path": "/metrics"});
         assert_eq!(at(&json!({"image": IMAGE}), &annotated), Ok((20200, "/metrics".to_owned())));
-        assert_eq!(at(&json!({"image": IMAGE}), &json!({"prometheus.io/port": "20200"})), Err(Reason::EndpointClosed));
+        assert_eq!(
+            at(&json!({"image": IMAGE}), &json!({"prometheus.io/port": "20200"})),
+            Err(Reason::EndpointUnreachable)
+        );
         let flagged = json!({"image": IMAGE, "args": ["-envoy-concurrency=1", "-telemetry-prom-scrape-path=/stats"]});
         assert_eq!(at(&flagged, &none), Ok((20200, "/stats".to_owned())));
         let old = json!({"image": "envoyproxy/envoy:v1.23.1", "command": ["/consul-bin/consul", "connect", "envoy", "-gateway=mesh"]});

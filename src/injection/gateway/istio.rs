@@ -62,7 +62,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         subject.container.and_then(|container| container.env).is_some_and(|env| env.get().contains(LOCAL_ONLY));
     if in_env || subject.pod.metadata.annotation(CONFIG).is_some_and(|config| config.contains(LOCAL_ONLY)) {
         let detail = format!("{LOCAL_ONLY} keeps the proxy's metrics to the pod itself; remove it");
-        return Err(Finding::new(Reason::EndpointClosed, detail));
+        return Err(Finding::new(Reason::EndpointUnreachable, detail));
     }
     Ok(envoy::statistics(15090))
 }

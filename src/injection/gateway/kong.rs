@@ -38,7 +38,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     if let Some(listen) = subject.literal(&env, LISTEN)? {
         let port = reachable(listen).ok_or_else(|| {
             let detail = format!("{LISTEN} is {}; Prometheus needs one such as 0.0.0.0:{PORT}", shown(listen));
-            Finding::new(Reason::EndpointClosed, detail)
+            Finding::new(Reason::EndpointUnreachable, detail)
         })?;
         return Ok(Endpoint::new(port, "/metrics"));
     }
@@ -56,7 +56,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     if !container.env_from.is_empty() {
         let detail =
             format!("envFrom of container {} may set {LISTEN}; set it in env, to 0.0.0.0:{PORT}", container.name);
-        return refuse(Reason::HiddenEnvironment, detail);
+        return refuse(Reason::EnvironmentNotVisible, detail);
     }
     if subject.pod.spec.host_network {
         let detail =
@@ -139,11 +139,11 @@ mod tests {
         assert_eq!(listen("0.0.0.0:8100"), Ok((8100, "/metrics".into())));
         assert_eq!(listen("127.0.0.1:8007, [::]:8101 ssl, [::]:8102 reuseport"), Ok((8102, "/metrics".into())));
         for closed in ["off", "off, 0.0.0.0:8100", "127.0.0.1:8100", "0.0.0.0:8443 ssl", ""] {
-            assert_eq!(listen(closed), Err(Reason::EndpointClosed), "{closed}");
+            assert_eq!(listen(closed), Err(Reason::EndpointUnreachable), "{closed}");
         }
         let old = json!({"ports": [{"name": "metrics", "containerPort": 9542}]});
         assert_eq!(at(&old), Ok((9542, "/metrics".into())));
-        assert_eq!(at(&json!({"envFrom": [{}]})), Err(Reason::HiddenEnvironment));
+        assert_eq!(at(&json!({"envFrom": [{}]})), Err(Reason::EnvironmentNotVisible));
         assert_eq!(at(&json!({})), Ok((PORT, "/metrics".into())));
         assert_eq!(
             at(&json!({"ports": [{"containerPort": PORT}]})),

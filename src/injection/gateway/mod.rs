@@ -132,14 +132,14 @@ impl Endpoint {
         let detail = format!(
             "port {port} is Envoy's admin port, by which anybody who reaches it can read its configuration and end it; allow only Prometheus there, with a NetworkPolicy"
         );
-        let warnings = vec![Finding::new(Reason::AdminExposed, detail)];
+        let warnings = vec![Finding::new(Reason::AdminPortScraped, detail)];
         Self { port, path: ENVOY_PATH.into(), changes: Changes { warnings, ..Changes::default() } }
     }
 
     /// Whether only metrics are to be had there.
     #[must_use]
     pub fn is_harmless(&self) -> bool {
-        self.changes.warnings.iter().all(|warning| warning.reason != Reason::AdminExposed)
+        self.changes.warnings.iter().all(|warning| warning.reason != Reason::AdminPortScraped)
     }
 }
 
@@ -163,10 +163,10 @@ impl<'a> Subject<'a> {
     /// The gateway's container.
     ///
     /// # Errors
-    /// [`Reason::ProxyToCome`] where another webhook is still to add it.
+    /// [`Reason::ProxyNotInjected`] where another webhook is still to add it.
     fn container(&self) -> Result<&'a Container<'a>, Finding> {
         let detail = "the mesh's webhook has not added its proxy; if that never comes, it does not inject this pod";
-        self.container.ok_or_else(|| Finding::new(Reason::ProxyToCome, detail))
+        self.container.ok_or_else(|| Finding::new(Reason::ProxyNotInjected, detail))
     }
 
     /// The gateway's version: the user's word, or the tag of its image.
@@ -205,7 +205,7 @@ impl<'a> Subject<'a> {
     /// win.
     ///
     /// # Errors
-    /// [`Reason::HiddenEnvironment`] where it comes from elsewhere and cannot be seen here, and the user names no port.
+    /// [`Reason::EnvironmentNotVisible`] where it comes from elsewhere and cannot be seen here, and the user names no port.
     fn literal(&self, env: &'a [Env], name: &str) -> Result<Option<&'a str>, Finding> {
         match env.iter().rev().find(|variable| variable.name == name) {
             Some(variable) if variable.value_from.is_some() => {
@@ -215,7 +215,7 @@ impl<'a> Subject<'a> {
                 let detail = format!(
                     "{name} comes from elsewhere (valueFrom) and cannot be seen; name the port with {METRICS_PORT}"
                 );
-                Err(Finding::new(Reason::HiddenEnvironment, detail))
+                Err(Finding::new(Reason::EnvironmentNotVisible, detail))
             }
             variable => Ok(variable.map(|variable| variable.value.as_deref().unwrap_or_default())),
         }

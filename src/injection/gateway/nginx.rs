@@ -42,7 +42,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
                 "whether it serves metrics depends on its version, which its image does not tell; set --enable-metrics=true (controller.metrics.enabled in the chart), or {GATEWAY_VERSION}"
             ),
         };
-        return Err(Finding::new(Reason::EndpointClosed, detail));
+        return Err(Finding::new(Reason::EndpointUnreachable, detail));
     }
     let port = line.value(&["--healthz-port"]).and_then(|set| set.value.parse().ok()).unwrap_or(PORT);
     Ok(Endpoint::new(port, "/metrics"))
@@ -64,17 +64,17 @@ mod tests {
         let at = |args: &[&str]| testing::endpoint(&GATEWAY, &json!({"image": image, "args": args}));
         assert_eq!(at(&["/nginx-ingress-controller"]), Ok((PORT, "/metrics".into())));
         assert_eq!(at(&["--healthz-port=10300"]), Ok((10300, "/metrics".into())));
-        assert_eq!(at(&["--enable-metrics=false"]), Err(Reason::EndpointClosed));
+        assert_eq!(at(&["--enable-metrics=false"]), Err(Reason::EndpointUnreachable));
         assert_eq!(at(&["--enable-metrics", "--v=2"]), Ok((PORT, "/metrics".into())));
         let of = |tag: &str| testing::endpoint(&GATEWAY, &json!({"image": format!("ingress-nginx/controller:{tag}")}));
-        assert_eq!((of("v1.11.3"), of("v1.12.0")), (Ok((PORT, "/metrics".into())), Err(Reason::EndpointClosed)));
+        assert_eq!((of("v1.11.3"), of("v1.12.0")), (Ok((PORT, "/metrics".into())), Err(Reason::EndpointUnreachable)));
         // An image that tells no version may be any.
         let untagged = |args: &[&str]| {
             testing::endpoint(&GATEWAY, &json!({"image": "ingress-nginx/controller@sha256:00", "args": args}))
         };
         assert_eq!(
             (untagged(&[]), untagged(&["--enable-metrics"])),
-            (Err(Reason::EndpointClosed), Ok((PORT, "/metrics".into())))
+            (Err(Reason::EndpointUnreachable), Ok((PORT, "/metrics".into())))
         );
     }
 }

@@ -36,7 +36,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
     }
     if value("metrics.prometheus.manualrouting") == Some("true") {
         return refuse(
-            Reason::EndpointClosed,
+            Reason::EndpointUnreachable,
             "runs with --metrics.prometheus.manualRouting, which leaves /metrics to your own router; remove it",
         );
     }
@@ -48,7 +48,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         return refuse(Reason::EndpointUnknown, "has no arguments, so its configuration cannot be seen; use arguments");
     }
     if !is_on {
-        return refuse(Reason::EndpointClosed, "runs without --metrics.prometheus=true; add it");
+        return refuse(Reason::EndpointUnreachable, "runs without --metrics.prometheus=true; add it");
     }
     let entry_point = value("metrics.prometheus.entrypoint").unwrap_or("traefik");
     let address = value(&format!("entrypoints.{entry_point}.address"));
@@ -56,7 +56,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         .is_some_and(|address| ["127.0.0.1:", "localhost:", "[::1]:"].iter().any(|local| address.starts_with(local)))
     {
         return refuse(
-            Reason::EndpointClosed,
+            Reason::EndpointUnreachable,
             "serves its metrics to the pod only; let its entry point listen on all addresses",
         );
     }
@@ -83,13 +83,13 @@ mod tests {
         assert_eq!(at(&[]), Err(Reason::EndpointUnknown));
         assert_eq!(
             at(&["--entrypoints.traefik.address=127.0.0.1:8080", "--metrics.prometheus"]),
-            Err(Reason::EndpointClosed)
+            Err(Reason::EndpointUnreachable)
         );
-        assert_eq!(at(&["--api.insecure"]), Err(Reason::EndpointClosed));
-        assert_eq!(at(&["--metrics.prometheus=false"]), Err(Reason::EndpointClosed));
+        assert_eq!(at(&["--api.insecure"]), Err(Reason::EndpointUnreachable));
+        assert_eq!(at(&["--metrics.prometheus=false"]), Err(Reason::EndpointUnreachable));
         assert_eq!(
             at(&["--metrics.prometheus=true", "--metrics.prometheus.manualRouting=true"]),
-            Err(Reason::EndpointClosed)
+            Err(Reason::EndpointUnreachable)
         );
         assert_eq!(at(&["--configFile=/t.yaml", "--metrics.prometheus=true"]), Err(Reason::EndpointUnknown));
     }

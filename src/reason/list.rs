@@ -1,0 +1,185 @@
+//! Every reason: its name, its severity, its meaning, and what a person does about it. `docs/troubleshooting.md` is made
+//! from this file.
+
+use super::Severity::{self, Error, Info, Warning};
+
+macro_rules! reasons {
+    ($($(#[doc = $meaning:literal])+ $name:ident: $severity:ident, $remedy:literal,)+) => {
+        /// Why gwmon did or did not do something. Admission warnings, Events, logs and metrics all use the same word, so
+        /// that one search finds them all (R14).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[doc = $meaning])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the source.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason in CamelCase, as Kubernetes writes reasons.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// Whether a person has to act on it.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$name => $severity,)+ }
+            }
+
+            /// One sentence or more, in Markdown.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning),+).trim_ascii(),)+ }
+            }
+
+            /// What to do, in Markdown.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The workload has no `gwmon.io/inject` annotation.
+    NotRequested: Info, "To have it monitored, annotate it: `kubectl annotate deployment NAME gwmon.io/inject=true`.",
+    /// The workload has `gwmon.io/inject: "false"`.
+    OptedOut: Info, "To have it monitored, set the annotation to `\"true\"`.",
+    /// The pod has gwmon's sidecar already: the API server calls a webhook more than once, and `kubectl debug` copies pods.
+    AlreadyInjected: Info, "Nothing.",
+    /// An annotation under `gwmon.io/` has a key or a value that is not valid.
+    InvalidAnnotation: Error, "Correct the value as the message says; see [the annotations](reference/annotations.md).",
+    /// The object does not have the shape that its kind demands.
+    MalformedObject: Error, "Correct the field that the message names.",
+    /// The webhook was called for a kind or an operation that it does not handle.
+    UnexpectedObject: Error, "Restore the rules of the MutatingWebhookConfiguration: apply `deploy/install.yaml` again.",
+    /// The request, or a list in the pod, is larger than any that a real workload has.
+    TooLarge: Error, "Make the object smaller; the message names the part and the limit.",
+    /// Another controller makes this workload and would undo the change.
+    ManagedWorkload: Error, "Set the annotation where the message says: on the object from which that controller makes the workload.",
+    /// No workload owns the pod, so there is nothing to name the ServiceMonitor after.
+    NoWorkload: Error, "Annotate a Deployment, StatefulSet or DaemonSet instead of a bare pod.",
+    /// No container of the pod is a gateway that gwmon knows.
+    NoGateway: Error, "Name the gateway with `gwmon.io/gateway` and its container with `gwmon.io/container`.",
+    /// Another webhook has not added the gateway's proxy yet. The API server calls gwmon again when it has.
+    ProxyNotInjected: Warning, "If the pods stay without metrics, check that the mesh injects them.",
+    /// Several containers could be the gateway.
+    AmbiguousGateway: Error, "Choose one with `gwmon.io/container`.",
+    /// `gwmon.io/container` names a container that the pod does not have.
+    ContainerNotFound: Error, "Name one of the containers that the message lists.",
+    /// This version of the gateway cannot be configured to send statsd.
+    UnsupportedVersion: Error, "Update the gateway. If its image tag is misleading, set `gwmon.io/gateway-version` or `gwmon.io/envoy-version`.",
+    /// Arguments added to the gateway's command might not reach the gateway.
+    UnpatchableCommand: Error, "Run the gateway itself as the container's command, or set `gwmon.io/mode: scrape`.",
+    /// A configuration in the pod, such as Envoy's `--config-yaml`, cannot be parsed.
+    UnreadableConfiguration: Error, "Correct the configuration that the message names.",
+    /// The gateway does not support the mode that `gwmon.io/mode` asks for.
+    UnsupportedMode: Error, "Remove `gwmon.io/mode`, or use the other mode.",
+    /// The gateway's statsd is configured by an object that gwmon does not write.
+    ConfiguredElsewhere: Error, "Configure that object as the message says, or set `gwmon.io/mode: scrape`.",
+    /// The port of the gateway's metrics endpoint cannot be found out.
+    EndpointUnknown: Error, "Name the port with `gwmon.io/metrics-port`.",
+    /// The gateway's metrics endpoint is off, or listens on loopback only.
+    EndpointUnreachable: Error, "Change the setting that the message names, or set `gwmon.io/mode: statsd`.",
+    /// Prometheus scrapes the gateway's admin port, by which whoever reaches it can read its configuration and stop it.
+    AdminPortScraped: Warning, "Allow only Prometheus to reach the port, with a NetworkPolicy.",
+    /// The gateway already sends statsd to another server, or is configured not to send any.
+    ExistingStatsd: Error, "Remove the setting that the message names. `gwmon.io/relay: \"true\"` passes everything on to the present server.",
+    /// A setting of the gateway comes from `envFrom` or `valueFrom`, which admission does not show.
+    EnvironmentNotVisible: Error, "Set the variable literally, or name the port with `gwmon.io/metrics-port`.",
+    /// The pod's `prometheus.io/` annotations point elsewhere.
+    ScrapeAnnotationConflict: Error, "Remove them, or set `gwmon.io/discovery: monitor`.",
+    /// The pod belongs to a Job and would never complete beside a regular sidecar (R24).
+    JobPod: Error, "Use Kubernetes 1.29 or newer, which has native sidecars.",
+    /// Kong reports no traffic without its global Prometheus plugin.
+    KongPluginMissing: Warning, "Apply the KongClusterPlugin that the message holds.",
+    /// The pod's `gwmon.io/status` annotation does not match the pod.
+    StatusMismatch: Error, "Delete the pod, so that it is injected again.",
+    /// An annotation has no effect on this gateway.
+    AnnotationIgnored: Warning, "Remove the annotation.",
+    /// A service mesh intercepts the port that Prometheus scrapes.
+    MeshInterceptsPort: Warning, "Exclude the port from interception with the annotation that the message names.",
+    /// The pod's annotations and gwmon's together exceed the 256 KiB that Kubernetes allows.
+    AnnotationsTooLarge: Error, "Remove large annotations from the pod template.",
+    /// Another container uses the port that the exporter needs.
+    PortInUse: Error, "Free the port, or choose another with `gwmon.io/statsd-port` or `gwmon.io/metrics-port`.",
+    /// A LimitRange of the namespace leaves too little for the exporter.
+    LimitRangeExceeded: Error, "Raise the maximum, or lower the limits of the other containers.",
+    /// The pod has a part of what gwmon injects, and lacks an annotation that this part needs.
+    IncompleteInjection: Error, "Apply the whole output of `gwmon preview`, or remove all that it added.",
+    /// The memory limit of the whole pod is too small for the gateway and the exporter.
+    PodMemoryTooSmall: Error, "Raise `spec.resources.limits.memory` of the pod.",
+    /// The pod uses the node's network, where the exporter's ports would be the node's.
+    HostNetwork: Error, "Set `gwmon.io/mode: scrape`.",
+    /// The pod runs on Windows, for which there is no exporter image.
+    WindowsPod: Error, "Remove the annotation.",
+    /// The cluster has no Prometheus or other object that selects ServiceMonitors.
+    NoPrometheus: Error, "Create one, or set the labels yourself with `gwmon.io/monitor-labels`.",
+    /// The cluster does not have the Prometheus that `gwmon.io/prometheus` names.
+    PrometheusNotFound: Error, "Name one that exists: `kubectl get prometheuses -A`.",
+    /// No Prometheus would select a ServiceMonitor for this namespace.
+    NotSelected: Error, "Change what the message names: a selector of the Prometheus, a label of the namespace, or a flag of its operator.",
+    /// Several Prometheuses match equally; gwmon uses the first.
+    AmbiguousPrometheus: Warning, "Choose one with `gwmon.io/prometheus`.",
+    /// A Prometheus other than the chosen one selects the ServiceMonitor as well, or one scrapes the gateway twice.
+    SelectedTwice: Warning, "Restrict the selector that the message names, or accept the duplicate series.",
+    /// The Prometheus is paused, so its operator applies no change.
+    PrometheusPaused: Error, "Set `spec.paused: false` on it.",
+    /// The namespace has more gateways, or the gateway more ServiceMonitors, than gwmon makes objects for.
+    TooManyObjects: Error, "Raise `--max-gateways-per-namespace`, or name one Prometheus with `gwmon.io/prometheus`.",
+    /// gwmon's configuration does not allow what an annotation asks for.
+    NotAllowed: Warning, "Change the annotation, or have whoever runs gwmon allow it.",
+    /// The Prometheus has no running pod, or its operator does not reconcile it.
+    PrometheusNotRunning: Error, "Look at its status: `kubectl get prometheus -A`.",
+    /// A default scrape class of the Prometheus changes what it scrapes.
+    ScrapeClassApplies: Warning, "Check that the relabelings and limits that the message names suit the gateway.",
+    /// The operator of the Prometheus was not found, or one of its flags cannot be read.
+    OperatorUnknown: Warning, "If there are no metrics, compare the operator's namespace flags with the gateway's namespace.",
+    /// The Prometheus selects by a label with which a GitOps tool tracks its own objects.
+    TrackingLabelRequired: Warning, "Select by another label: the tool may delete the ServiceMonitor.",
+    /// The Prometheus Operator rejects the ServiceMonitor.
+    MonitorRejected: Error, "Correct what the message names.",
+    /// The Prometheus lacks the rights to discover targets in the namespace.
+    ScrapeRBACMissing: Error, "Apply the Role and RoleBinding that the message describes.",
+    /// The cluster does not serve the kind ServiceMonitor.
+    ServiceMonitorCRDMissing: Error, "Install the Prometheus Operator's CRDs.",
+    /// `gwmon.io/inject` is on an object whose annotations gwmon does not copy to its pods.
+    AnnotationMisplaced: Error, "Set the annotation where the message says.",
+    /// A NetworkPolicy keeps Prometheus from the metrics port.
+    NetworkPolicyDenies: Warning, "Add the rule that the message holds.",
+    /// An object with the name that gwmon needs exists and was not made by gwmon.
+    NameConflict: Error, "Rename or delete that object.",
+    /// gwmon's service account lacks a right.
+    Forbidden: Error, "Apply `deploy/install.yaml` again, or grant the right that the message names.",
+    /// Pods ask for injection and run without, since they were created while the webhook was unavailable.
+    MissedInjection: Error, "Restart them with the command that the message holds.",
+    /// The workload no longer asks for injection, but its pod template does: it was changed while the webhook was unavailable.
+    MissedRemoval: Error, "Remove the annotations with the command that the message holds.",
+    /// The pod template gets its annotations back, since the workload still has them.
+    InjectionKept: Warning, "To end injection, remove the annotation from the workload.",
+    /// The `namespaceSelector` of gwmon's webhook configuration excludes the namespace.
+    NamespaceExcluded: Error, "Change the selector, or the labels of the namespace.",
+    /// The API server refuses one of gwmon's objects because of a quota, a policy or another webhook.
+    ObjectRefused: Error, "Allow the object where the message says.",
+    /// The kubelet cannot pull the exporter's image.
+    ImageNotPulled: Error, "Make the image available, or set `--exporter-image`.",
+    /// The kubelet has been pulling the exporter's image for minutes.
+    ImagePullSlow: Warning, "Wait, or pull from a registry closer to the nodes.",
+    /// The exporter's container cannot start, or keeps ending.
+    ExporterNotRunning: Error, "Look at its log: `kubectl logs POD -c gwmon-statsd-exporter --previous`.",
+    /// The gateway's container ends at once, perhaps because of what gwmon adds.
+    GatewayNotStarting: Error, "Look at its log with `kubectl logs POD --previous`.",
+    /// The API server refuses the pod because of a quota, a policy or another webhook.
+    PodRefused: Error, "Allow the pod where the message says.",
+    /// No node has room for the pod.
+    PodUnschedulable: Warning, "Add a node, or lower the requests.",
+    /// gwmon admits new pods of the workload without the exporter, until it can run there.
+    InjectionSuspended: Error, "Remove the cause that the message names; gwmon tries again by itself.",
+    /// gwmon has suspended injection for several workloads within minutes, and injects no new pod.
+    InjectionStopped: Error, "Remove the common cause, most often the exporter's image.",
+    /// New pods of the workload get the exporter again.
+    InjectionResumed: Info, "Nothing.",
+    /// The gateway's Service and ServiceMonitor are in place, and a Prometheus selects them.
+    Monitored: Info, "Nothing.",
+}
