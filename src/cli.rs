@@ -1,4 +1,4 @@
-//! What was typed.
+//! Command-line arguments.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,16 +22,16 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the webhook, and in a cluster the controller.
+    /// Serve the webhook and, in a cluster, run the controller.
     Serve(Serve),
-    /// Show what gwmon would make of manifests; touches nothing.
+    /// Show what gwmon would change and create for manifests, without touching anything.
     Preview(Preview),
 }
 
-/// Settings of every injection.
+/// The flags that `serve` and `preview` share.
 #[derive(Clone, Debug, Args)]
 pub struct PolicyArgs {
-    /// The sidecar's image, where the cluster pulls through a mirror.
+    /// The exporter's image; set it if the cluster pulls through a mirror.
     #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
     pub exporter_image: Image,
 
@@ -39,21 +39,21 @@ pub struct PolicyArgs {
     #[arg(long, value_enum, value_name = "KIND", env = "GWMON_SIDECAR", default_value_t = SidecarKind::Auto)]
     pub sidecar: SidecarKind,
 
-    /// Labels of every ServiceMonitor, as key=value,key=value: for readers that no object in the cluster tells of, such
+    /// Labels for every ServiceMonitor, as key=value,key=value; for scrapers not configured by a Kubernetes object, such
     /// as Grafana Alloy.
     #[arg(long, value_name = "LABELS", env = "GWMON_MONITOR_LABELS", value_parser = labels::parse, default_value = "")]
     pub monitor_labels: Labels,
 
-    /// The shortest interval at which an annotation may have a gateway scraped.
+    /// The shortest scrape interval that an annotation may set.
     #[arg(long, value_name = "DURATION", env = "GWMON_MIN_INTERVAL", default_value_t = Bounds::default().min_interval)]
     pub min_interval: Interval,
 
-    /// The keys of the labels that an annotation may set on a ServiceMonitor, separated by commas; empty for none
+    /// The label keys that an annotation may set on a ServiceMonitor, separated by commas; empty for none
     /// [default: any].
     #[arg(long, value_name = "KEYS", env = "GWMON_ALLOWED_MONITOR_LABELS", value_parser = keys)]
     pub allowed_monitor_labels: Option<LabelKeys>,
 
-    /// Whether a gateway's ServiceMonitor may be made in its Prometheus' namespace, where that reads no other.
+    /// Create a gateway's ServiceMonitor in its Prometheus' namespace if the Prometheus reads no other.
     #[arg(
         long,
         value_name = "BOOL",
@@ -118,47 +118,47 @@ pub enum SidecarKind {
 /// `gwmon serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Serve the webhook without any cluster, with a certificate for localhost and 127.0.0.1 made at start.
+    /// Serve the webhook without a cluster, with a self-signed certificate for localhost and 127.0.0.1.
     #[arg(long)]
     pub standalone: bool,
 
-    /// Where the webhook listens [default: 0.0.0.0:8443, or 127.0.0.1:8443 with --standalone].
+    /// Address of the webhook [default: 0.0.0.0:8443, or 127.0.0.1:8443 with --standalone].
     #[arg(long, value_name = "ADDRESS")]
     pub bind: Option<SocketAddr>,
 
-    /// Where /livez, /readyz and /metrics are served [default: 0.0.0.0:8080, or 127.0.0.1:8080 with --standalone].
+    /// Address of /livez, /readyz and /metrics [default: 0.0.0.0:8080, or 127.0.0.1:8080 with --standalone].
     #[arg(long, value_name = "ADDRESS")]
     pub admin_bind: Option<SocketAddr>,
 
-    /// Write the certificate authority that clients must trust to FILE.
+    /// Write the CA certificate that clients must trust to FILE.
     #[arg(long, value_name = "FILE", requires = "standalone")]
     pub ca_out: Option<PathBuf>,
 
-    /// Answer only clients that show a certificate of an authority in FILE: the API server, once it has been told which
-    /// to show (see SECURITY.md). Read at start.
+    /// Accept only clients with a certificate from a CA in FILE. The API server must be configured to present one
+    /// (see SECURITY.md). Read at start.
     #[arg(long, value_name = "FILE", env = "GWMON_CLIENT_CA")]
     pub client_ca: Option<PathBuf>,
 
-    /// The namespace gwmon runs in.
+    /// The namespace in which gwmon runs.
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "gwmon")]
     pub namespace: String,
 
-    /// How long an exporter may keep a gateway's pod from being ready, or from being created, until new pods of that
-    /// workload are admitted without.
+    /// How long an exporter may keep a gateway's pod from being ready or created, before gwmon suspends injection for
+    /// that workload.
     #[arg(long, value_name = "DURATION", env = "GWMON_SUSPEND_AFTER", value_parser = seconds, default_value = "30s")]
     pub suspend_after: i64,
 
-    /// How long such a workload then goes without, until one pod of it is tried again; twice as long after each further
-    /// failure, up to twelve times.
+    /// How long a suspension lasts until gwmon tries one pod again; it doubles with each further failure, up to twelve
+    /// times this duration.
     #[arg(long, value_name = "DURATION", env = "GWMON_SUSPEND_FOR", value_parser = seconds, default_value = "5m")]
     pub suspend_for: i64,
 
-    /// The only Prometheus, PrometheusAgent or other reader that gateways are read by, as namespace/name, unless their
-    /// annotation names another. May be given several times [default: whichever fits best].
+    /// The Prometheus, PrometheusAgent or other scraper to use unless an annotation names another, as namespace/name.
+    /// May be repeated [default: the best match].
     #[arg(long, value_name = "NAMESPACE/NAME", env = "GWMON_PROMETHEUS", value_delimiter = ',', value_parser = prometheus)]
     pub prometheus: Vec<(String, String)>,
 
-    /// How many gateways of one namespace get a Service and a ServiceMonitor.
+    /// The number of gateways in one namespace that get a Service and a ServiceMonitor.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -167,11 +167,11 @@ pub struct Serve {
     )]
     pub max_gateways_per_namespace: usize,
 
-    /// How log lines look.
+    /// Format of the log.
     #[arg(long, value_enum, value_name = "FORMAT", env = "GWMON_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Which log lines are written: a level, or tracing directives such as gwmon=debug,kube=warn.
+    /// Level of the log, or tracing directives such as gwmon=debug,kube=warn.
     // kube's client logs the whole of an answer that it cannot read.
     #[arg(long, value_name = "FILTER", env = "GWMON_LOG", default_value = "info,kube_client::client=error")]
     pub log: String,
@@ -215,33 +215,33 @@ pub struct Preview {
     #[command(flatten)]
     pub manifests: Manifests,
 
-    /// Take gateways that nobody has annotated as if they were.
+    /// Preview gateways without the annotation as if they had it.
     #[arg(long)]
     pub inject: bool,
 
-    /// What to print.
+    /// Format of the output.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Diff)]
     pub output: Output,
 
-    /// The namespace of objects that name none [default: the context's with --cluster, else default].
+    /// Namespace of objects that name none [default: the context's with --cluster, else default].
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// The cluster's Prometheus, PrometheusAgent, ServiceMonitor, Namespace and operator Deployment objects, as
+    /// File with the cluster's Prometheus, PrometheusAgent, ServiceMonitor, Namespace and operator Deployment objects, as
     /// `kubectl get prometheuses,prometheusagents,servicemonitors,namespaces,deployments -A -o yaml` prints them.
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub prometheus: Option<PathBuf>,
 
-    /// Ask the cluster of the current kube context for these objects instead.
+    /// Read these objects from the cluster of the current context.
     #[arg(long, group = "connected")]
     pub cluster: bool,
 
-    /// Have the cluster's API server admit each injected pod without making it (a server-side dry run), with your own
-    /// rights and through all that stands there: other webhooks, policies, Pod Security, quotas.
+    /// Send each injected pod to the API server as a server-side dry run, with your own rights: other webhooks, policies,
+    /// Pod Security and quotas apply.
     #[arg(long, group = "connected")]
     pub server: bool,
 
-    /// The kube context to ask.
+    /// Name of the kubeconfig context to use.
     #[arg(long, value_name = "NAME", requires = "connected")]
     pub context: Option<String>,
 
@@ -253,11 +253,11 @@ pub struct Preview {
 /// The manifests that a command reads.
 #[derive(Clone, Debug, Args)]
 pub struct Manifests {
-    /// Manifests: files, folders, or - for standard input. May be given several times.
+    /// Files or folders with manifests, or - for standard input. May be repeated.
     #[arg(short, long = "filename", value_name = "FILE", required = true, value_delimiter = ',')]
     pub filename: Vec<PathBuf>,
 
-    /// Look into the folders of a folder as well.
+    /// Read folders recursively.
     #[arg(short = 'R', long)]
     pub recursive: bool,
 }
@@ -265,12 +265,12 @@ pub struct Manifests {
 /// What `gwmon preview` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// The workload before and after, and the objects that would be made.
+    /// A diff of the workload, and the objects that would be created.
     #[default]
     Diff,
-    /// The workload as its pods will run, the Service and the ServiceMonitor.
+    /// The workload as its pods would run, the Service and the ServiceMonitor.
     Yaml,
-    /// The same, as one List.
+    /// The same as one JSON List.
     Json,
     /// The JSON Patch of each pod.
     Patch,

@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::reason::Reason;
-use crate::suspension::Suspensions;
+use crate::suspension::{self, Suspensions};
 
 /// How a review ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -110,20 +110,32 @@ impl Metrics {
         };
         let mut registry = Registry::with_prefix("gwmon");
         let m = metrics.clone();
-        registry.register("reviews", "Admission reviews answered", m.reviews);
+        registry.register("reviews", "Admission reviews answered, by webhook, outcome and reason", m.reviews);
         registry.register_with_unit("review_duration", "Time to answer a review", Unit::Seconds, m.review_duration);
-        registry.register("reconciles", "Gateways reconciled", m.reconciles);
-        registry.register("writes", "Objects changed or deleted by the controller", m.writes);
-        registry.register("queue_depth", "Gateways that wait to be reconciled", m.queue_depth);
-        registry.register("missed_pods", "Pods that ask for injection and run without", m.missed_pods);
+        registry.register("reconciles", "Reconciliations of a gateway, by outcome", m.reconciles);
+        registry.register("writes", "Services and ServiceMonitors that the controller applied or deleted", m.writes);
+        registry.register("queue_depth", "Gateways waiting for reconciliation", m.queue_depth);
+        registry.register(
+            "missed_pods",
+            "Pods that ask for injection and run without it, at the last scan",
+            m.missed_pods,
+        );
         registry.register("gateways", "Gateways with injected pods", m.gateways);
-        let help = "Workloads whose new pods get no exporter, since it kept a gateway from being ready";
+        let help = "Workloads for which gwmon suspended injection, by reason";
         registry.register("suspended_workloads", help, m.suspended_workloads);
-        let help = "Namespaces in which no new pod gets an exporter, since too many workloads are suspended; 1 for all of them";
+        let help = "Namespaces in which gwmon stopped all injection; 1 if it stopped in the whole cluster";
         registry.register("injection_stopped", help, m.injection_stopped);
-        let help = "When the served certificate ends, in seconds since 1970";
+        let help = "Expiry of the served certificate, in seconds since 1970";
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, m.certificate_expiry);
-        registry.register("build", "What this is", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        // A series that exists from the start lets rate() see its first change.
+        for outcome in [ReconcileOutcome::ok, ReconcileOutcome::error] {
+            drop(metrics.reconciles.get_or_create(&ReconcileLabels { outcome }));
+        }
+        for verb in [Verb::apply, Verb::delete] {
+            drop(metrics.writes.get_or_create(&WriteLabels { verb }));
+        }
+        metrics.suspended(&Suspensions::default());
+        registry.register("build", "The version of gwmon", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         (metrics, registry)
     }
 
@@ -146,7 +158,9 @@ impl Metrics {
 
     /// Notes which workloads are suspended.
     pub(crate) fn suspended(&self, suspensions: &Suspensions) {
-        self.suspended_workloads.clear();
+        for reason in suspension::CAUSES {
+            self.suspended_workloads.get_or_create(&SuspendedLabels { reason }).set(0);
+        }
         for reason in suspensions.iter().filter(|(_, entry)| entry.is_active()).filter_map(|(_, entry)| entry.reason())
         {
             self.suspended_workloads.get_or_create(&SuspendedLabels { reason }).inc();

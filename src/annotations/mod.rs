@@ -69,25 +69,29 @@ pub const GATEWAYS: &[&str] = &[
     "envoy",
 ];
 
-/// One key of the vocabulary.
+/// An annotation that a user may set.
 pub struct Key {
     /// The annotation's name.
     pub name: &'static str,
-    /// What its value may be, as a message says it.
+    /// Its possible values.
     pub allowed: &'static str,
-    /// What it means, in one line.
+    /// Its meaning, in one line.
     pub meaning: &'static str,
 }
 
-/// Everything a user may write. Parser, messages and the README's table follow it.
+/// Every annotation that a user may set. `docs/reference/annotations.md` is made from it.
 pub const VOCABULARY: &[Key] = &[
-    Key { name: INJECT, allowed: "\"true\" or \"false\"", meaning: "inject the exporter, or do not" },
+    Key { name: INJECT, allowed: "\"true\" or \"false\"", meaning: "inject the exporter or leave the workload alone" },
     Key {
         name: GATEWAY,
         allowed: "one of ambassador, appmesh, consul, contour, envoy-gateway, gloo, haproxy, istio, kgateway, kong, nginx, osm, traefik, envoy",
-        meaning: "which gateway this is, when it is not detected",
+        meaning: "the kind of gateway, if gwmon does not detect it",
     },
-    Key { name: CONTAINER, allowed: "the name of a container", meaning: "which container is the gateway" },
+    Key {
+        name: CONTAINER,
+        allowed: "the name of a container",
+        meaning: "the gateway's container, if several could be",
+    },
     Key {
         name: MODE,
         allowed: "statsd or scrape",
@@ -96,23 +100,27 @@ pub const VOCABULARY: &[Key] = &[
     Key {
         name: STATSD_PORT,
         allowed: "a port from 1 to 65535",
-        meaning: "UDP port of the exporter on the pod's loopback",
+        meaning: "the UDP port of the exporter on the pod's loopback; 9125 by default, always 8125 with Ambassador",
     },
-    Key { name: METRICS_PORT, allowed: "a port from 1 to 65535", meaning: "TCP port that Prometheus scrapes" },
+    Key {
+        name: METRICS_PORT,
+        allowed: "a port from 1 to 65535",
+        meaning: "the TCP port that Prometheus scrapes; 9102 by default for the exporter",
+    },
     Key {
         name: ENVOY_VERSION,
         allowed: "a version such as 1.34",
-        meaning: "the Envoy version, when the image tag does not tell",
+        meaning: "the version of Envoy, if the image tag does not show it",
     },
     Key {
         name: GATEWAY_VERSION,
         allowed: "a version such as 3.9",
-        meaning: "the gateway's own version, when the image tag does not tell: Ambassador's, ingress-nginx'",
+        meaning: "the version of Ambassador or ingress-nginx, if the image tag does not show it",
     },
     Key {
         name: RELAY,
         allowed: "\"true\" or \"false\"",
-        meaning: "take the place of the statsd server whose IP address the gateway sends to, and pass everything on to it",
+        meaning: "forward everything to the statsd server to which the gateway sends now, given as an IP address",
     },
     Key {
         name: PROFILE,
@@ -127,23 +135,23 @@ pub const VOCABULARY: &[Key] = &[
     Key {
         name: DISCOVERY,
         allowed: "monitor, annotations or both",
-        meaning: "scraped by a ServiceMonitor, by prometheus.io/ annotations on the pod, or by both",
+        meaning: "how Prometheus finds the pods: by a ServiceMonitor, by prometheus.io/ annotations on them, or by both",
     },
     Key {
         name: PROMETHEUS,
         allowed: "a Prometheus as namespace/name, or all",
-        meaning: "by which Prometheus to be scraped, when there are several",
+        meaning: "the Prometheus that scrapes the gateway, if there are several",
     },
     Key {
         name: MONITOR_LABELS,
         allowed: "up to 32 labels such as release=prometheus,team=edge",
-        meaning: "labels of the ServiceMonitor beside those that its Prometheus asks for",
+        meaning: "labels of the ServiceMonitor, in addition to those that its Prometheus selects by",
     },
-    Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "how often Prometheus scrapes" },
+    Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "the scrape interval" },
     Key {
         name: RESOURCES,
-        allowed: "requests and limits such as cpu=50m/500m,memory=32Mi/192Mi",
-        meaning: "requests and limits of the exporter",
+        allowed: " cpu=50m/500m,memory=32Mi/192Mi",
+        meaning: "requests and limits of the exporter; what is left out keeps its default, which is shown here",
     },
 ];
 

@@ -17,6 +17,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::reason::{Finding, Reason, cut};
 
+/// The reasons for which gwmon suspends injection.
+pub const CAUSES: [Reason; 6] = [
+    Reason::ImageNotPulled,
+    Reason::ImagePullSlow,
+    Reason::ExporterNotRunning,
+    Reason::GatewayNotStarting,
+    Reason::PodRefused,
+    Reason::PodUnschedulable,
+];
+
 /// How far an entry is on its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,0 +1,252 @@
+//! The generated parts of the Markdown files agree with the code, and every link between the files leads somewhere.
+//! `GWMON_BLESS=1 cargo test --test docs` writes the parts anew; each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use gwmon::annotations::VOCABULARY;
+use gwmon::cli::Cli;
+use gwmon::metrics::Metrics;
+use gwmon::reason::{Reason, Severity};
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The project's Markdown files.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    let mut folders = vec![root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !name.starts_with('.') && name != "target" {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+fn generate(name: &str) -> String {
+    match name {
+        "annotations" => annotations(),
+        "reasons" => reasons(),
+        "flags of serve" => flags("serve"),
+        "flags of preview" => flags("preview"),
+        "metrics" => metrics(),
+        "rbac" => rbac(),
+        other => panic!("nothing generates {other}"),
+    }
+}
+
+fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut text = format!("| {} |\n|{}\n", head.join(" | "), " --- |".repeat(head.len()));
+    for row in rows {
+        let cells: Vec<_> = row.iter().map(|cell| cell.replace('|', "\\|").replace('\n', " ")).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text
+}
+
+fn annotations() -> String {
+    let row =
+        |key: &gwmon::annotations::Key| vec![format!("`{}`", key.name), key.allowed.to_owned(), key.meaning.to_owned()];
+    table(&["annotation", "value", "meaning"], VOCABULARY.iter().map(row))
+}
+
+fn reasons() -> String {
+    let mut all = Reason::ALL.to_vec();
+    all.sort_by_key(|reason| reason.as_str());
+    let mut text = String::new();
+    for reason in all {
+        let severity = match reason.severity() {
+            Severity::Info => "Information",
+            Severity::Warning => "Warning",
+            Severity::Error => "Error",
+        };
+        let (meaning, remedy) = (reason.meaning(), reason.remedy());
+        let _ = write!(text, "### {reason}\n\n{severity}. {meaning}\n\n");
+        if remedy != "Nothing." {
+            let _ = write!(text, "{remedy}\n\n");
+        }
+    }
+    text
+}
+
+fn flags(command: &str) -> String {
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).unwrap();
+    let rows = command.get_arguments().filter(|argument| argument.get_id() != "help").map(|argument| {
+        let names = argument.get_value_names().unwrap_or_default();
+        let takes = argument.get_action().takes_values();
+        let value = names.first().filter(|_| takes).map(|name| format!(" {name}")).unwrap_or_default();
+        let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+        let name = format!("{short}`--{}{value}`", argument.get_long().unwrap());
+        let env = argument.get_env().map(|env| format!("`{}`", env.to_string_lossy())).unwrap_or_default();
+        let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let default = defaults.join(",");
+        let default = if default.is_empty() || !takes { default } else { format!("`{default}`") };
+        let choices = argument.get_possible_values();
+        let choices: Vec<_> =
+            choices.iter().filter(|_| takes).map(|choice| format!("`{}`", choice.get_name())).collect();
+        let mut help = argument.get_help().unwrap().to_string();
+        if choices.len() > 1 && !choices.contains(&"`true`".to_owned()) {
+            let _ = write!(help, ": {}", choices.join(", "));
+        }
+        vec![name, env, default, help]
+    });
+    table(&["flag", "environment", "default", "meaning"], rows)
+}
+
+fn metrics() -> String {
+    let (metrics, registry) = Metrics::new();
+    metrics.reviewed("pods", gwmon::metrics::Outcome::unchanged, Some(Reason::NotRequested), std::time::Duration::ZERO);
+    metrics.reconciled(true);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let type_of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+        line.unwrap_or_default().to_owned()
+    };
+    let rows = text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+    let rows = rows.map(|(name, help)| {
+        let type_ = type_of(name);
+        let suffix = match type_.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        vec![format!("`{name}{suffix}`"), type_, help.trim_end_matches('.').to_owned()]
+    });
+    table(&["metric", "type", "meaning"], rows)
+}
+
+fn rbac() -> String {
+    let manifest = fs::read_to_string(root().join("deploy/base/rbac.yaml")).unwrap();
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&manifest).unwrap();
+    let words = |list: &Value| {
+        let words: Vec<_> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        words.join(", ")
+    };
+    let rules = objects.iter().flat_map(|object| {
+        object["rules"].as_array().into_iter().flatten().map(move |rule| {
+            let group = words(&rule["apiGroups"]);
+            let names = words(&rule["resourceNames"]);
+            let resources = words(&rule["resources"]);
+            let resources = if names.is_empty() { resources } else { format!("{resources} named {names}") };
+            let group = if group.is_empty() { "core".to_owned() } else { group };
+            vec![object["kind"].as_str().unwrap().to_owned(), group, resources, words(&rule["verbs"])]
+        })
+    });
+    table(&["granted by", "API group", "resources", "verbs"], rules)
+}
+
+/// The page with its generated parts written anew.
+fn renewed(page: &str) -> String {
+    let (open, close, end) = ("<!-- generated: ", " -->\n", "<!-- end -->");
+    let mut pieces = page.split(open);
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (name, rest) = piece.split_once(close).unwrap();
+        let (_, after) = rest.split_once(end).unwrap_or_else(|| panic!("{name} has no {end}"));
+        let _ = write!(text, "{open}{name}{close}\n{}\n{end}{after}", generate(name).trim_end());
+    }
+    text
+}
+
+#[test]
+fn generated_parts_agree_with_the_code() {
+    for page in pages() {
+        let now = fs::read_to_string(&page).unwrap();
+        let renewed = renewed(&now);
+        if std::env::var_os("GWMON_BLESS").is_some() && renewed != now {
+            fs::write(&page, &renewed).unwrap();
+            continue;
+        }
+        assert!(renewed == now, "{} is not up to date: GWMON_BLESS=1 cargo test --test docs", page.display());
+    }
+}
+
+/// The anchor that a heading gets: lower case, no punctuation, spaces as hyphens.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let link = regex::Regex::new(r"\]\(([^)\s]+)\)").unwrap();
+    let mut count = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in link.captures_iter(&text).map(|found| found[1].to_owned()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, section) = target.split_once('#').unwrap_or((&target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(file.exists(), "{} links to {target}", page.display());
+            if !section.is_empty() {
+                let text = fs::read_to_string(&file).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let is_there = headings.any(|heading| anchor(heading.trim_start_matches('#')) == section);
+                assert!(is_there, "{} links to {target}", page.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "only {count} links");
+}
+
+/// Each reason of a warning or an Event has a section that can be linked to.
+#[test]
+fn every_reason_has_its_section() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    for reason in Reason::ALL {
+        assert!(page.contains(&format!("\n### {reason}\n")), "{reason}");
+    }
+}
+
+#[test]
+fn the_picture_is_what_its_script_draws() {
+    let drawn = std::process::Command::new("python3").arg(root().join("docs/concepts.py")).output().unwrap();
+    let drawn = String::from_utf8(drawn.stdout).unwrap();
+    let picture = root().join("docs/concepts.svg");
+    if std::env::var_os("GWMON_BLESS").is_some() {
+        fs::write(&picture, &drawn).unwrap();
+    }
+    assert!(!drawn.is_empty() && drawn == fs::read_to_string(&picture).unwrap());
+}
+
+/// A comment that cites a lesson leads to it.
+#[test]
+fn every_lesson_that_is_cited_is_listed() {
+    let listed = fs::read_to_string(root().join("docs/design/lessons.md")).unwrap();
+    let number = regex::Regex::new(r"\bR\d+\b").unwrap();
+    let listed: Vec<_> = number.find_iter(&listed).map(|found| found.as_str()).collect();
+    let (mut folders, mut cited) = (vec![root().join("src"), root().join("deploy")], 0);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let comments = text.lines().filter(|line| line.trim_start().starts_with(['/', '#']));
+            for found in comments.flat_map(|line| number.find_iter(line)) {
+                assert!(listed.contains(&found.as_str()), "{} cites {}", path.display(), found.as_str());
+                cited += 1;
+            }
+        }
+    }
+    assert!(cited >= 10, "only {cited} are cited");
+}
