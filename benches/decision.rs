@@ -4,8 +4,8 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
+use gwmon::config::Config;
 use gwmon::injection::{self, workload};
-use gwmon::policy::Policy;
 use serde_json::{Value, json};
 
 fn main() {
@@ -33,9 +33,9 @@ fn pod(variables: usize, bytes: usize) -> Value {
 }
 
 fn decide(bencher: Bencher, pod: &Value) {
-    let (policy, text) = (Policy::default(), pod.to_string());
-    assert!(injection::decide(&policy, &[], &text).is_ok());
-    bencher.counter(BytesCount::of_str(&text)).bench(|| injection::decide(&policy, &[], divan::black_box(&text)));
+    let (config, text) = (Config::default(), pod.to_string());
+    assert!(injection::decide(&config, &[], &text).is_ok());
+    bencher.counter(BytesCount::of_str(&text)).bench(|| injection::decide(&config, &[], divan::black_box(&text)));
 }
 
 #[divan::bench]
@@ -54,7 +54,7 @@ fn workload_of_10_kib(bencher: Bencher) {
     let mut template = pod(90, 64);
     template["metadata"] = json!({"labels": {"app": "edge"}});
     let text = json!({"metadata": {"name": "edge", "annotations": {"gwmon.io/inject": "true"}}, "spec": {"template": template}}).to_string();
-    let policy = Policy::default();
-    assert!(workload::decide(&policy, &[], &text).is_ok());
-    bencher.counter(BytesCount::of_str(&text)).bench(|| workload::decide(&policy, &[], divan::black_box(&text)));
+    let config = Config::default();
+    assert!(workload::decide(&config, &[], &text).is_ok());
+    bencher.counter(BytesCount::of_str(&text)).bench(|| workload::decide(&config, &[], divan::black_box(&text)));
 }

@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use gwmon::config::Config;
 use gwmon::injection;
-use gwmon::policy::Policy;
 
 /// Far beyond what gwmon reads.
 const BEYOND: [usize; 3] = [1_000, 10_000, 100_000];
@@ -86,10 +86,10 @@ fn pod((_, _, [before, after], entry): &List, count: usize) -> String {
 
 /// The quickest of several, in microseconds.
 fn time(text: &str) -> f64 {
-    let policy = Policy::default();
+    let config = Config::default();
     let once = || {
         let began = Instant::now();
-        let _ = std::hint::black_box(injection::decide(&policy, &[], std::hint::black_box(text)));
+        let _ = std::hint::black_box(injection::decide(&config, &[], std::hint::black_box(text)));
         began.elapsed().as_secs_f64() * 1e6
     };
     (0..30).map(|_| once()).fold(f64::INFINITY, f64::min)

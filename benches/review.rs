@@ -14,10 +14,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::routing::post;
+use gwmon::config::Config;
 use gwmon::metrics::Metrics;
-use gwmon::policy::Policy;
 use gwmon::tls::leaf::{CurrentLeaf, server_config};
-use gwmon::tls::pki::Material;
+use gwmon::tls::pki::CertificateBundle;
 use gwmon::webhook::{Admission, router};
 use serde::Deserialize;
 use serde_json::json;
@@ -60,7 +60,7 @@ fn allow_everything() -> Router {
     Router::new().route("/mutate/pods", post(answer))
 }
 
-async fn serve(router: Router, material: &Material) -> u16 {
+async fn serve(router: Router, material: &CertificateBundle) -> u16 {
     let leaf = Arc::new(CurrentLeaf::default());
     leaf.put(&material.leaf, &material.leaf_key).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -97,8 +97,8 @@ async fn throughput(port: u16, authority: &str, body: &Arc<Vec<u8>>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let material = Material::new(&["localhost".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
-    let admission = Admission::new(Policy::default(), Arc::default(), Metrics::new().0);
+    let material = CertificateBundle::new(&["localhost".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
+    let admission = Admission::new(Config::default(), Arc::default(), Metrics::new().0);
     let gwmon = serve(router(&Arc::new(admission)), &material).await;
     let others = [("the stack alone", answer_unread()), ("allow everything", allow_everything())];
     // As large as pods are once the API server has filled in its defaults and noted who manages what.

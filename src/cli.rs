@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::annotations::{Sidecar, Target, Version, duration};
+use crate::config::{Bounds, Config, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDECARS_SINCE};
 use crate::labels::{self, Labels};
-use crate::policy::{Bounds, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDECARS_SINCE, Policy};
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]
@@ -30,7 +30,7 @@ pub enum Command {
 
 /// The flags that `serve` and `preview` share.
 #[derive(Clone, Debug, Args)]
-pub struct PolicyArgs {
+pub struct ConfigArgs {
     /// The exporter's image; set it if the cluster pulls through a mirror.
     #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
     pub exporter_image: Image,
@@ -84,10 +84,10 @@ fn prometheus(value: &str) -> Result<(String, String), &'static str> {
     }
 }
 
-impl PolicyArgs {
+impl ConfigArgs {
     /// The policy that was typed, for a cluster of this version; one of which nothing is known is taken for a new one.
     #[must_use]
-    pub fn policy(self, kubernetes: Option<Version>) -> Policy {
+    pub fn config(self, kubernetes: Option<Version>) -> Config {
         let is_new = kubernetes.is_none_or(|version| version >= NATIVE_SIDECARS_SINCE);
         let sidecar = match self.sidecar {
             SidecarKind::Auto if is_new => Sidecar::Native,
@@ -100,7 +100,7 @@ impl PolicyArgs {
             cross_namespace: self.allow_cross_namespace_monitors,
             ..Bounds::default()
         };
-        Policy { exporter_image: self.exporter_image, sidecar, monitor_labels: self.monitor_labels, bounds }
+        Config { exporter_image: self.exporter_image, sidecar, monitor_labels: self.monitor_labels, bounds }
     }
 }
 
@@ -143,6 +143,11 @@ pub struct Serve {
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "gwmon")]
     pub namespace: String,
 
+    /// The name of gwmon's Deployment, Service, Lease and MutatingWebhookConfiguration; its Secret and its ConfigMap
+    /// begin with it.
+    #[arg(long, value_name = "NAME", env = "GWMON_NAME", default_value = "gwmon")]
+    pub name: String,
+
     /// How long an exporter may keep a gateway's pod from being ready or created, before gwmon suspends injection for
     /// that workload.
     #[arg(long, value_name = "DURATION", env = "GWMON_SUSPEND_AFTER", value_parser = seconds, default_value = "30s")]
@@ -176,19 +181,19 @@ pub struct Serve {
     #[arg(long, value_name = "FILTER", env = "GWMON_LOG", default_value = "info,kube_client::client=error")]
     pub log: String,
 
-    /// The policy.
+    /// The config.
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub config: ConfigArgs,
 }
 
 impl Serve {
     /// The policy that was typed, for a cluster of this version.
     #[must_use]
-    pub fn policy(&self, kubernetes: Option<Version>) -> Policy {
-        let mut policy = self.policy.clone().policy(kubernetes);
-        policy.bounds.readers.clone_from(&self.prometheus);
-        policy.bounds.gateways = self.max_gateways_per_namespace;
-        policy
+    pub fn config(&self, kubernetes: Option<Version>) -> Config {
+        let mut config = self.config.clone().config(kubernetes);
+        config.bounds.readers.clone_from(&self.prometheus);
+        config.bounds.gateways = self.max_gateways_per_namespace;
+        config
     }
 }
 
@@ -245,9 +250,9 @@ pub struct Preview {
     #[arg(long, value_name = "NAME", requires = "connected")]
     pub context: Option<String>,
 
-    /// The policy.
+    /// The config.
     #[command(flatten)]
-    pub policy: PolicyArgs,
+    pub config: ConfigArgs,
 }
 
 /// The manifests that a command reads.
@@ -284,7 +289,7 @@ mod tests {
     fn the_clusters_version_decides_unless_somebody_does() {
         let kind = |sidecar, version| {
             let image = EXPORTER_IMAGE.parse().unwrap();
-            let args = PolicyArgs {
+            let args = ConfigArgs {
                 exporter_image: image,
                 sidecar,
                 monitor_labels: Labels::new(),
@@ -292,7 +297,7 @@ mod tests {
                 allowed_monitor_labels: None,
                 allow_cross_namespace_monitors: true,
             };
-            args.policy(version).sidecar
+            args.config(version).sidecar
         };
         let (old, new) = (Some(Version(1, 28)), Some(Version(1, 29)));
         assert_eq!(kind(SidecarKind::Auto, old), Sidecar::Regular);

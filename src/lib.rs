@@ -6,7 +6,7 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
 //! ```
 //!
-//! The core ([`annotations`], [`injection`], [`labels`], [`manifest`], [`monitoring`], [`policy`], [`quantity`], [`reason`],
+//! The core ([`annotations`], [`injection`], [`labels`], [`manifest`], [`monitoring`], [`config`], [`quantity`], [`reason`],
 //! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`server`], [`tls`],
 //! [`admin`], [`log`], [`commands`]) call it and decide nothing themselves.
 
@@ -15,6 +15,7 @@ mod allowance;
 pub mod annotations;
 pub mod cli;
 pub mod commands;
+pub mod config;
 pub mod controller;
 pub mod injection;
 pub mod labels;
@@ -22,7 +23,6 @@ pub mod log;
 pub mod manifest;
 pub mod metrics;
 pub mod monitoring;
-pub mod policy;
 pub mod quantity;
 pub mod reason;
 pub mod server;

@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon::server;
-use gwmon::tls::{self, CurrentLeaf, pki::Material};
+use gwmon::tls::{self, CurrentLeaf, pki::CertificateBundle};
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
 use support::scene::{Scene, gateway};
@@ -57,7 +57,7 @@ fn mesh(review: &Value) -> Value {
 
 /// Serves the mesh's webhook for one namespace until the test program ends; returns what the API server must know.
 fn install_mesh(scene: &Scene, name: &str) {
-    let material = Material::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
+    let material = CertificateBundle::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();

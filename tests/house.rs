@@ -9,7 +9,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The modules of the core. It may name itself and nothing else of the crate.
 const CORE: &[&str] =
-    &["annotations", "injection", "labels", "manifest", "monitoring", "policy", "quantity", "reason", "suspension"];
+    &["annotations", "injection", "labels", "manifest", "monitoring", "config", "quantity", "reason", "suspension"];
 
 /// What the core may name of other crates. Everything else is refused, whether or not it does I/O.
 const ALLOWED: &[&str] = &[

@@ -8,15 +8,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use futures::{StreamExt, stream};
+use gwmon::config::Config;
 use gwmon::metrics::Metrics;
-use gwmon::policy::Policy;
 use gwmon::webhook::{Admission, router};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
 fn webhook() -> Router {
-    router(&Arc::new(Admission::new(Policy::default(), Arc::default(), Metrics::new().0)))
+    router(&Arc::new(Admission::new(Config::default(), Arc::default(), Metrics::new().0)))
 }
 
 async fn send(path: &str, content_type: &str, body: impl Into<Body>) -> (StatusCode, String) {

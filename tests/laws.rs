@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use gwmon::config::Config;
 use gwmon::injection;
 use gwmon::metrics::Metrics;
-use gwmon::policy::Policy;
 use gwmon::reason::Reason;
 use gwmon::webhook::{Admission, Route};
 use json_patch::PatchOperation;
@@ -185,7 +185,7 @@ fn only_added(before: &Value, after: &Value) -> bool {
 }
 
 fn admission() -> Admission {
-    Admission::new(Policy::default(), Arc::default(), Metrics::new().0)
+    Admission::new(Config::default(), Arc::default(), Metrics::new().0)
 }
 
 proptest! {
@@ -193,33 +193,33 @@ proptest! {
 
     #[test]
     fn a_patch_applies_only_adds_and_is_the_last_one(pod in pod()) {
-        let policy = Policy::default();
-        if let Ok(injection) = injection::decide(&policy, &[], &pod.to_string()) {
+        let config = Config::default();
+        if let Ok(injection) = injection::decide(&config, &[], &pod.to_string()) {
             let operations = injection.patch.to_operations().unwrap();
             let is_safe = |op: &PatchOperation| matches!(op, PatchOperation::Add(_) | PatchOperation::Replace(_));
             prop_assert!(operations.iter().all(is_safe), "{operations:?}");
             let mut after = pod.clone();
             json_patch::patch(&mut after, &operations).unwrap();
             prop_assert!(only_added(&pod, &after), "{pod}\n{after}");
-            let again = injection::decide(&policy, &[], &after.to_string()).unwrap_err();
+            let again = injection::decide(&config, &[], &after.to_string()).unwrap_err();
             prop_assert_eq!(again.reason, Reason::AlreadyInjected);
             prop_assert_eq!(injection::confirm(&after.to_string()), Ok(()));
-            let same = injection::decide(&policy, &[], &pod.to_string()).unwrap();
+            let same = injection::decide(&config, &[], &pod.to_string()).unwrap();
             prop_assert_eq!(same.patch, injection.patch);
         }
     }
 
     #[test]
     fn a_workload_settles_after_one_admission(own in maybe(annotations()), template in maybe(annotations()), pod in pod()) {
-        let policy = Policy::default();
+        let config = Config::default();
         let metadata = object(vec![("annotations", own)], Value::Null);
         let template = json!({"metadata": object(vec![("annotations", template)], Value::Null), "spec": pod["spec"]});
         let mut workload = json!({"metadata": metadata, "spec": {"template": template}});
         let before = workload.clone();
-        if let Ok(change) = injection::workload::decide(&policy, &[], &workload.to_string()) {
+        if let Ok(change) = injection::workload::decide(&config, &[], &workload.to_string()) {
             json_patch::patch(&mut workload, &change.patch.to_operations().unwrap()).unwrap();
             prop_assert!(only_added(&before, &workload));
-            let again = injection::workload::decide(&policy, &[], &workload.to_string()).unwrap();
+            let again = injection::workload::decide(&config, &[], &workload.to_string()).unwrap();
             prop_assert!(again.patch.is_empty(), "{workload}");
         }
     }

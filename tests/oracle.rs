@@ -6,10 +6,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use gwmon::annotations::Target;
+use gwmon::config::Bounds;
 use gwmon::labels::Labels;
-use gwmon::monitoring::selection::Wish;
-use gwmon::monitoring::{Cluster, Consumer, Operator};
-use gwmon::policy::Bounds;
+use gwmon::monitoring::selection::SelectionRequest;
+use gwmon::monitoring::{Cluster, Operator, Scraper};
 use gwmon::reason::Reason;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -347,7 +347,7 @@ fn known(cluster: &Value, ends: &Value) -> Cluster {
     let running = each(&cluster["operators"]).zip(each(ends)).filter(|(_, end)| *end == "");
     let named = |object: &Value| (object["metadata"]["name"].as_str().unwrap().to_owned(), labels_of(object));
     Cluster {
-        consumers: each(&cluster["readers"]).map(|o| Consumer::parse(&o.to_string()).unwrap().unwrap()).collect(),
+        scrapers: each(&cluster["readers"]).map(|o| Scraper::parse(&o.to_string()).unwrap().unwrap()).collect(),
         operators: running.map(|(o, _)| Operator::parse(&o.to_string()).unwrap().unwrap()).collect(),
         namespaces: each(&cluster["namespaces"]).map(named).collect(),
     }
@@ -370,18 +370,18 @@ fn compare(cluster: &Value, answer: &Value, count: &mut Count) -> Result<(), Str
         return Ok(());
     }
     count.clusters += 1;
-    for (number, consumer) in known.consumers.iter().enumerate() {
+    for (number, scraper) in known.scrapers.iter().enumerate() {
         let handled = answer["handled"][number] == true;
         count.unhandled += usize::from(!handled);
         for (monitor, theirs) in each(&cluster["monitors"]).zip(each(&answer["selected"][number])) {
             let (namespace, theirs) = (monitor["metadata"]["namespace"].as_str().unwrap(), theirs == true);
-            let ours = known.selects(consumer, namespace, &labels_of(monitor));
+            let ours = known.selects(scraper, namespace, &labels_of(monitor));
             *(if theirs { &mut count.yes } else { &mut count.no }) += usize::from(handled);
             // Another operator, which was not found, may run what none of these does.
-            let granted = !handled && (ours.is_err() || warns(&known, consumer, namespace));
+            let granted = !handled && (ours.is_err() || warns(&known, scraper, namespace));
             if ours.is_ok() != theirs && !granted {
                 let name = &monitor["metadata"]["name"];
-                return Err(format!("{consumer} and monitor {name}: the operator says {theirs}, gwmon {ours:?}"));
+                return Err(format!("{scraper} and monitor {name}: the operator says {theirs}, gwmon {ours:?}"));
             }
         }
     }
@@ -389,12 +389,19 @@ fn compare(cluster: &Value, answer: &Value, count: &mut Count) -> Result<(), Str
 }
 
 /// Whether gwmon says that it does not know who runs this reader.
-fn warns(known: &Cluster, consumer: &Consumer, namespace: &str) -> bool {
-    let (owner, name) = consumer.key();
+fn warns(known: &Cluster, scraper: &Scraper, namespace: &str) -> bool {
+    let (owner, name) = scraper.key();
     let target = Target::Named { namespace: owner.to_owned(), name: name.to_owned() };
     let (none, bounds) = (Labels::new(), Bounds::default());
-    let wish =
-        Wish { namespace, target: &target, hard: &none, soft: &none, neighbours: &[], reader: None, bounds: &bounds };
+    let wish = SelectionRequest {
+        namespace,
+        target: &target,
+        required: &none,
+        defaults: &none,
+        existing_monitors: &[],
+        reader: None,
+        bounds: &bounds,
+    };
     let told = |warnings: &[gwmon::reason::Finding]| warnings.iter().any(|w| w.reason == Reason::OperatorUnknown);
     known.select(&wish).is_ok_and(|selection| told(&selection.warnings))
 }

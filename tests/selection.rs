@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use gwmon::annotations::Target;
+use gwmon::config::Bounds;
 use gwmon::labels::{self, Labels};
-use gwmon::monitoring::consumer::Kind;
 use gwmon::monitoring::predicate::Condition;
-use gwmon::monitoring::selection::{Selection, Wish};
+use gwmon::monitoring::scraper::Kind;
+use gwmon::monitoring::selection::{Selection, SelectionRequest};
 use gwmon::monitoring::selector::{Selector, solve};
-use gwmon::monitoring::{Cluster, Consumer, Operator};
-use gwmon::policy::Bounds;
+use gwmon::monitoring::{Cluster, Operator, Scraper};
 use gwmon::reason::{Finding, Reason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,12 +17,12 @@ fn labels(text: &str) -> Labels {
     labels::parse(text).unwrap()
 }
 
-fn parse(object: &Value) -> Consumer {
-    Consumer::parse(&object.to_string()).unwrap().unwrap()
+fn parse(object: &Value) -> Scraper {
+    Scraper::parse(&object.to_string()).unwrap().unwrap()
 }
 
 /// A `Prometheus` of this spec in the namespace `monitoring`.
-fn prometheus(name: &str, spec: &Value) -> Consumer {
+fn prometheus(name: &str, spec: &Value) -> Scraper {
     parse(&json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": name}, "spec": spec}))
 }
 
@@ -56,16 +56,16 @@ fn operator(args: &[&str]) -> Operator {
     Operator::parse(&deployment.to_string()).unwrap().unwrap()
 }
 
-fn cluster(consumers: Vec<Consumer>) -> Cluster {
+fn cluster(scrapers: Vec<Scraper>) -> Cluster {
     let named = |name: &str| (name.to_owned(), labels(&format!("kubernetes.io/metadata.name={name}")));
-    Cluster { consumers, operators: vec![operator(&[])], namespaces: ["edge", "monitoring"].map(named).into() }
+    Cluster { scrapers, operators: vec![operator(&[])], namespaces: ["edge", "monitoring"].map(named).into() }
 }
 
 struct Asked {
     target: Target,
-    hard: Labels,
-    soft: Labels,
-    neighbours: Vec<Labels>,
+    required: Labels,
+    defaults: Labels,
+    existing_monitors: Vec<Labels>,
     reader: Option<&'static str>,
     bounds: Bounds,
 }
@@ -74,9 +74,9 @@ impl Default for Asked {
     fn default() -> Self {
         Self {
             target: Target::Best,
-            hard: Labels::new(),
-            soft: labels("managed-by=gwmon"),
-            neighbours: vec![],
+            required: Labels::new(),
+            defaults: labels("managed-by=gwmon"),
+            existing_monitors: vec![],
             reader: None,
             bounds: Bounds::default(),
         }
@@ -84,8 +84,16 @@ impl Default for Asked {
 }
 
 fn select<'c>(cluster: &'c Cluster, asked: &Asked) -> Result<Selection<'c>, Finding> {
-    let Asked { target, hard, soft, neighbours, reader, bounds } = asked;
-    cluster.select(&Wish { namespace: "edge", target, hard, soft, neighbours, reader: *reader, bounds })
+    let Asked { target, required, defaults, existing_monitors, reader, bounds } = asked;
+    cluster.select(&SelectionRequest {
+        namespace: "edge",
+        target,
+        required,
+        defaults,
+        existing_monitors,
+        reader: *reader,
+        bounds,
+    })
 }
 
 /// Namespace and labels of the one monitor, without the soft label.
@@ -172,7 +180,7 @@ fn l9_does_not_exist_takes_a_soft_label_and_not_a_hard_one() {
     let selected = by("managed-by");
     assert_eq!(select(&selected, &Asked::default()).unwrap().placements[0].labels, labels(""));
     let refused = by("team");
-    let error = select(&refused, &Asked { hard: labels("team=edge"), ..Asked::default() }).unwrap_err();
+    let error = select(&refused, &Asked { required: labels("team=edge"), ..Asked::default() }).unwrap_err();
     assert_eq!(
         error.detail,
         "Prometheus monitoring/kps spec.serviceMonitorSelector: label team=edge is set, but !team is asked for"
@@ -192,7 +200,7 @@ fn l11_not_in_alone_needs_no_label() {
 #[test]
 fn l12_a_users_label_is_kept_where_it_will_do() {
     let cluster = cluster(vec![prometheus("kps", &everywhere(&text("team In a b c")))]);
-    let selection = select(&cluster, &Asked { hard: labels("team=c"), ..Asked::default() }).unwrap();
+    let selection = select(&cluster, &Asked { required: labels("team=c"), ..Asked::default() }).unwrap();
     assert_eq!(selection.placements[0].labels["team"], "c");
 }
 
@@ -352,7 +360,7 @@ fn p1_a_prometheus_that_the_operator_leaves_to_others() {
         json_patch::merge(&mut object["metadata"], metadata);
         let mut cluster = cluster(vec![parse(&object)]);
         cluster.operators = vec![operator(flags)];
-        let unmet = cluster.selects(&cluster.consumers[0], "edge", &labels("")).err();
+        let unmet = cluster.selects(&cluster.scrapers[0], "edge", &labels("")).err();
         // Another operator may run it, which gwmon has not found: the monitor is made, with a warning that says why.
         let selection = select(&cluster, &Asked::default());
         match (unmet, selection) {
@@ -385,7 +393,7 @@ fn p1_a_prometheus_that_the_operator_leaves_to_others() {
 }
 
 /// A Prometheus that reads everything, with more in its spec and with these conditions: type, status, reason.
-fn with_conditions(name: &str, extra: &Value, conditions: &[(&str, &str, &str)]) -> Consumer {
+fn with_conditions(name: &str, extra: &Value, conditions: &[(&str, &str, &str)]) -> Scraper {
     let mut spec = everywhere(&json!({}));
     json_patch::merge(&mut spec, extra);
     let conditions: Vec<_> = conditions
@@ -421,9 +429,9 @@ fn one_that_does_not_run_comes_last_and_is_told() {
     }
     let mut cluster = cluster(vec![with_conditions("a", &json!({}), &[])]);
     // Its operator has not come to it yet.
-    assert!(cluster.outage(&cluster.consumers[0]).unwrap().is_passing);
+    assert!(cluster.outage(&cluster.scrapers[0]).unwrap().is_passing);
     cluster.operators = vec![down.clone()];
-    let outage = cluster.outage(&cluster.consumers[0]).unwrap();
+    let outage = cluster.outage(&cluster.scrapers[0]).unwrap();
     assert_eq!((outage.finding.reason, outage.is_passing), (Reason::PrometheusNotRunning, false));
     assert!(outage.finding.detail.ends_with("its operator monitoring/po has no pod that is ready"), "{outage:?}");
 
@@ -432,7 +440,7 @@ fn one_that_does_not_run_comes_last_and_is_told() {
     assert_eq!(one(&cluster).unwrap().0, "monitoring");
     // One that is not found is believed where the Prometheus says that it is reconciled.
     cluster.operators = vec![];
-    assert_eq!(cluster.outage(&cluster.consumers[0]).unwrap().finding.reason, Reason::OperatorUnknown);
+    assert_eq!(cluster.outage(&cluster.scrapers[0]).unwrap().finding.reason, Reason::OperatorUnknown);
     let reconciled = with_conditions("a", &json!({}), &[("Reconciled", "True", "")]);
     assert_eq!(cluster.outage(&reconciled), None);
 }
@@ -444,7 +452,7 @@ fn p2_a_paused_one_is_told() {
     let cluster = cluster(vec![prometheus("kps", &spec)]);
     let selection = select(&cluster, &Asked::default()).unwrap();
     assert_eq!(reasons(&selection), [Reason::PrometheusPaused]);
-    let unmet = cluster.selects(&cluster.consumers[0], "edge", &labels("")).unwrap_err();
+    let unmet = cluster.selects(&cluster.scrapers[0], "edge", &labels("")).unwrap_err();
     assert_eq!(unmet.condition, Condition::Handled);
 }
 
@@ -512,7 +520,7 @@ fn p6_other_readers_by_their_own_tables() {
         ("OpenTelemetryCollector", json!({})),
         ("Deployment", json!({})),
     ] {
-        assert!(Consumer::parse(&object(kind, &spec).to_string()).unwrap().is_none(), "{kind}");
+        assert!(Scraper::parse(&object(kind, &spec).to_string()).unwrap().is_none(), "{kind}");
     }
     assert_eq!(Kind::named("VMAgent"), Some(Kind::VMAgent));
 }
@@ -622,7 +630,7 @@ fn the_first_condition_that_fails_is_told_with_both_sides() {
     let spec = json!({"serviceMonitorSelector": {"matchLabels": {"release": "kps"}}, "serviceMonitorNamespaceSelector": {"matchLabels": {"scraped": "yes"}}});
     let mut cluster = cluster(vec![prometheus("kps", &spec)]);
     let told = |cluster: &Cluster, set: &str| {
-        let unmet = cluster.selects(&cluster.consumers[0], "edge", &labels(set)).unwrap_err();
+        let unmet = cluster.selects(&cluster.scrapers[0], "edge", &labels(set)).unwrap_err();
         (unmet.condition, unmet.detail)
     };
     assert_eq!(
@@ -640,10 +648,10 @@ fn the_first_condition_that_fails_is_told_with_both_sides() {
     assert_eq!(told(&cluster, "release=x").1, "spec.serviceMonitorSelector needs release=kps, has release=x");
     cluster.operators = vec![operator(&["--deny-namespaces=edge"])];
     assert_eq!(told(&cluster, "").0, Condition::Watched);
-    assert!(cluster.selects(&cluster.consumers[0], "monitoring", &labels("release=kps")).is_err());
+    assert!(cluster.selects(&cluster.scrapers[0], "monitoring", &labels("release=kps")).is_err());
     cluster.operators = vec![];
     assert_eq!(reasons(&select(&cluster, &Asked::default()).unwrap()), [Reason::OperatorUnknown]);
-    assert_eq!(cluster.selects(&cluster.consumers[0], "edge", &labels("release=kps")), Ok(()));
+    assert_eq!(cluster.selects(&cluster.scrapers[0], "edge", &labels("release=kps")), Ok(()));
 }
 
 #[test]
@@ -651,8 +659,8 @@ fn who_comes_first() {
     let home = everywhere(&json!({"matchLabels": {"by": "home"}}));
     let away = json!({"serviceMonitorSelector": {}});
     let agent = parse(&json!({"kind": "PrometheusAgent", "metadata": {"namespace": "a", "name": "a"}, "spec": home}));
-    let first = |consumers: Vec<Consumer>, asked: &Asked| {
-        let cluster = cluster(consumers);
+    let first = |scrapers: Vec<Scraper>, asked: &Asked| {
+        let cluster = cluster(scrapers);
         select(&cluster, asked).map(|selection| selection.readers[0].to_string()).map_err(|finding| finding.reason)
     };
     let (b, c) = (prometheus("b", &home), prometheus("c", &everywhere(&json!({"matchLabels": {"by": "c"}}))));
@@ -662,7 +670,7 @@ fn who_comes_first() {
     assert_eq!(first(vec![agent.clone(), c.clone()], &best).unwrap(), "Prometheus monitoring/c");
     assert_eq!(first(vec![c.clone(), b.clone()], &best).unwrap(), "Prometheus monitoring/b");
     // Who reads a monitor that is there already, before who does not.
-    let neighbours = Asked { neighbours: vec![labels("by=c")], ..Asked::default() };
+    let neighbours = Asked { existing_monitors: vec![labels("by=c")], ..Asked::default() };
     assert_eq!(first(vec![b.clone(), c.clone()], &neighbours).unwrap(), "Prometheus monitoring/c");
     // Who is named, before all.
     let named = |name: &str| Asked {

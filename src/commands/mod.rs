@@ -14,19 +14,19 @@ use crate::annotations::Version;
 use crate::controller::api_resource;
 
 /// kube's client by itself would wait for an answer for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The version of the oldest among the API server and the kubelets, which may be three versions behind it, and are
 /// during every upgrade. Where the nodes cannot be seen, that of those which were, and of the API server.
 async fn oldest_version(client: &Client) -> Result<Option<Version>> {
-    let info = tokio::time::timeout(PATIENCE, client.apiserver_version()).await.context("no answer")??;
+    let info = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await.context("no answer")??;
     // Some providers write `29+`.
     let mut oldest = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
     // Nodes are large, with a list of all their images.
     let mut page = ListParams::default().limit(50);
     let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource("v1", "Node"));
     loop {
-        let nodes = match tokio::time::timeout(PATIENCE, api.list(&page)).await {
+        let nodes = match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&page)).await {
             Ok(Ok(nodes)) => nodes,
             Ok(Err(error)) => {
                 tracing::warn!("cannot read the nodes' versions: {error}");

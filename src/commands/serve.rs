@@ -2,37 +2,40 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use kube::Client;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness};
 use crate::annotations::Version;
 use crate::cli::Serve;
-use crate::controller::{self, Site, certificates, lead};
+use crate::config::Config;
+use crate::controller::{self, Installation, certificates, leader_election};
 use crate::log;
 use crate::metrics::Metrics;
 use crate::server::{self, ConnectionLimits};
 use crate::suspension::Timing;
-use crate::tls::pki::{Material, Validity};
+use crate::tls::pki::{CertificateBundle, Validity};
 use crate::tls::{self, CurrentLeaf};
 use crate::webhook::surroundings::{self, Surroundings};
 use crate::webhook::{self, Admission};
 
-/// After SIGTERM the API server goes on calling this replica until the endpoints have reached it (R30).
-const GOODBYE: Duration = Duration::from_secs(10);
+/// The API server goes on calling a replica until all of its endpoints know that it is gone (R30).
+const SHUTDOWN_DELAY: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What keeps the server from starting: an address in use, no cluster, a file that cannot be written.
+/// The address is in use, there is no cluster, or a file cannot be read or written.
 pub fn run(args: Serve) -> Result<()> {
     let log = log::start(&args.log, args.log_format)?;
     let runtime =
@@ -45,10 +48,26 @@ pub fn run(args: Serve) -> Result<()> {
     })
 }
 
+/// What the servers and the background tasks share.
+struct Process {
+    metrics: Metrics,
+    readiness: Readiness,
+    leaf: Arc<CurrentLeaf>,
+    surroundings: Arc<Surroundings>,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
 async fn serve(args: Serve) -> Result<()> {
     let (metrics, registry) = Metrics::new();
-    let readiness = Readiness::default();
-    let leaf = Arc::new(CurrentLeaf::default());
+    let mut process = Process {
+        metrics,
+        readiness: Readiness::default(),
+        leaf: Arc::default(),
+        surroundings: Arc::default(),
+        tasks: JoinSet::new(),
+        stop: CancellationToken::new(),
+    };
     let address = |typed: Option<SocketAddr>, port| {
         let host = if args.standalone { [127, 0, 0, 1] } else { [0, 0, 0, 0] };
         typed.unwrap_or_else(|| SocketAddr::from((host, port)))
@@ -62,79 +81,129 @@ async fn serve(args: Serve) -> Result<()> {
     let webhook = listen(address(args.bind, 8443), "--bind")?;
     let admin = listen(address(args.admin_bind, 8080), "--admin-bind")?;
 
-    // Apart from `stop`: the admin port tells the truth about readiness until the very end.
+    // Not stopped with the rest: the admin port reports readiness to the end.
     let end = CancellationToken::new();
-    let admin_router = admin::router(readiness.clone(), registry);
+    let admin_router = admin::router(process.readiness.clone(), registry);
     let limits = ConnectionLimits::of_this_process();
     let admin = tokio::spawn(server::serve(admin, None, admin_router, limits.admin, end.clone().cancelled_owned()));
 
-    let stop = CancellationToken::new();
-    let stopped = |token: &CancellationToken| token.clone().cancelled_owned();
-    let mut tasks = tokio::task::JoinSet::new();
-    let surroundings = Arc::new(Surroundings::default());
-    let (goodbye, policy) = if args.standalone {
-        let material = Material::new(&["localhost".to_owned(), "127.0.0.1".to_owned()], OffsetDateTime::now_utc())?;
-        leaf.put(&material.leaf, &material.leaf_key)?;
-        if let Some(file) = &args.ca_out {
-            std::fs::write(file, &material.bundle).with_context(|| format!("--ca-out {}", file.display()))?;
-        }
-        let ends = Validity::of(&material.leaf)?.not_after;
-        metrics.certificate_ends(ends.unix_timestamp());
-        tracing::info!(%ends, "serving a certificate of my own for localhost and 127.0.0.1");
-        readiness.certificate_served();
-        readiness.surroundings_known();
-        (Duration::ZERO, args.policy(None))
+    let (delay, config) = if args.standalone {
+        process.start_standalone(args.ca_out.as_deref())?;
+        (Duration::ZERO, args.config(None))
     } else {
-        let client = Client::try_default().await.context("no cluster; run with --standalone to serve without one")?;
-        let version = tokio::select! {
-            version = kubernetes(&client) => version,
-            () = interrupted()? => return Ok(()),
-        };
-        let policy = args.policy(version);
-        tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = policy.sidecar.as_str(), "policy");
-        let site = Site { namespace: args.namespace, name: "gwmon".to_owned() };
-        let (leaf, ready) = (Arc::clone(&leaf), readiness.clone());
-        tasks.spawn(certificates::keep(client.clone(), site.clone(), leaf, ready, metrics.clone(), stopped(&stop)));
-        let (namespace, known, ready) = (site.namespace.clone(), Arc::clone(&surroundings), readiness.clone());
-        tasks.spawn(surroundings::keep(client.clone(), namespace, site.suspensions(), known, ready, stopped(&stop)));
-        let timing = Timing { patience: args.suspend_after, first_retry: args.suspend_for };
-        let known = Arc::clone(&surroundings);
-        let (for_controller, metrics, stop) = (policy.clone(), metrics.clone(), stopped(&stop));
-        tasks.spawn(async move {
-            let identity = identity();
-            let work = || {
-                let (client, site, policy) = (client.clone(), site.clone(), for_controller.clone());
-                controller::run(client, site, policy, Arc::clone(&known), timing, metrics.clone(), identity.clone())
-            };
-            lead::lead(&site, &identity, work, stop).await;
-        });
-        (GOODBYE, policy)
+        let Some(config) = process.start_in_cluster(&args).await? else { return Ok(()) };
+        (SHUTDOWN_DELAY, config)
     };
+    let Process { metrics, readiness, leaf, surroundings, mut tasks, stop } = process;
 
-    let router = webhook::router(&Arc::new(Admission::new(policy, surroundings, metrics)));
+    let router = webhook::router(&Arc::new(Admission::new(config, surroundings, metrics)));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?limits, "serving");
-    let config = Arc::new(tls::leaf::server_config(leaf, clients)?);
-    tasks.spawn(server::serve(webhook, Some(config), router, limits.webhook, stopped(&stop)));
+    let tls = Arc::new(tls::leaf::server_config(leaf, clients)?);
+    tasks.spawn(server::serve(webhook, Some(tls), router, limits.webhook, stop.clone().cancelled_owned()));
 
     interrupted()?.await;
-    tracing::info!("stopping; a second signal ends at once");
+    tracing::info!("stopping; signal again to exit now");
     readiness.stopping();
     let second = interrupted()?;
     let drain = async {
-        tokio::time::sleep(goodbye).await;
+        tokio::time::sleep(delay).await;
         stop.cancel();
         while tasks.join_next().await.is_some() {}
     };
     tokio::select! {
         () = drain => {}
-        () = second => tracing::warn!("ended at once"),
+        () = second => tracing::warn!("exiting now"),
     }
     end.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), admin).await;
     Ok(())
 }
 
-/// The version of the cluster's oldest part that matters, as soon as it can be told: what may be injected depends on it.
+impl Process {
+    fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
+    /// Makes a certificate that lasts as long as this process.
+    fn start_standalone(&self, ca_out: Option<&Path>) -> Result<()> {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificates = CertificateBundle::new(&names, OffsetDateTime::now_utc())?;
+        self.leaf.put(&certificates.leaf, &certificates.leaf_key)?;
+        if let Some(file) = ca_out {
+            std::fs::write(file, &certificates.bundle).with_context(|| format!("--ca-out {}", file.display()))?;
+        }
+        let ends = Validity::of(&certificates.leaf)?.not_after;
+        self.metrics.certificate_ends(ends.unix_timestamp());
+        tracing::info!(%ends, "serving a self-signed certificate for localhost and 127.0.0.1");
+        self.readiness.certificate_served();
+        self.readiness.surroundings_known();
+        Ok(())
+    }
+
+    /// Starts what needs a cluster: certificates, the watches that admission reads, and the controller. `None` if a
+    /// signal ends the wait for the API server.
+    async fn start_in_cluster(&mut self, args: &Serve) -> Result<Option<Config>> {
+        let client = connect().await?;
+        let version = tokio::select! {
+            version = kubernetes(&client) => version,
+            () = interrupted()? => return Ok(None),
+        };
+        let config = args.config(version);
+        tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = config.sidecar.as_str(), "configured");
+        let installation = Installation { namespace: args.namespace.clone(), name: args.name.clone() };
+        self.tasks.spawn(certificates::run(
+            client.clone(),
+            installation.clone(),
+            Arc::clone(&self.leaf),
+            self.readiness.clone(),
+            self.metrics.clone(),
+            self.stopped(),
+        ));
+        self.tasks.spawn(surroundings::run(
+            client.clone(),
+            installation.namespace.clone(),
+            installation.suspensions(),
+            Arc::clone(&self.surroundings),
+            self.readiness.clone(),
+            self.stopped(),
+        ));
+        let timing = Timing { patience: args.suspend_after, first_retry: args.suspend_for };
+        let (metrics, surroundings, stopped) = (self.metrics.clone(), Arc::clone(&self.surroundings), self.stopped());
+        let for_controller = config.clone();
+        self.tasks.spawn(async move {
+            let identity = identity();
+            let work = || {
+                controller::run(
+                    client.clone(),
+                    installation.clone(),
+                    for_controller.clone(),
+                    Arc::clone(&surroundings),
+                    timing,
+                    metrics.clone(),
+                    identity.clone(),
+                )
+            };
+            leader_election::run(&installation, &identity, work, stopped).await;
+        });
+        Ok(Some(config))
+    }
+}
+
+/// A client of the cluster in which gwmon runs, or of the current context.
+async fn connect() -> Result<Client> {
+    match Client::try_default().await {
+        Ok(client) => Ok(client),
+        // The error repeats itself as its own cause.
+        Err(error) => {
+            let what = error.to_string();
+            let cause = what.rsplit("kubeconfig: (").next().unwrap_or(&what);
+            let cause = cause.strip_suffix(')').unwrap_or(cause);
+            bail!("no cluster: not in a pod, and {cause}; set KUBECONFIG, or run with --standalone")
+        }
+    }
+}
+
+/// The version of the cluster's oldest component, on which depends what may be injected. Waits until the API server answers.
 async fn kubernetes(client: &Client) -> Option<Version> {
     loop {
         match super::oldest_version(client).await {
@@ -145,8 +214,8 @@ async fn kubernetes(client: &Client) -> Option<Version> {
     }
 }
 
-/// Tells this process from its like in the Lease and in Events: the pod's name, and the process' number for those that run
-/// on one host. A container that is started again in its pod is the same, and takes its own Lease up again.
+/// Identifies this process in the Lease and in Events: the pod's name and, for processes on one host, the process id. A
+/// restarted container has the same identity, and takes its Lease up again.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "gwmon".to_owned());
     format!("{host}-{}", std::process::id())
@@ -156,7 +225,7 @@ fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener> {
     server::listen(address).with_context(|| format!("cannot listen on {address} ({flag})"))
 }
 
-/// Done at the next SIGTERM (the kubelet's) or SIGINT (a person's).
+/// Completes at the next SIGTERM (from the kubelet) or SIGINT (from a person).
 fn interrupted() -> Result<impl Future<Output = ()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {

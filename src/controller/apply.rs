@@ -10,10 +10,10 @@ use kube::core::Status;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::index::{Meta, Place, is_reference, place};
+use super::cache::ClusterCache;
+use super::index::{Meta, NamespacedName, is_reference, place};
 use super::objects::objects;
-use super::world::World;
-use super::{FIELD_MANAGER, GatewayKey, is_right_lacking, plain};
+use super::{FIELD_MANAGER, GatewayKey, api_error, is_right_lacking};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};
 use crate::monitoring::Owner;
@@ -21,15 +21,15 @@ use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::reason::{Finding, Reason};
 
 /// An object's kind and place.
-type Slot = (&'static str, Place);
+type ObjectKey = (&'static str, NamespacedName);
 
 /// What was last applied under each name: a hash of the content, and the version of the object that this gave.
-pub(super) type Written = HashMap<Slot, (u64, String)>;
+pub(super) type AppliedVersions = HashMap<ObjectKey, (u64, String)>;
 
 /// Applies and deletes objects of one gateway.
 pub(super) struct Writer<'a> {
     pub(super) client: &'a Client,
-    pub(super) world: &'a World,
+    pub(super) cache: &'a ClusterCache,
     pub(super) metrics: &'a Metrics,
     pub(super) hasher: &'a RandomState,
     pub(super) key: &'a GatewayKey,
@@ -46,34 +46,34 @@ pub(super) struct Applied {
 
 impl Writer<'_> {
     /// The object as it is, where it stands as it was last applied.
-    pub(super) fn settled(&self, object: &Value, written: &Written) -> Option<Applied> {
-        let (slot, hash) = self.mark(object);
-        self.as_written(&slot, hash, written)
+    pub(super) fn up_to_date(&self, object: &Value, written: &AppliedVersions) -> Option<Applied> {
+        let (slot, hash) = self.fingerprint(object);
+        self.as_applied(&slot, hash, written)
     }
 
-    /// What [`Written`] knows an object by, and a hash of its content.
-    fn mark(&self, object: &Value) -> (Slot, u64) {
+    /// What [`AppliedVersions`] knows an object by, and a hash of its content.
+    fn fingerprint(&self, object: &Value) -> (ObjectKey, u64) {
         let kind = if object["kind"] == MONITOR.1 { MONITOR.1 } else { SERVICE.1 };
         ((kind, place_of(object)), self.hasher.hash_one(object.to_string()))
     }
 
-    fn as_written(&self, slot: &Slot, hash: u64, written: &Written) -> Option<Applied> {
-        let seen = self.world.object(slot.0, self.key, &slot.1)?;
+    fn as_applied(&self, slot: &ObjectKey, hash: u64, written: &AppliedVersions) -> Option<Applied> {
+        let seen = self.cache.object(slot.0, self.key, &slot.1)?;
         let (before, at) = written.get(slot)?;
         let settled = *before == hash && !is_newer(seen.resource_version().as_deref(), at);
         settled.then(|| Applied { changed: false, labels: seen.labels().clone() })
     }
 
     /// Applies one object, unless it is settled, or its name is taken.
-    pub(super) async fn apply(&self, object: &Value, owner: &Owner, written: &mut Written) -> Result<Applied> {
-        let (slot, hash) = self.mark(object);
-        if let Some(settled) = self.as_written(&slot, hash, written) {
+    pub(super) async fn apply(&self, object: &Value, owner: &Owner, written: &mut AppliedVersions) -> Result<Applied> {
+        let (slot, hash) = self.fingerprint(object);
+        if let Some(settled) = self.as_applied(&slot, hash, written) {
             return Ok(settled);
         }
         let (kind, place) = &slot;
         let version = if *kind == MONITOR.1 { MONITOR.0 } else { SERVICE.0 };
         let what = format!("{kind} {}/{}", place.0, place.1);
-        let seen = self.world.object(kind, self.key, place);
+        let seen = self.cache.object(kind, self.key, place);
         let api = objects(self.client, &place.0, (version, kind));
         let existing = match &seen {
             Some(seen) => Some(Meta::clone(seen)),
@@ -81,7 +81,7 @@ impl Writer<'_> {
                 Ok(found) => found,
                 // The kind itself is not served; applying will tell.
                 Err(kube::Error::Api(status)) if status.code == 404 => None,
-                Err(error) => return Err(plain(error)).with_context(|| format!("cannot read {what}")),
+                Err(error) => return Err(api_error(error)).with_context(|| format!("cannot read {what}")),
             },
         };
         let mut object = object.clone();
@@ -121,11 +121,11 @@ impl Writer<'_> {
                 let detail = format!("cannot apply {what}: the cluster does not serve {version} {kind}");
                 Err(Finding::new(Reason::ServiceMonitorCRDMissing, detail).into())
             }
-            // A quota, a policy, another webhook: whoever set that up can mend it, and so has to be told.
+            // A quota, a config, another webhook: whoever set that up can mend it, and so has to be told.
             Err(kube::Error::Api(status)) if is_refusal(&status) => {
                 Err(Finding::new(Reason::ObjectRefused, format!("cannot apply {what}: {}", status.message)).into())
             }
-            Err(error) => Err(plain(error)).with_context(|| format!("cannot apply {what}")),
+            Err(error) => Err(api_error(error)).with_context(|| format!("cannot apply {what}")),
         }
     }
 
@@ -147,7 +147,9 @@ impl Writer<'_> {
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            Err(error) => Err(plain(error)).with_context(|| format!("cannot delete {kind} {}/{}", place.0, place.1)),
+            Err(error) => {
+                Err(api_error(error)).with_context(|| format!("cannot delete {kind} {}/{}", place.0, place.1))
+            }
         }
     }
 }
@@ -171,7 +173,7 @@ fn is_newer(seen: Option<&str>, than: &str) -> bool {
 }
 
 /// The place of an object that is to be applied.
-pub(super) fn place_of(object: &Value) -> Place {
+pub(super) fn place_of(object: &Value) -> NamespacedName {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     (text("namespace"), text("name"))
 }
@@ -187,7 +189,7 @@ pub(super) enum Presence {
     Unreadable,
 }
 
-/// Looks whether a workload is there.
+/// Reads whether a workload exists.
 pub(super) async fn presence(client: &Client, namespace: &str, owner: &Owner) -> Result<Presence> {
     let api = objects(client, namespace, (&owner.api_version, &owner.kind));
     match api.get_metadata_opt(&owner.name).await {
@@ -197,7 +199,7 @@ pub(super) async fn presence(client: &Client, namespace: &str, owner: &Owner) ->
         Ok(_) => Ok(Presence::Gone),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Presence::Gone),
         Err(kube::Error::Api(status)) if status.code == 403 => Ok(Presence::Unreadable),
-        Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
+        Err(error) => Err(api_error(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
     }
 }
 

@@ -7,10 +7,10 @@ use anyhow::Result;
 use kube::Client;
 use serde_json::Value;
 
-use super::index::Place;
+use super::api_error;
+use super::index::NamespacedName;
 use super::objects::objects;
-use super::plain;
-use crate::monitoring::Consumer;
+use crate::monitoring::Scraper;
 use crate::monitoring::objects::MONITOR;
 use crate::reason::{Finding, Reason};
 
@@ -25,15 +25,15 @@ pub(super) enum Binding {
 
 /// The operator's word on the monitors of one gateway, by monitor and reader, each read again when the monitor changes.
 #[derive(Debug, Default)]
-pub(super) struct Bindings(HashMap<(Place, String), (Option<String>, Binding)>);
+pub(super) struct Bindings(HashMap<(NamespacedName, String), (Option<String>, Binding)>);
 
 impl Bindings {
     /// The operator's word on the monitor at this place, which has this resource version.
     pub(super) async fn read(
         &mut self,
         client: &Client,
-        reader: &Consumer,
-        place: &Place,
+        reader: &Scraper,
+        place: &NamespacedName,
         version: Option<String>,
     ) -> Result<Binding> {
         let slot = (place.clone(), reader.place());
@@ -42,7 +42,7 @@ impl Bindings {
         {
             return Ok(binding.clone());
         }
-        let monitor = objects(client, &place.0, MONITOR).get_opt(&place.1).await.map_err(plain)?;
+        let monitor = objects(client, &place.0, MONITOR).get_opt(&place.1).await.map_err(api_error)?;
         let binding = monitor.map_or(Binding::Awaited, |monitor| {
             binding(&monitor.data, monitor.metadata.generation.unwrap_or_default(), reader, place)
         });
@@ -51,7 +51,7 @@ impl Bindings {
     }
 }
 
-fn binding(monitor: &Value, generation: i64, reader: &Consumer, (namespace, name): &Place) -> Binding {
+fn binding(monitor: &Value, generation: i64, reader: &Scraper, (namespace, name): &NamespacedName) -> Binding {
     let is_readers = |binding: &&Value| {
         (binding["namespace"].as_str(), binding["name"].as_str()) == {
             let (namespace, name) = reader.key();
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_word_of_the_readers_own_operator_counts() {
         let reader = json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": "kps"}, "spec": {}});
-        let reader = Consumer::parse(&reader.to_string()).unwrap().unwrap();
+        let reader = Scraper::parse(&reader.to_string()).unwrap().unwrap();
         let place = ("edge".to_owned(), "edge-gwmon".to_owned());
         let said = |name: &str, status: &str| {
             let accepted = json!({"type": "Accepted", "status": status, "observedGeneration": 2, "reason": "InvalidConfiguration", "message": "scrapeTimeout"});

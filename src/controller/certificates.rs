@@ -20,12 +20,12 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{PATIENCE, Site, plain};
+use super::{Installation, REQUEST_TIMEOUT, api_error};
 use crate::admin::Readiness;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::MANAGED_BY;
 use crate::tls::CurrentLeaf;
-use crate::tls::pki::{Material, Validity};
+use crate::tls::pki::{CertificateBundle, Validity};
 
 /// Apart from the controller's, so that neither removes what the other has applied.
 const FIELD_MANAGER: &str = "gwmon-certificates";
@@ -33,7 +33,7 @@ const FIELD_MANAGER: &str = "gwmon-certificates";
 const LOOK: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(2);
 
-impl Site {
+impl Installation {
     /// The Secret of the shared certificate.
     fn secret(&self) -> String {
         format!("{}-tls", self.name)
@@ -48,29 +48,29 @@ impl Site {
 
 /// Keeps the served leaf and the announced authority right until `stop` is done. A change to either object
 /// is looked at within a moment (R7), everything else once a minute.
-pub async fn keep(
+pub async fn run(
     client: Client,
-    site: Site,
+    installation: Installation,
     leaf: Arc<CurrentLeaf>,
     readiness: Readiness,
     metrics: Metrics,
     stop: impl Future<Output = ()>,
 ) {
-    let secrets = Api::<Secret>::namespaced(client.clone(), &site.namespace);
+    let secrets = Api::<Secret>::namespaced(client.clone(), &installation.namespace);
     let configurations = Api::<MutatingWebhookConfiguration>::all(client.clone());
     let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut changes = stream::select(
-        watcher(secrets.clone(), named(&site.secret())).default_backoff().map(drop).boxed(),
-        watcher(configurations.clone(), named(&site.name)).default_backoff().map(drop).boxed(),
+        watcher(secrets.clone(), named(&installation.secret())).default_backoff().map(drop).boxed(),
+        watcher(configurations.clone(), named(&installation.name)).default_backoff().map(drop).boxed(),
     );
     let mut stop = pin!(stop);
     let mut serving = None;
     loop {
-        let settling = settle(&secrets, &configurations, &site, &leaf, &mut serving, &metrics);
-        let settled = match select(&mut stop, pin!(tokio::time::timeout(PATIENCE, settling))).await {
+        let settling = reconcile(&secrets, &configurations, &installation, &leaf, &mut serving, &metrics);
+        let settled = match select(&mut stop, pin!(tokio::time::timeout(REQUEST_TIMEOUT, settling))).await {
             Either::Left(_) => return,
             Either::Right((settled, _)) => {
-                settled.unwrap_or_else(|_| bail!("no answer from the API server in {PATIENCE:?}"))
+                settled.unwrap_or_else(|_| bail!("no answer from the API server in {REQUEST_TIMEOUT:?}"))
             }
         };
         let wake = match settled {
@@ -92,16 +92,16 @@ pub async fn keep(
 
 /// One look: the Secret made or renewed where due, then announced, then served. In this order no caller ever
 /// meets a leaf whose authority it has not been told of.
-async fn settle(
+async fn reconcile(
     secrets: &Api<Secret>,
     configurations: &Api<MutatingWebhookConfiguration>,
-    site: &Site,
+    installation: &Installation,
     leaf: &CurrentLeaf,
-    serving: &mut Option<Material>,
+    serving: &mut Option<CertificateBundle>,
     metrics: &Metrics,
 ) -> Result<()> {
-    let material = material(secrets, site).await?;
-    announce(configurations, &site.name, &material.bundle).await?;
+    let material = material(secrets, installation).await?;
+    inject_ca_bundle(configurations, &installation.name, &material.bundle).await?;
     if serving.as_ref() != Some(&material) {
         leaf.put(&material.leaf, &material.leaf_key)?;
         let ends = Validity::of(&material.leaf)?.not_after;
@@ -114,35 +114,38 @@ async fn settle(
 
 /// The shared material, made or renewed first where that is due. Of two replicas that try at once the API
 /// server lets one win; the other reads again.
-async fn material(secrets: &Api<Secret>, site: &Site) -> Result<Material> {
-    let (names, now) = (site.names(), OffsetDateTime::now_utc());
-    let what = || format!("Secret {}/{}", site.namespace, site.secret());
+async fn material(secrets: &Api<Secret>, installation: &Installation) -> Result<CertificateBundle> {
+    let (names, now) = (installation.names(), OffsetDateTime::now_utc());
+    let what = || format!("Secret {}/{}", installation.namespace, installation.secret());
     for _ in 0..5 {
-        let existing =
-            secrets.get_opt(&site.secret()).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?;
+        let existing = secrets
+            .get_opt(&installation.secret())
+            .await
+            .map_err(api_error)
+            .with_context(|| format!("cannot read {}", what()))?;
         let found = existing.as_ref().and_then(read);
         let renewed = match &found {
             Some(material) => material.renewed(&names, now)?,
-            None => Some(Material::new(&names, now)?),
+            None => Some(CertificateBundle::new(&names, now)?),
         };
         let Some(renewed) = renewed else { return found.context("no material") };
-        let secret = write(&renewed, site, existing.as_ref());
+        let secret = write(&renewed, installation, existing.as_ref());
         let written = match existing {
-            Some(_) => secrets.replace(&site.secret(), &PostParams::default(), &secret).await,
+            Some(_) => secrets.replace(&installation.secret(), &PostParams::default(), &secret).await,
             None => secrets.create(&PostParams::default(), &secret).await,
         };
         match written {
             Ok(_) => return Ok(renewed),
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
-            Err(error) => return Err(plain(error)).with_context(|| format!("cannot write {}", what())),
+            Err(error) => return Err(api_error(error)).with_context(|| format!("cannot write {}", what())),
         }
     }
     bail!("{} is written by somebody else all the time", what())
 }
 
-fn read(secret: &Secret) -> Option<Material> {
+fn read(secret: &Secret) -> Option<CertificateBundle> {
     let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
-    Some(Material {
+    Some(CertificateBundle {
         bundle: text("ca.crt")?,
         authority_key: text("ca.key")?,
         leaf: text("tls.crt")?,
@@ -151,12 +154,12 @@ fn read(secret: &Secret) -> Option<Material> {
 }
 
 /// The Secret with this material; just this version of it, where there is one, and of its type, which cannot change.
-fn write(material: &Material, site: &Site, existing: Option<&Secret>) -> Secret {
+fn write(material: &CertificateBundle, installation: &Installation, existing: Option<&Secret>) -> Secret {
     let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
     Secret {
         metadata: ObjectMeta {
-            name: Some(site.secret()),
-            namespace: Some(site.namespace.clone()),
+            name: Some(installation.secret()),
+            namespace: Some(installation.namespace.clone()),
             resource_version: existing.and_then(ResourceExt::resource_version),
             labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
             ..ObjectMeta::default()
@@ -173,10 +176,10 @@ fn write(material: &Material, site: &Site, existing: Option<&Secret>) -> Secret 
 }
 
 /// Writes `caBundle`, and nothing else, into every webhook of the configuration, where it is not there yet (R9).
-async fn announce(configurations: &Api<MutatingWebhookConfiguration>, name: &str, bundle: &str) -> Result<()> {
+async fn inject_ca_bundle(configurations: &Api<MutatingWebhookConfiguration>, name: &str, bundle: &str) -> Result<()> {
     let what = || format!("MutatingWebhookConfiguration {name}");
     let Some(live) =
-        configurations.get_opt(name).await.map_err(plain).with_context(|| format!("cannot read {}", what()))?
+        configurations.get_opt(name).await.map_err(api_error).with_context(|| format!("cannot read {}", what()))?
     else {
         bail!("{} does not exist; apply deploy/install.yaml", what());
     };
@@ -198,7 +201,7 @@ async fn announce(configurations: &Api<MutatingWebhookConfiguration>, name: &str
     configurations
         .patch(name, &params, &Patch::Apply(&body))
         .await
-        .map_err(plain)
+        .map_err(api_error)
         .with_context(|| format!("cannot write caBundle of {}", what()))?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::GatewayKey;
 pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
 
 /// An object's namespace and name.
-pub(crate) type Place = (String, String);
+pub(crate) type NamespacedName = (String, String);
 
 /// The owner that manages an object, where it can be one: the API server checks of an owner reference only that nothing is
 /// empty, and kind, version and name become parts of a request's path.
@@ -52,9 +52,9 @@ pub(crate) struct Index<V> {
 
 #[derive(Debug)]
 struct Content<V> {
-    gateways: HashMap<GatewayKey, BTreeMap<Place, V>>,
+    gateways: HashMap<GatewayKey, BTreeMap<NamespacedName, V>>,
     /// Which gateway an object was last seen to belong to: a label can be changed by hand.
-    keys: HashMap<Place, GatewayKey>,
+    keys: HashMap<NamespacedName, GatewayKey>,
     /// How many objects there are in a namespace, whichever gateways they say they belong to.
     counts: HashMap<String, usize>,
 }
@@ -72,7 +72,7 @@ impl<V> Default for Index<V> {
 }
 
 impl<V> Content<V> {
-    fn remove(&mut self, place: &Place) -> Option<GatewayKey> {
+    fn remove(&mut self, place: &NamespacedName) -> Option<GatewayKey> {
         let key = self.keys.remove(place)?;
         if let Some(count) = self.counts.get_mut(&place.0) {
             *count -= 1;
@@ -90,7 +90,7 @@ impl<V> Content<V> {
     }
 
     /// An object that is not there yet.
-    fn insert(&mut self, place: Place, object: &Meta, keep: impl FnOnce(&Meta) -> V) -> Option<GatewayKey> {
+    fn insert(&mut self, place: NamespacedName, object: &Meta, keep: impl FnOnce(&Meta) -> V) -> Option<GatewayKey> {
         let key = GatewayKey::of(object)?;
         let count = self.counts.entry(place.0.clone()).or_default();
         if *count >= MOST_OBJECTS {
@@ -108,7 +108,7 @@ impl<V> Content<V> {
 }
 
 /// Where an object is.
-pub(crate) fn place(object: &Meta) -> Place {
+pub(crate) fn place(object: &Meta) -> NamespacedName {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
@@ -136,7 +136,7 @@ impl<V> Index<V> {
     }
 
     /// What is kept of one gateway's objects.
-    pub(crate) fn of(&self, key: &GatewayKey) -> impl Iterator<Item = (&Place, &V)> {
+    pub(crate) fn of(&self, key: &GatewayKey) -> impl Iterator<Item = (&NamespacedName, &V)> {
         self.live.gateways.get(key).into_iter().flatten()
     }
 

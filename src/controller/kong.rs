@@ -7,8 +7,8 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
-use super::held::Held;
 use super::objects::api_resource;
+use super::ttl_cache::TtlCache;
 use crate::annotations::Version;
 use crate::injection::gateway::kong::{PLUGIN, counts_traffic, plugin};
 use crate::reason::{Finding, Reason};
@@ -20,12 +20,12 @@ const SPAN: Duration = Duration::from_mins(1);
 pub(super) struct Plugins {
     client: Client,
     /// `None` where gwmon cannot tell: Kong is configured otherwise, or by objects that gwmon may not read.
-    held: Held<(), Option<Vec<Value>>>,
+    held: TtlCache<(), Option<Vec<Value>>>,
 }
 
 impl Plugins {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, held: Held::new(SPAN) }
+        Self { client, held: TtlCache::new(SPAN) }
     }
 
     /// What is missing for a Kong of this version, if anything.

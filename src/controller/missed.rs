@@ -15,13 +15,13 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde::Deserialize;
 
+use super::cache::asks_for_injection;
 use super::events::Published;
 use super::index::{Meta, controller_of};
 use super::objects::{api_resource, text_of};
 use super::reconcile::{Context, workload};
 use super::watch::{PAGE, UNFINISHED};
-use super::world::asks_for_injection;
-use super::{GatewayKey, plain};
+use super::{GatewayKey, api_error};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::resources::LimitRange;
 use crate::injection::{self, monitor_name};
@@ -30,30 +30,30 @@ use crate::monitoring::{Cluster, Owner};
 use crate::reason::{Finding, Reason};
 use crate::webhook::Surroundings;
 
-/// Between two looks.
+/// Interval between two scans.
 const EVERY: Duration = Duration::from_mins(5);
 /// After a workload has begun to ask: its pods take a moment to be made.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Workloads of one namespace that are looked at in one look.
-const MOST_LOOKS: usize = 200;
+const MOST_CHECKED: usize = 200;
 /// The webhook that is asked about workloads, in `deploy/base/webhook.yaml`.
 const WORKLOADS: &str = "workloads.gwmon.io";
 
 type Found = HashMap<(String, Owner), (usize, Finding)>;
 
-/// Looks, tells and counts, for ever.
-pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
+/// Scans, publishes and counts until it is dropped.
+pub(super) async fn scan(context: &Context, surroundings: &Surroundings) {
     let mut published: HashMap<(String, Owner), Published> = HashMap::new();
     let (mut among_pods, mut next) = (Found::new(), Instant::now());
     loop {
         let find = async {
-            let served = Served::read(context).await?;
+            let scope = WebhookScope::read(context).await?;
             if Instant::now() >= next {
-                among_pods = missed_pods(context, surroundings, &served).await?;
+                among_pods = missed_pods(context, surroundings, &scope).await?;
                 next = Instant::now() + EVERY;
             }
             let mut found = among_pods.clone();
-            for (workload, finding) in missed_workloads(context, surroundings, &served).await {
+            for (workload, finding) in missed_workloads(context, surroundings, &scope).await {
                 found.entry(workload).or_insert(finding);
             }
             anyhow::Ok(found)
@@ -81,21 +81,21 @@ pub(super) async fn look(context: &Context, surroundings: &Surroundings) {
 }
 
 /// Which namespaces gwmon's webhook configuration asks it about. Whoever runs the cluster may leave some out.
-struct Served {
+struct WebhookScope {
     namespaces: Selector,
     cluster: Arc<Cluster>,
 }
 
-impl Served {
+impl WebhookScope {
     async fn read(context: &Context) -> Result<Self> {
         let configurations = Api::<MutatingWebhookConfiguration>::all(context.client.clone());
-        let name = &context.site.name;
-        let found = configurations.get_opt(name).await.map_err(plain);
+        let name = &context.installation.name;
+        let found = configurations.get_opt(name).await.map_err(api_error);
         let found = found.with_context(|| format!("cannot read MutatingWebhookConfiguration {name}"))?;
         let webhook = found.and_then(|found| found.webhooks?.into_iter().find(|webhook| webhook.name == WORKLOADS));
         let selector = webhook.and_then(|webhook| webhook.namespace_selector).unwrap_or_default();
         let namespaces = Selector::parse(&selector).map_err(anyhow::Error::msg)?;
-        Ok(Self { namespaces, cluster: context.world.cluster() })
+        Ok(Self { namespaces, cluster: context.cache.cluster() })
     }
 
     /// Whether gwmon is asked about this namespace, or why not.
@@ -110,7 +110,7 @@ impl Served {
 }
 
 /// Pods that ask and run without.
-async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Served) -> Result<Found> {
+async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &WebhookScope) -> Result<Found> {
     let mut found = Found::new();
     // By controller: its pods are alike, so one of them is looked at whole.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
@@ -124,11 +124,11 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Se
         }
     })
     .await?;
-    let mut looks = Looks::default();
+    let mut budget = ScanBudget::default();
     // In one order, so that what is not looked at is always the same.
     let pods: BTreeMap<_, _> = pods.into_iter().collect();
     for ((namespace, _), (owner, pod, count)) in pods {
-        if !looks.may_look(&namespace) {
+        if !budget.take(&namespace) {
             continue;
         }
         let Some(Some(owner)) = readable(workload(&context.client, &namespace, owner).await) else { continue };
@@ -138,12 +138,12 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Se
             continue;
         }
         let namespace = key.0;
-        if let Err(finding) = served.check(&namespace) {
+        if let Err(finding) = scope.check(&namespace) {
             found.insert((namespace, owner), (0, finding));
             continue;
         }
         let limits = surroundings.limits(&namespace);
-        let finding = readable(about_pod(context, &limits, &namespace, &pod, &owner).await);
+        let finding = readable(check_pod(context, &limits, &namespace, &pod, &owner).await);
         if let Some(Some(finding)) = finding {
             // A roll-out has two controllers for one workload.
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
@@ -153,51 +153,51 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, served: &Se
 }
 
 /// Workloads that ask and whose pod template does not, and the other way round.
-async fn missed_workloads(context: &Context, surroundings: &Surroundings, served: &Served) -> Found {
-    let (mut found, mut looks) = (Found::new(), Looks::default());
+async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope: &WebhookScope) -> Found {
+    let (mut found, mut budget) = (Found::new(), ScanBudget::default());
     let mut asking = HashSet::new();
-    for (kind, (namespace, name), uid) in context.world.asking() {
+    for (kind, (namespace, name), uid) in context.cache.asking() {
         let key = GatewayKey { namespace, monitor: monitor_name(&name) };
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
         let namespace = key.namespace.clone();
-        let is_injected = context.world.newest(&key).is_some();
+        let is_injected = context.cache.newest(&key).is_some();
         // Of those that gwmon has stepped aside from, people have been told.
         let is_suspended = surroundings.suspensions().obstacle(&(namespace.clone(), key.monitor.clone())).is_some();
         asking.insert(key);
-        if is_injected || is_suspended || !looks.may_look(&namespace) {
+        if is_injected || is_suspended || !budget.take(&namespace) {
             continue;
         }
-        if let Err(finding) = served.check(&namespace) {
+        if let Err(finding) = scope.check(&namespace) {
             found.insert((namespace, owner), (0, finding));
             continue;
         }
         let limits = surroundings.limits(&namespace);
-        if let Some(Some(missed)) = readable(about_workload(context, &limits, &namespace, &owner, true).await) {
+        if let Some(Some(missed)) = readable(check_workload(context, &limits, &namespace, &owner, true).await) {
             found.insert((namespace, owner), missed);
         }
     }
-    for (key, owner) in context.world.copied() {
-        if asking.contains(&key) || served.check(&key.namespace).is_err() || !looks.may_look(&key.namespace) {
+    for (key, owner) in context.cache.copied() {
+        if asking.contains(&key) || scope.check(&key.namespace).is_err() || !budget.take(&key.namespace) {
             continue;
         }
         let Some(Some(owner)) = readable(workload(&context.client, &key.namespace, owner).await) else { continue };
         let limits = surroundings.limits(&key.namespace);
-        if let Some(Some(missed)) = readable(about_workload(context, &limits, &key.namespace, &owner, false).await) {
+        if let Some(Some(missed)) = readable(check_workload(context, &limits, &key.namespace, &owner, false).await) {
             found.insert((key.namespace, owner), missed);
         }
     }
     found
 }
 
-/// How many workloads of each namespace have been looked at: one look has so many for each, so that it ends.
+/// Limits how many workloads of each namespace one scan checks, so that a scan ends.
 #[derive(Default)]
-struct Looks(HashMap<String, usize>);
+struct ScanBudget(HashMap<String, usize>);
 
-impl Looks {
-    fn may_look(&mut self, namespace: &str) -> bool {
-        let looks = self.0.entry(namespace.to_owned()).or_default();
-        *looks += 1;
-        *looks <= MOST_LOOKS
+impl ScanBudget {
+    fn take(&mut self, namespace: &str) -> bool {
+        let checked = self.0.entry(namespace.to_owned()).or_default();
+        *checked += 1;
+        *checked <= MOST_CHECKED
     }
 }
 
@@ -211,7 +211,7 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
     let api = Api::<DynamicObject>::all_with(context.client.clone(), &api_resource("v1", "Pod"));
     let mut page = pods.limit(PAGE);
     loop {
-        let list = api.list_metadata(&page).await.map_err(plain).context("cannot list pods")?;
+        let list = api.list_metadata(&page).await.map_err(api_error).context("cannot list pods")?;
         list.items.into_iter().for_each(&mut each);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
@@ -221,7 +221,7 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
 }
 
 /// What the webhook would have said to this pod.
-async fn about_pod(
+async fn check_pod(
     context: &Context,
     limits: &[LimitRange],
     namespace: &str,
@@ -229,7 +229,7 @@ async fn about_pod(
     owner: &Owner,
 ) -> Result<Option<Finding>> {
     let Some(found) = context.pod(namespace, pod).await? else { return Ok(None) };
-    Ok(match injection::decide(&context.policy, limits, &found) {
+    Ok(match injection::decide(&context.config, limits, &found) {
         Ok(_) => {
             let detail = format!(
                 "pods ask for injection and run without: when they were made no gwmon answered, or it had stepped aside; {}",
@@ -243,7 +243,7 @@ async fn about_pod(
 
 /// How many pods a workload has that are not what it asks for, or no longer asks for (`asks`), and why; or what stands against
 /// that. What the webhook would say is what decides.
-async fn about_workload(
+async fn check_workload(
     context: &Context,
     limits: &[LimitRange],
     namespace: &str,
@@ -268,10 +268,10 @@ async fn about_workload(
     }
     let read = text_of(&context.client, namespace, (&owner.api_version, &owner.kind), &owner.name).await;
     let what = || format!("cannot read {} {namespace}/{}", owner.kind, owner.name);
-    let Some(text) = read.map_err(plain).with_context(what)? else { return Ok(None) };
+    let Some(text) = read.map_err(api_error).with_context(what)? else { return Ok(None) };
     let Workload { spec, status } = serde_json::from_str(&text).with_context(what)?;
     let pods = status.replicas.or(status.current_number_scheduled).unwrap_or_default();
-    Ok(match injection::workload::decide(&context.policy, limits, &text) {
+    Ok(match injection::workload::decide(&context.config, limits, &text) {
         // The same word as at its admission: a restart would change nothing.
         Err(finding) => finding.is_warning().then_some((pods, finding)),
         Ok(_) if pods == 0 => None,
@@ -284,9 +284,9 @@ async fn about_workload(
             let bare = ListParams::default().labels(&labels.join(",")).fields(UNFINISHED).limit(PAGE);
             let api =
                 Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
-            let list = api.list_metadata(&bare).await.map_err(plain).with_context(what)?;
+            let list = api.list_metadata(&bare).await.map_err(api_error).with_context(what)?;
             let Some(pod) = list.items.iter().find(|pod| asks_for_injection(pod)) else { return Ok(None) };
-            about_pod(context, limits, namespace, &pod.name_any(), owner).await?.map(|finding| (pods, finding))
+            check_pod(context, limits, namespace, &pod.name_any(), owner).await?.map(|finding| (pods, finding))
         }
         Ok(_) => {
             let repair = repair(namespace, owner);

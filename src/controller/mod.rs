@@ -2,23 +2,23 @@
 //! gateway's Service and ServiceMonitor as [`crate::monitoring::plan`] says. The other task here keeps the
 //! webhook's certificate.
 
+mod access;
 mod apply;
 mod bindings;
+mod cache;
 pub mod certificates;
 mod events;
-mod held;
 mod index;
 mod kong;
-pub mod lead;
+pub mod leader_election;
 mod missed;
 mod objects;
 mod reconcile;
 mod revisions;
-mod rights;
 mod sidecars;
 mod suspend;
+mod ttl_cache;
 mod watch;
-mod world;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -33,27 +33,27 @@ use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
 use crate::annotations::{METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::name_in;
-use crate::policy::Policy;
 use crate::reason::{Finding, Reason};
 use crate::suspension::{Suspensions, Timing};
 use crate::webhook::Surroundings;
+use cache::{Change, ClusterCache};
 use index::Meta;
 pub(crate) use objects::api_resource;
 use reconcile::Context;
-use world::{Change, World};
 
 /// Where gwmon itself is installed. Its Deployment, Service and webhook configuration have one name.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct Installation {
     /// The namespace.
     pub namespace: String,
     /// The name.
     pub name: String,
 }
 
-impl Site {
+impl Installation {
     /// gwmon's own metrics, which are scraped as a gateway's are. No gateway's monitor has this name.
     fn key(&self) -> GatewayKey {
         GatewayKey { namespace: self.namespace.clone(), monitor: self.name.clone() }
@@ -75,7 +75,7 @@ fn is_right_lacking(status: &Status) -> bool {
 
 /// An error of the API server's in its own words; kube would print the whole `Status` besides. A right that is lacking is
 /// a finding, with the fix.
-pub(crate) fn plain(error: kube::Error) -> anyhow::Error {
+pub(crate) fn api_error(error: kube::Error) -> anyhow::Error {
     match error {
         kube::Error::Api(status) if is_right_lacking(&status) => {
             let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
@@ -115,10 +115,10 @@ const CONCURRENT: usize = 32;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
 /// kube's client waits for ever. A connection that swallows everything must not keep a gateway from being tried again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Everything is looked at again, for what no watch tells: a workload that is scaled to nothing and then no longer asks,
 /// rights that were given. Where nothing is to change nothing is written.
-const LOOK_AGAIN: Duration = Duration::from_mins(5);
+const RESYNC_INTERVAL: Duration = Duration::from_mins(5);
 
 /// The gauges of a controller that has ended are nobody's.
 struct Gauges<'a>(&'a Metrics);
@@ -135,17 +135,17 @@ impl Drop for Gauges<'_> {
 /// Reconciles for ever. Errors are logged, counted and tried again, ever more slowly.
 pub async fn run(
     client: Client,
-    site: Site,
-    policy: Policy,
+    installation: Installation,
+    config: Config,
     surroundings: Arc<Surroundings>,
     timing: Timing,
     metrics: Metrics,
     identity: String,
 ) {
-    let (world, changes) = World::watch(&client);
-    let context = Context::new(client, site, policy, world, metrics, identity);
+    let (cache, changes) = ClusterCache::watch(&client);
+    let context = Context::new(client, installation, config, cache, metrics, identity);
     let _gauges = Gauges(&context.metrics);
-    let mut missed = pin!(missed::look(&context, &surroundings));
+    let mut missed = pin!(missed::scan(&context, &surroundings));
     let mut suspending = Box::pin(suspend::run(&context, &surroundings, timing));
     let (requests, queue) = futures::channel::mpsc::unbounded();
     let mut queue = pin!(debounced_scheduler(queue, DEBOUNCE));
@@ -154,13 +154,13 @@ pub async fn run(
     let (mut waiting, mut busy) = (HashSet::new(), Busy::default());
     let mut failures: HashMap<GatewayKey, u32> = HashMap::new();
     let mut listed = false;
-    let mut again = tokio::time::interval(LOOK_AGAIN);
+    let mut again = tokio::time::interval(RESYNC_INTERVAL);
     let request = |key: GatewayKey, after: Duration| {
         // Fails only when the queue is gone, and then this function has returned.
         let _ = requests.unbounded_send(ScheduleRequest { message: key, run_at: Instant::now() + after });
     };
     loop {
-        let (world, metrics) = (&context.world, &context.metrics);
+        let (cache, metrics) = (&context.cache, &context.metrics);
         metrics.queue_depth.set(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
         tokio::select! {
             Some(change) = async {
@@ -175,29 +175,29 @@ pub async fn run(
                         context.workloads_changed.notify_one();
                         vec![]
                     }
-                    Change::Everything => world.gateways().into_iter().chain([context.site.key()]).collect(),
+                    Change::Everything => cache.gateways().into_iter().chain([context.installation.key()]).collect(),
                 };
                 for key in keys {
                     waiting.insert(key.clone());
                     request(key, Duration::ZERO);
                 }
             }
-            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key, world.share_of(key))).next().await },
+            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key, cache.share_of(key))).next().await },
                 if listed && busy.has_room() =>
             {
                 waiting.remove(&key);
-                busy.insert(key.clone(), world.share_of(&key));
+                busy.insert(key.clone(), cache.share_of(&key));
                 let context = &context;
                 running.push(async move {
-                    let result = tokio::time::timeout(PATIENCE, context.reconcile(&key)).await;
-                    let late = || anyhow::anyhow!("no answer from the API server in {PATIENCE:?}");
+                    let result = tokio::time::timeout(REQUEST_TIMEOUT, context.reconcile(&key)).await;
+                    let late = || anyhow::anyhow!("no answer from the API server in {REQUEST_TIMEOUT:?}");
                     (key, result.unwrap_or_else(|_| Err(late())))
                 });
             }
             Some((key, result)) = running.next() => {
                 busy.remove(&key);
                 metrics.reconciled(result.is_ok());
-                metrics.gateways.set(i64::try_from(world.count()).unwrap_or(i64::MAX));
+                metrics.gateways.set(i64::try_from(cache.count()).unwrap_or(i64::MAX));
                 match result {
                     Ok(()) => { failures.remove(&key); }
                     Err(error) => {
@@ -210,7 +210,7 @@ pub async fn run(
                     }
                 }
             }
-            () = world.listed(), if !listed => listed = true,
+            () = cache.listed(), if !listed => listed = true,
             () = &mut missed, if listed => {}
             () = &mut suspending => {}
         }

@@ -12,51 +12,51 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore};
 
-use super::apply::{Presence, Writer, Written, place_of, presence};
+use super::access::AccessReviews;
+use super::apply::{AppliedVersions, Presence, Writer, place_of, presence};
 use super::bindings::{Binding, Bindings};
+use super::cache::ClusterCache;
 use super::events::{EventRecorder, Published};
-use super::held::Held;
-use super::index::{Place, controller_of, is_reference, place};
+use super::index::{NamespacedName, controller_of, is_reference, place};
 use super::kong::Plugins;
 use super::objects::{objects, text_of};
 use super::revisions::Revision;
-use super::rights::Rights;
-use super::world::World;
-use super::{GatewayKey, Site, lock, plain};
+use super::ttl_cache::TtlCache;
+use super::{GatewayKey, Installation, api_error, lock};
 use crate::annotations::{DISCOVERY, Discovery, INJECT, PROMETHEUS, Target, WORKLOAD_NAMESPACE};
+use crate::config::Config;
 use crate::injection::gateway::kong;
 use crate::injection::{confirm, monitor_name};
 use crate::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::predicate::Condition;
-use crate::monitoring::{Beside, Cluster, Consumer, Gateway, Owner, Plan, Source, plan};
-use crate::policy::Policy;
+use crate::monitoring::{Cluster, CurrentState, Owner, Plan, ScrapeTarget, Scraper, Source, plan};
 use crate::reason::{Finding, Reason};
 
 /// What reconciling needs, and what it remembers from one time to the next.
 pub(super) struct Context {
     pub(super) client: Client,
-    pub(super) site: Site,
-    pub(super) policy: Policy,
-    pub(super) world: World,
+    pub(super) installation: Installation,
+    pub(super) config: Config,
+    pub(super) cache: ClusterCache,
     pub(super) metrics: Metrics,
     pub(super) events: EventRecorder,
     pub(super) hasher: RandomState,
     /// Other workloads ask for injection than before.
     pub(super) workloads_changed: Notify,
-    memories: Mutex<HashMap<GatewayKey, Memory>>,
-    rights: Rights,
+    memories: Mutex<HashMap<GatewayKey, GatewayState>>,
+    access: AccessReviews,
     plugins: Plugins,
     /// The labels of other people's monitors, by namespace.
-    neighbours: Held<String, Vec<Labels>>,
+    existing_monitors: TtlCache<String, Vec<Labels>>,
     /// Turns to read a pod whole.
     whole_pods: Semaphore,
 }
 
 /// What is remembered of one gateway.
 #[derive(Default)]
-struct Memory {
+struct GatewayState {
     /// The workload above the ReplicaSet of this UID.
     owner: Option<(String, Owner)>,
     /// The roll-out of which a pod has been read whole, and found to say what it is.
@@ -66,7 +66,7 @@ struct Memory {
     /// Its objects have been written, and nobody has been told yet that it is scraped.
     is_news: bool,
     bindings: Bindings,
-    written: Written,
+    written: AppliedVersions,
     published: Published,
 }
 
@@ -81,29 +81,29 @@ const MOST_DELETED: usize = 16;
 impl Context {
     pub(super) fn new(
         client: Client,
-        site: Site,
-        policy: Policy,
-        world: World,
+        installation: Installation,
+        config: Config,
+        cache: ClusterCache,
         metrics: Metrics,
         instance: String,
     ) -> Self {
         let events = EventRecorder::new(client.clone(), instance);
-        let (rights, plugins) = (Rights::new(client.clone()), Plugins::new(client.clone()));
-        let (memories, neighbours) = (Mutex::default(), Held::new(NEIGHBOURS_HOLD));
+        let (access, plugins) = (AccessReviews::new(client.clone()), Plugins::new(client.clone()));
+        let (memories, existing_monitors) = (Mutex::default(), TtlCache::new(NEIGHBOURS_HOLD));
         let (hasher, workloads_changed) = (RandomState::new(), Notify::new());
         Self {
             client,
-            site,
-            policy,
-            world,
+            installation,
+            config,
+            cache,
             metrics,
             events,
             hasher,
             workloads_changed,
             memories,
-            rights,
+            access,
             plugins,
-            neighbours,
+            existing_monitors,
             whole_pods: Semaphore::new(8),
         }
     }
@@ -111,43 +111,43 @@ impl Context {
     /// Brings one gateway's objects to what its pods and the cluster's Prometheus objects ask for. One call at a time
     /// for each gateway.
     pub(super) async fn reconcile(&self, key: &GatewayKey) -> Result<()> {
-        let mut memory = lock(&self.memories).remove(key).unwrap_or_default();
-        let result = self.reconcile_with(key, &mut memory).await;
-        if !memory.written.is_empty() || !memory.published.is_empty() {
-            lock(&self.memories).insert(key.clone(), memory);
+        let mut state = lock(&self.memories).remove(key).unwrap_or_default();
+        let result = self.reconcile_with(key, &mut state).await;
+        if !state.written.is_empty() || !state.published.is_empty() {
+            lock(&self.memories).insert(key.clone(), state);
         }
         result
     }
 
-    async fn reconcile_with(&self, key: &GatewayKey, memory: &mut Memory) -> Result<()> {
-        if *key == self.site.key() {
-            let Some(gateway) = self.myself().await? else { return Ok(()) };
-            return self.bring_about(key, &gateway, memory, true).await.map(drop);
+    async fn reconcile_with(&self, key: &GatewayKey, state: &mut GatewayState) -> Result<()> {
+        if *key == self.installation.key() {
+            let Some(gateway) = self.self_monitor().await? else { return Ok(()) };
+            return self.apply_plan(key, &gateway, state, true).await.map(drop);
         }
-        let Some((pod, revision)) = self.world.newest(key) else {
-            *memory = Memory::default();
-            return self.sweep(key).await;
+        let Some((pod, revision)) = self.cache.newest(key) else {
+            *state = GatewayState::default();
+            return self.collect_garbage(key).await;
         };
         // At rest the owner that is known will do. Before anything is written it is looked at: the objects of a workload
         // that goes, go before its last pods do, and must not come back.
         for look in [false, true] {
             if look {
-                memory.owner = None;
+                state.owner = None;
             }
-            let Some(owner) = self.owner(key, &revision, memory).await? else { return Ok(()) };
+            let Some(owner) = self.owner(key, &revision, state).await? else { return Ok(()) };
             if !is_named_after(key, &owner, &revision) {
-                *memory = Memory::default();
-                return self.sweep(key).await;
+                *state = GatewayState::default();
+                return self.collect_garbage(key).await;
             }
-            let gateway = match self.gateway(key, &pod, &revision, &owner, memory, look).await? {
+            let gateway = match self.gateway(key, &pod, &revision, &owner, state, look).await? {
                 Ok(Some(gateway)) => gateway,
                 Ok(None) => return Ok(()),
                 Err(finding) => {
-                    self.events.publish_new(&key.namespace, &owner, vec![finding], &mut memory.published).await;
+                    self.events.publish_new(&key.namespace, &owner, vec![finding], &mut state.published).await;
                     return Ok(());
                 }
             };
-            if self.bring_about(key, &gateway, memory, look).await? {
+            if self.apply_plan(key, &gateway, state, look).await? {
                 return Ok(());
             }
         }
@@ -162,9 +162,9 @@ impl Context {
         pod: &str,
         revision: &Arc<Revision>,
         owner: &Owner,
-        memory: &mut Memory,
+        state: &mut GatewayState,
         look: bool,
-    ) -> Result<Result<Option<Gateway>, Finding>> {
+    ) -> Result<Result<Option<ScrapeTarget>, Finding>> {
         let Some(annotations) = &revision.annotations else {
             let detail =
                 format!("the pods of namespace {} have more gwmon.io/ annotations than gwmon keeps", key.namespace);
@@ -182,53 +182,59 @@ impl Context {
                     return Ok(Err(Finding::new(Reason::Forbidden, detail)));
                 }
             }
-            if self.world.services(key).is_empty() && self.world.served(&key.namespace) >= self.policy.bounds.gateways {
+            if self.cache.services(key).is_empty() && self.cache.served(&key.namespace) >= self.config.bounds.gateways {
                 let detail = format!(
                     "namespace {} has {} gateways already, which is as many as gwmon serves in one (--max-gateways-per-namespace)",
-                    key.namespace, self.policy.bounds.gateways
+                    key.namespace, self.config.bounds.gateways
                 );
                 return Ok(Err(Finding::new(Reason::TooManyObjects, detail)));
             }
-            if memory.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
+            if state.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
                 let Some(found) = self.pod(&key.namespace, pod).await? else { return Ok(Ok(None)) };
                 if let Err(finding) = confirm(&found) {
                     return Ok(Err(finding));
                 }
-                memory.confirmed = Some(Arc::clone(revision));
+                state.confirmed = Some(Arc::clone(revision));
             }
         }
-        Ok(Gateway::of_pod(&self.policy, &key.namespace, &key.monitor, annotations, Some(owner.clone())).map(Some))
+        Ok(ScrapeTarget::of_pod(&self.config, &key.namespace, &key.monitor, annotations, Some(owner.clone())).map(Some))
     }
 
     /// A pod as the API server sends it, few at a time: a tenant's may have 1.5 MiB.
     pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Option<String>> {
         let _turn = self.whole_pods.acquire().await;
-        let read = text_of(&self.client, namespace, ("v1", "Pod"), name).await.map_err(plain);
+        let read = text_of(&self.client, namespace, ("v1", "Pod"), name).await.map_err(api_error);
         read.with_context(|| format!("cannot read pod {namespace}/{name}"))
     }
 
     /// Applies what is planned and tells what stands against it. Without leave to write it only looks whether there is
     /// anything to do: false, if so.
-    async fn bring_about(&self, key: &GatewayKey, gateway: &Gateway, memory: &mut Memory, write: bool) -> Result<bool> {
+    async fn apply_plan(
+        &self,
+        key: &GatewayKey,
+        gateway: &ScrapeTarget,
+        state: &mut GatewayState,
+        write: bool,
+    ) -> Result<bool> {
         let Some(owner) = &gateway.owner else { return Ok(true) };
-        let cluster = self.world.cluster();
-        let before = self.world.object(SERVICE.1, key, &(key.namespace.clone(), key.monitor.clone()));
+        let cluster = self.cache.cluster();
+        let before = self.cache.object(SERVICE.1, key, &(key.namespace.clone(), key.monitor.clone()));
         let reader = before.as_ref().and_then(|service| service.annotations().get(PROMETHEUS)).map(String::as_str);
         let is_there = |reader: &str| {
-            cluster.consumers.iter().any(|consumer| consumer.place() == reader && !consumer.is_being_deleted())
+            cluster.scrapers.iter().any(|scraper| scraper.place() == reader && !scraper.is_being_deleted())
         };
         let is_gone = gateway.target == Target::Best && reader.is_some_and(|reader| !is_there(reader));
-        memory.reader_gone = is_gone.then(|| memory.reader_gone.unwrap_or_else(Instant::now));
-        let is_reader_awaited = memory.reader_gone.is_some_and(|since| since.elapsed() < READER_AWAITED);
-        let beside = Beside { neighbours: &[], reader, is_reader_awaited };
-        let mut plan = plan(gateway, &cluster, &self.policy.bounds, &beside);
+        state.reader_gone = is_gone.then(|| state.reader_gone.unwrap_or_else(Instant::now));
+        let is_reader_awaited = state.reader_gone.is_some_and(|since| since.elapsed() < READER_AWAITED);
+        let current = CurrentState { existing_monitors: &[], reader, is_reader_awaited };
+        let mut plan = plan(gateway, &cluster, &self.config.bounds, &current);
         if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
-            let neighbours = self.neighbours(&key.namespace).await?;
-            let beside = Beside { neighbours: &neighbours, ..beside };
-            plan = crate::monitoring::plan(gateway, &cluster, &self.policy.bounds, &beside);
+            let existing_monitors = self.existing_monitors(&key.namespace).await?;
+            let current = CurrentState { existing_monitors: &existing_monitors, ..current };
+            plan = crate::monitoring::plan(gateway, &cluster, &self.config.bounds, &current);
         }
         let wanted = plan.service.iter().chain(plan.monitors.iter().flatten());
-        let is_done = |object: &Value| self.writer(key).settled(object, &memory.written).is_some();
+        let is_done = |object: &Value| self.writer(key).up_to_date(object, &state.written).is_some();
         if !write && !wanted.clone().all(is_done) {
             return Ok(false);
         }
@@ -236,8 +242,8 @@ impl Context {
         if gateway.kind == kong::NAME {
             findings.extend(self.plugins.missing(gateway.version).await);
         }
-        let outcome = self.apply(key, owner, &cluster, plan, memory, &mut findings).await;
-        self.events.publish_new(&key.namespace, owner, findings, &mut memory.published).await;
+        let outcome = self.apply(key, owner, &cluster, plan, state, &mut findings).await;
+        self.events.publish_new(&key.namespace, owner, findings, &mut state.published).await;
         outcome.map(|()| true)
     }
 
@@ -248,7 +254,7 @@ impl Context {
         owner: &Owner,
         cluster: &Cluster,
         plan: Plan<'_>,
-        memory: &mut Memory,
+        state: &mut GatewayState,
         findings: &mut Vec<Finding>,
     ) -> Result<()> {
         let Plan { service, monitors, warnings, why, readers } = plan;
@@ -260,12 +266,12 @@ impl Context {
             first_error.get_or_insert(error);
         };
         if let Some(service) = &service {
-            match writer.apply(service, owner, &mut memory.written).await {
-                Ok(applied) => memory.is_news |= applied.changed,
+            match writer.apply(service, owner, &mut state.written).await {
+                Ok(applied) => state.is_news |= applied.changed,
                 Err(error) => failed(error, findings),
             }
         }
-        let mut planned: Vec<Place> = Vec::new();
+        let mut planned: Vec<NamespacedName> = Vec::new();
         let mut is_selected = monitors.is_ok();
         match monitors {
             // What was selected once may be so again; it stays.
@@ -274,9 +280,9 @@ impl Context {
                 let mut complete = true;
                 for monitor in &monitors {
                     let place = place_of(monitor);
-                    match writer.apply(monitor, owner, &mut memory.written).await {
+                    match writer.apply(monitor, owner, &mut state.written).await {
                         Ok(applied) => {
-                            memory.is_news |= applied.changed;
+                            state.is_news |= applied.changed;
                             let unselected = unselected(cluster, &readers, &place, &applied.labels, monitors.len());
                             is_selected &= unselected.is_none();
                             findings.extend(unselected);
@@ -290,11 +296,11 @@ impl Context {
                 }
                 // The new ones are there before the old ones go.
                 if complete {
-                    for old in self.world.monitors(key) {
+                    for old in self.cache.monitors(key) {
                         let place = place(&old);
                         if !planned.contains(&place) {
                             writer.delete(MONITOR, &old).await?;
-                            memory.written.remove(&(MONITOR.1, place));
+                            state.written.remove(&(MONITOR.1, place));
                         }
                     }
                 }
@@ -302,12 +308,12 @@ impl Context {
         }
         let mut is_scraped = false;
         for reader in &readers {
-            let lacking = self.rights.lacking(reader, &key.namespace).await;
+            let lacking = self.access.missing_permission(reader, &key.namespace).await;
             let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none() && is_selected;
             findings.extend(lacking);
             if let ([place], true) = (&planned[..], cluster.writes_bindings(reader)) {
-                let version = self.world.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
-                match memory.bindings.read(&self.client, reader, place, version).await {
+                let version = self.cache.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
+                match state.bindings.read(&self.client, reader, place, version).await {
                     Ok(Binding::Accepted) => {}
                     Ok(Binding::Awaited) => scrapes = false,
                     Ok(Binding::Rejected(finding)) => {
@@ -325,34 +331,34 @@ impl Context {
         if let Some(error) = first_error {
             return Err(error);
         }
-        if memory.is_news && is_scraped {
+        if state.is_news && is_scraped {
             self.events.publish(&key.namespace, owner, &Finding::new(Reason::Monitored, why)).await;
-            memory.is_news = false;
+            state.is_news = false;
         }
         Ok(())
     }
 
     fn writer<'a>(&'a self, key: &'a GatewayKey) -> Writer<'a> {
-        Writer { client: &self.client, world: &self.world, metrics: &self.metrics, hasher: &self.hasher, key }
+        Writer { client: &self.client, cache: &self.cache, metrics: &self.metrics, hasher: &self.hasher, key }
     }
 
     /// The workload above a pod. `None` where it is gone.
-    async fn owner(&self, key: &GatewayKey, revision: &Revision, memory: &mut Memory) -> Result<Option<Owner>> {
+    async fn owner(&self, key: &GatewayKey, revision: &Revision, state: &mut GatewayState) -> Result<Option<Owner>> {
         let Some(owner) = &revision.owner else { return Ok(None) };
-        if let Some((uid, known)) = &memory.owner
+        if let Some((uid, known)) = &state.owner
             && *uid == owner.uid
         {
             return Ok(Some(known.clone()));
         }
         let found = workload(&self.client, &key.namespace, owner.clone()).await?;
-        memory.owner = found.clone().map(|found| (owner.uid.clone(), found));
+        state.owner = found.clone().map(|found| (owner.uid.clone(), found));
         Ok(found)
     }
 
     /// gwmon's own metrics, where it runs from its Deployment.
-    async fn myself(&self) -> Result<Option<Gateway>> {
-        let Site { namespace, name } = &self.site;
-        Ok(self.own_deployment().await?.map(|deployment| Gateway {
+    async fn self_monitor(&self) -> Result<Option<ScrapeTarget>> {
+        let Installation { namespace, name } = &self.installation;
+        Ok(self.own_deployment().await?.map(|deployment| ScrapeTarget {
             namespace: namespace.clone(),
             monitor: name.clone(),
             kind: String::new(),
@@ -364,7 +370,7 @@ impl Context {
             interval: None,
             pod_labels: &[],
             target: Target::Best,
-            labels: self.policy.monitor_labels.clone(),
+            labels: self.config.monitor_labels.clone(),
             owner: Some(deployment),
             notes: vec![],
         }))
@@ -372,11 +378,11 @@ impl Context {
 
     /// gwmon's own Deployment, where it runs from one.
     pub(super) async fn own_deployment(&self) -> Result<Option<Owner>> {
-        let Site { namespace, name } = &self.site;
+        let Installation { namespace, name } = &self.installation;
         let (api_version, kind) = ("apps/v1", "Deployment");
         let api = objects(&self.client, namespace, (api_version, kind));
         let deployment =
-            api.get_metadata_opt(name).await.map_err(plain).context("cannot read gwmon's own Deployment")?;
+            api.get_metadata_opt(name).await.map_err(api_error).context("cannot read gwmon's own Deployment")?;
         Ok(deployment.map(|deployment| Owner {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
@@ -386,26 +392,26 @@ impl Context {
     }
 
     /// The labels of other people's monitors in a namespace.
-    async fn neighbours(&self, namespace: &str) -> Result<Vec<Labels>> {
-        if let Some(known) = self.neighbours.get(&namespace.to_owned()) {
+    async fn existing_monitors(&self, namespace: &str) -> Result<Vec<Labels>> {
+        if let Some(known) = self.existing_monitors.get(&namespace.to_owned()) {
             return Ok(known);
         }
         let others = ListParams::default().labels(&format!("!{WORKLOAD_NAMESPACE}"));
         match objects(&self.client, namespace, MONITOR).list_metadata(&others).await {
             Ok(list) => {
                 let found: Vec<_> = list.items.into_iter().filter_map(|monitor| monitor.metadata.labels).collect();
-                self.neighbours.put(namespace.to_owned(), found.clone());
+                self.existing_monitors.put(namespace.to_owned(), found.clone());
                 Ok(found)
             }
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(vec![]),
-            Err(error) => Err(plain(error)).with_context(|| format!("cannot list ServiceMonitors in {namespace}")),
+            Err(error) => Err(api_error(error)).with_context(|| format!("cannot list ServiceMonitors in {namespace}")),
         }
     }
 
     /// Removes the objects of a gateway without injected pods, once its workload no longer asks for injection: one that
     /// is scaled to nothing keeps them.
-    async fn sweep(&self, key: &GatewayKey) -> Result<()> {
-        let services = self.world.services(key);
+    async fn collect_garbage(&self, key: &GatewayKey) -> Result<()> {
+        let services = self.cache.services(key);
         let owner = services.iter().find_map(|service| service.owner_references().first().cloned());
         let owner = owner.filter(is_reference);
         if let Some(owner) = owner
@@ -415,7 +421,7 @@ impl Context {
         }
         let writer = self.writer(key);
         // A few at a time: with what is left it is called again. Whoever may make monitors makes any number that look like it.
-        for monitor in self.world.monitors(key).into_iter().take(MOST_DELETED) {
+        for monitor in self.cache.monitors(key).into_iter().take(MOST_DELETED) {
             writer.delete(MONITOR, &monitor).await?;
         }
         for service in services {
@@ -435,7 +441,7 @@ impl Context {
             })),
             // A kind that gwmon may not read. Its objects are made again when it has pods again.
             Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => Ok(false),
-            Err(error) => Err(plain(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
+            Err(error) => Err(api_error(error)).with_context(|| format!("cannot read {} {}", owner.kind, owner.name)),
         }
     }
 }
@@ -456,7 +462,7 @@ pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerRefer
         return Ok(Some(owner.into()));
     }
     let api = objects(client, namespace, (&owner.api_version, &owner.kind));
-    let replica_set = api.get_metadata_opt(&owner.name).await.map_err(plain);
+    let replica_set = api.get_metadata_opt(&owner.name).await.map_err(api_error);
     let Some(replica_set) = replica_set.with_context(|| format!("cannot read ReplicaSet {}", owner.name))? else {
         return Ok(None);
     };
@@ -473,8 +479,8 @@ impl From<OwnerReference> for Owner {
 /// Labels that other people have set on a monitor can keep a Prometheus from selecting it.
 fn unselected(
     cluster: &Cluster,
-    readers: &[&Consumer],
-    (namespace, name): &Place,
+    readers: &[&Scraper],
+    (namespace, name): &NamespacedName,
     labels: &Labels,
     monitors: usize,
 ) -> Option<Finding> {

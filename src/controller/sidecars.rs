@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::index::{Place, controller_of, is_reference};
+use super::index::{NamespacedName, controller_of, is_reference};
 use super::objects::api_resource;
 use super::watch::{Need, Watches, labelled};
 use crate::annotations::{EXPORTER, STATUS, TRIAL};
@@ -40,9 +40,9 @@ pub(super) enum Observed {
     /// It is complete.
     ListEnds,
     /// A pod that has an exporter.
-    Pod(Place, Box<ObservedPod>),
+    Pod(NamespacedName, Box<ObservedPod>),
     /// One that has ended, is about to, or is deleted.
-    Gone(Place),
+    Gone(NamespacedName),
     /// A controller could not make a pod.
     CreateFailed(FailedCreate),
 }
@@ -140,9 +140,9 @@ impl Trial {
 /// Failing pods by namespace and name, and refused pods by the UID of their controller.
 #[derive(Default)]
 pub(super) struct SidecarState {
-    pub(super) pods: HashMap<Place, FailingPod>,
+    pub(super) pods: HashMap<NamespacedName, FailingPod>,
     /// The pods of a list that has begun.
-    listed: Option<HashSet<Place>>,
+    listed: Option<HashSet<NamespacedName>>,
     /// Whether any list has been complete.
     pub(super) is_known: bool,
     pub(super) refusals: HashMap<String, RefusedPods>,
@@ -184,7 +184,7 @@ impl SidecarState {
         self.refusals.retain(|_, refusal| refusal.last.elapsed() < GIVEN_UP);
     }
 
-    fn take_pod(&mut self, place: Place, pod: ObservedPod) {
+    fn take_pod(&mut self, place: NamespacedName, pod: ObservedPod) {
         let now = Instant::now();
         let is_listed = self.listed.as_mut().map(|listed| listed.insert(place.clone())).is_some();
         // A pod that was made after a refusal shows that it is over.
@@ -334,7 +334,7 @@ mod tests {
         }
     }
 
-    fn place(name: &str) -> Place {
+    fn place(name: &str) -> NamespacedName {
         ("edge".to_owned(), name.to_owned())
     }
 

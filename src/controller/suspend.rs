@@ -18,7 +18,7 @@ use super::reconcile::{Context, workload};
 use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
-use super::{FIELD_MANAGER, Site, plain};
+use super::{FIELD_MANAGER, Installation, api_error};
 use crate::injection;
 use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;
@@ -36,7 +36,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// So much more patience there is where it may be the nodes that take their time.
 const NODES_TAKE: i64 = 10;
 
-impl Site {
+impl Installation {
     /// The ConfigMap that holds the suspended workloads.
     #[must_use]
     pub fn suspensions(&self) -> String {
@@ -44,7 +44,7 @@ impl Site {
     }
 }
 
-/// Looks after every injected pod, for ever.
+/// Watches every injected pod, for ever.
 pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: Timing) {
     let mut changes = sidecars::watch(&context.client);
     let mut state = SidecarState::default();
@@ -217,14 +217,14 @@ impl Suspender<'_> {
     async fn injected_workload(&self, refused: &FailedCreate) -> Result<Option<InjectedWorkload>> {
         let FailedCreate { namespace, owner, .. } = refused;
         let api = objects(&self.context.client, namespace, (&owner.api_version, &owner.kind));
-        let found = api.get_opt(&owner.name).await.map_err(plain);
+        let found = api.get_opt(&owner.name).await.map_err(api_error);
         let Some(found) = found.with_context(|| format!("cannot read {} {}", owner.kind, owner.name))? else {
             return Ok(None);
         };
         let mut pod = found.data.pointer("/spec/template").cloned().unwrap_or_default();
         pod["metadata"]["ownerReferences"] = json!([{"kind": owner.kind, "name": owner.name, "controller": true}]);
         let limits = self.surroundings.limits(namespace);
-        let Ok(injection) = injection::decide(&self.context.policy, &limits, &pod.to_string()) else { return Ok(None) };
+        let Ok(injection) = injection::decide(&self.context.config, &limits, &pod.to_string()) else { return Ok(None) };
         let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
         let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
         let workload = InjectedWorkload {
@@ -336,15 +336,15 @@ impl Suspender<'_> {
     async fn tell_operator(&self, finding: &Finding) -> Result<()> {
         tracing::error!(reason = finding.reason.as_str(), "{}", finding.detail);
         if let Some(deployment) = self.context.own_deployment().await? {
-            self.context.events.publish(&self.context.site.namespace, &deployment, finding).await;
+            self.context.events.publish(&self.context.installation.namespace, &deployment, finding).await;
         }
         Ok(())
     }
 
     /// Writes one entry, or takes it away. This replica knows at once what it has written.
     async fn save(&self, key: &Key, entry: Option<&Suspension>) -> Result<()> {
-        let namespace = &self.context.site.namespace;
-        let name = self.context.site.suspensions();
+        let namespace = &self.context.installation.namespace;
+        let name = self.context.installation.suspensions();
         let api = Api::<ConfigMap>::namespaced(self.context.client.clone(), namespace);
         let value = entry.map(serde_json::to_string).transpose()?;
         let patch = json!({"data": {Suspensions::data_key(key): value}});
@@ -359,7 +359,8 @@ impl Suspender<'_> {
             }
             written => written,
         };
-        let written = written.map_err(plain).with_context(|| format!("cannot write ConfigMap {namespace}/{name}"))?;
+        let written =
+            written.map_err(api_error).with_context(|| format!("cannot write ConfigMap {namespace}/{name}"))?;
         self.surroundings.suspend(&written.data.unwrap_or_default());
         let (phase, reason) =
             (entry.map(|entry| format!("{:?}", entry.phase)), entry.map(|entry| entry.reason.as_str()));

@@ -17,13 +17,13 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Meta, Place, place};
+use super::index::{Meta, NamespacedName, place};
 use super::lock;
 use super::objects::text_of;
 use crate::reason::Finding;
 
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether the cluster does not serve the kind, as opposed to serving none of it. The API server's answer to an
 /// unknown path is no `Status`, so only its code tells.
@@ -62,9 +62,9 @@ pub(super) fn labelled(selector: &str) -> watcher::Config {
 /// What is kept of the objects of one kind, by place.
 #[derive(Debug)]
 pub(super) struct Parsed<T> {
-    pub(super) live: BTreeMap<Place, T>,
+    pub(super) live: BTreeMap<NamespacedName, T>,
     /// A list that has begun and is not complete.
-    fresh: BTreeMap<Place, T>,
+    fresh: BTreeMap<NamespacedName, T>,
 }
 
 /// Watches of one client.
@@ -115,7 +115,7 @@ impl<'a> Watches<'a> {
         let kept = Arc::new(Mutex::new(Parsed { live: BTreeMap::new(), fresh: BTreeMap::new() }));
         let (known, client, kind) = (Arc::clone(&kept), self.client.clone(), resource.clone());
         let mut listed = self.first_list();
-        let read = move |at: Place| {
+        let read = move |at: NamespacedName| {
             let (client, kind) = (client.clone(), kind.clone());
             async move {
                 let left_out = |why: &dyn Display| {
@@ -136,7 +136,7 @@ impl<'a> Watches<'a> {
                         }
                         Err(error) => left_out(&format_args!("{error}; trying again")),
                     }
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 };
                 let parsed = parse(&text).inspect_err(|finding| left_out(finding)).ok().flatten()?;
                 Some((at, parsed))
@@ -240,10 +240,10 @@ impl<'a> Watches<'a> {
             Err(error) if is_absent(&error) => {
                 listed();
                 if std::mem::replace(&mut absent, true) {
-                    return (vec![], LOOK_AGAIN);
+                    return (vec![], RETRY_INTERVAL);
                 }
                 tracing::info!(kind, "the cluster does not serve this kind; looking for it from time to time");
-                (vec![take(&Event::Init), take(&Event::InitDone)], LOOK_AGAIN)
+                (vec![take(&Event::Init), take(&Event::InitDone)], RETRY_INTERVAL)
             }
             Err(error) => {
                 if is_forbidden(&error) {
@@ -254,7 +254,7 @@ impl<'a> Watches<'a> {
                 // Whatever is the matter with a kind that is not needed, the rest goes on.
                 let goes_on = need == Need::Can && matches!(error, watcher::Error::InitialListFailed(_)) && listed();
                 let empty = goes_on.then(|| vec![take(&Event::Init), take(&Event::InitDone)]);
-                (empty.unwrap_or_default(), LOOK_AGAIN)
+                (empty.unwrap_or_default(), RETRY_INTERVAL)
             }
         };
         // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that

@@ -6,16 +6,16 @@ use super::naming::short_hash;
 use super::patch::{ContainerPatch, PodPatch, quoted};
 use super::status::Status;
 use crate::annotations::{BOOTSTRAP, MAPPING, STATUS, Sidecar};
-use crate::policy::Policy;
+use crate::config::Config;
 
 #[derive(Default)]
-pub(super) struct Assembly {
+pub(super) struct InjectionPlan {
     patch: PodPatch,
     added: Vec<String>,
     contents: Vec<String>,
 }
 
-impl Assembly {
+impl InjectionPlan {
     pub(super) fn label(&mut self, key: &'static str, value: &str) {
         self.added.push(format!("labels/{key}"));
         self.patch.labels.push((key, quoted(value)));
@@ -27,11 +27,11 @@ impl Assembly {
         self.contents.push(value);
     }
 
-    pub(super) fn exporter(&mut self, policy: &Policy, exporter: &Exporter) {
+    pub(super) fn exporter(&mut self, config: &Config, exporter: &Exporter) {
         let list = if exporter.kind == Sidecar::Native { "initContainers" } else { "containers" };
         self.added.push(format!("{list}/{}", exporter::CONTAINER));
         self.added.push(format!("volumes/{}", exporter::MAPPING_VOLUME));
-        let container = exporter.container(policy);
+        let container = exporter.container(config);
         self.contents.extend([container.clone(), exporter.mapping.hash().to_owned()]);
         self.patch.annotations.push((MAPPING, exporter.mapping.text().into()));
         self.patch.volumes.push(exporter::MAPPING_VOLUME_OBJECT.as_str().into());

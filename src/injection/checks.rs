@@ -2,7 +2,7 @@
 
 use super::bootstrap::Dialect;
 use super::exporter::{self, Exporter};
-use super::gateway::{self, Telling};
+use super::gateway::{self, StatsdConfig};
 use super::patch::PodPatch;
 use super::pod::{Container, Pod};
 use super::source::Way;
@@ -13,7 +13,7 @@ use crate::annotations::{
 use crate::reason::{Finding, Reason, shown};
 
 /// What forbids any change, whatever the gateway is.
-pub(super) fn check_surroundings(pod: &Pod) -> Result<(), Finding> {
+pub(super) fn check_pod(pod: &Pod) -> Result<(), Finding> {
     // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
     // them, and with an empty configuration the gateway itself does not start.
     for (volume, annotation) in exporter::READ_FROM_ANNOTATIONS {
@@ -95,9 +95,9 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
 }
 
 /// Annotations that a user has set and that change nothing here.
-pub(super) fn without_effect(pod: &Pod, settings: &Settings, mode: StatusMode, way: &Way) -> Vec<Finding> {
+pub(super) fn ignored_annotations(pod: &Pod, settings: &Settings, mode: StatusMode, way: &Way) -> Vec<Finding> {
     let idle: Vec<_> = match way {
-        Way::Statsd(Telling { relay, dialect, .. }) => {
+        Way::Statsd(StatsdConfig { relay, dialect, .. }) => {
             let relays = Some(RELAY).filter(|_| settings.relay && relay.is_none());
             let renames =
                 Some(PROFILE).filter(|_| settings.profile == Profile::Bakins && *dialect == Dialect::DogStatsd);

@@ -19,14 +19,14 @@ mod status;
 pub mod workload;
 
 use crate::annotations::{Annotations, Discovery, EXPORTER, MONITORED_BY, Settings, TRIAL};
-use crate::policy::Policy;
+use crate::config::Config;
 use crate::reason::{Finding, Reason};
-use assembly::Assembly;
-use checks::{check_annotations, check_sidecar, check_surroundings, scrape_annotations, without_effect};
+use assembly::InjectionPlan;
+use checks::{check_annotations, check_pod, check_sidecar, ignored_annotations, scrape_annotations};
 pub use confirm::confirm;
 use exporter::Exporter;
 use exporter::mapping::Mapping;
-use gateway::{Endpoint, Telling};
+use gateway::{Endpoint, StatsdConfig};
 pub use naming::{monitor_name, workload_named, workload_of};
 use patch::Patch;
 use pod::Pod;
@@ -67,7 +67,7 @@ pub type Decision = Result<Injection, Finding>;
 
 /// Which gateway a pod is, for a person: its kind, its version where the image tells, and its container. `None` where it is none.
 #[must_use]
-pub fn recognise(pod: &str) -> Option<String> {
+pub fn describe_gateway(pod: &str) -> Option<String> {
     let pod = Pod::parse(pod).ok()?;
     let (index, gateway) = gateway::find(&pod, &Settings::default()).ok()?;
     let container = pod.spec.containers.as_ref()?.get(index?)?;
@@ -79,16 +79,16 @@ pub fn recognise(pod: &str) -> Option<String> {
 ///
 /// # Errors
 /// The reason why the pod stays as it is.
-pub fn decide(policy: &Policy, limits: &[LimitRange], pod: &str) -> Decision {
+pub fn decide(config: &Config, limits: &[LimitRange], pod: &str) -> Decision {
     let pod = Pod::parse(pod)?;
-    decide_for(policy, limits, &pod, None)
+    decide_for(config, limits, &pod, None)
 }
 
 /// Decides on a pod, or on a template whose workload is known.
-fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Decision {
+fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Decision {
     static NONE: Annotations = Annotations::new();
     let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
-    check_surroundings(pod)?;
+    check_pod(pod)?;
     let workload = match workload {
         Some(name) => name.to_owned(),
         None => workload_of(&pod.metadata).ok_or_else(|| {
@@ -99,13 +99,13 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
         })?,
     };
     let Source { gateway, container, mode, index, way } = source::find(pod, &settings)?;
-    let mut assembly = Assembly::default();
-    let mut warnings = without_effect(pod, &settings, mode, &way);
+    let mut assembly = InjectionPlan::default();
+    let mut warnings = ignored_annotations(pod, &settings, mode, &way);
     let (changes, statsd_port, metrics_port, metrics_path) = match way {
-        Way::Statsd(Telling { statsd_port, dialect, envoy, relay, changes }) => {
+        Way::Statsd(StatsdConfig { statsd_port, dialect, envoy, relay, changes }) => {
             let resources = resources::fit(pod, &settings.resources, limits)?;
             let exporter = Exporter {
-                kind: settings.sidecar.unwrap_or(policy.sidecar),
+                kind: settings.sidecar.unwrap_or(config.sidecar),
                 statsd_port,
                 metrics_port: settings.metrics_port.unwrap_or_else(|| pod.free_port(exporter::METRICS_PORT, "TCP")),
                 mapping: Mapping::of(dialect, settings.profile, envoy),
@@ -115,7 +115,7 @@ fn decide_for(policy: &Policy, limits: &[LimitRange], pod: &Pod, workload: Optio
                 memory_limit: resources::memory_limit(pod, &resources, &settings.resources)?,
             };
             check_sidecar(pod, &exporter)?;
-            assembly.exporter(policy, &exporter);
+            assembly.exporter(config, &exporter);
             (changes, Some(statsd_port), exporter.metrics_port, METRICS_PATH.into())
         }
         Way::Scrape(Endpoint { port, path, changes }) => (changes, None, port, path),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn reason(extra: &Value) -> Reason {
-        decide(&Policy::default(), &[], &pod(extra).to_string()).unwrap_err().reason
+        decide(&Config::default(), &[], &pod(extra).to_string()).unwrap_err().reason
     }
 
     #[test]
@@ -225,9 +225,9 @@ mod tests {
     /// The pod after its admission.
     fn admitted(extra: &Value) -> Value {
         let mut pod = pod(extra);
-        let injection = decide(&Policy::default(), &[], &pod.to_string()).unwrap();
+        let injection = decide(&Config::default(), &[], &pod.to_string()).unwrap();
         json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
-        let again = decide(&Policy::default(), &[], &pod.to_string()).unwrap_err();
+        let again = decide(&Config::default(), &[], &pod.to_string()).unwrap_err();
         assert_eq!(again.reason, Reason::AlreadyInjected, "{extra}");
         pod
     }
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_said() {
         let said = |extra: Value| -> Vec<String> {
-            let injection = decide(&Policy::default(), &[], &pod(&extra).to_string()).unwrap();
+            let injection = decide(&Config::default(), &[], &pod(&extra).to_string()).unwrap();
             injection.warnings.into_iter().map(|warning| warning.detail).collect()
         };
         let relay = said(json!({"metadata": {"annotations": {"gwmon.io/relay": "true"}}}));
@@ -316,12 +316,12 @@ mod tests {
     fn what_vpa_has_set_on_the_sidecar_stays() {
         let mut pod = admitted(&json!({}));
         pod["spec"]["initContainers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
-        assert_eq!(decide(&Policy::default(), &[], &pod.to_string()).unwrap_err().reason, Reason::AlreadyInjected);
+        assert_eq!(decide(&Config::default(), &[], &pod.to_string()).unwrap_err().reason, Reason::AlreadyInjected);
     }
 
     #[test]
     fn the_hash_changes_with_what_is_injected_and_with_nothing_else() {
-        let hash = |extra: Value| decide(&Policy::default(), &[], &pod(&extra).to_string()).unwrap().status.hash;
+        let hash = |extra: Value| decide(&Config::default(), &[], &pod(&extra).to_string()).unwrap().status.hash;
         let base = hash(json!({}));
         assert_eq!(hash(json!({"metadata": {"labels": {"app": "x"}}})), base);
         for (key, value) in [

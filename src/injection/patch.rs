@@ -137,12 +137,12 @@ pub struct ContainerPatch {
     /// Volume mounts, appended.
     pub mounts: Vec<Json>,
     /// A value of the container's own into which something has to be merged.
-    pub merged: Option<Merged>,
+    pub merged: Option<ReplacedValue>,
 }
 
 /// A string in a container that gets another value.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Merged {
+pub struct ReplacedValue {
     /// Where it stands: `args/3`, `env/2/value`.
     pub path: String,
     /// What it shall be.
@@ -179,7 +179,7 @@ impl PodPatch {
         let env = env.iter().map(|(name, value)| json!({"name": name, "value": value}).to_string().into());
         patch.items(&at("env"), container.is_some_and(|c| c.env.is_some()), env.collect());
         patch.items(&at("volumeMounts"), container.is_some_and(|c| c.volume_mounts.is_some()), mounts);
-        if let Some(Merged { path, to }) = &merged {
+        if let Some(ReplacedValue { path, to }) = &merged {
             let path: Vec<_> = ["spec", "containers", &index].into_iter().chain(path.split('/')).collect();
             patch.replace(&path, to);
         }

@@ -2,7 +2,7 @@
 
 use super::command::CommandLine;
 use super::exporter::METRICS_PORT as EXPORTER_PORT;
-use super::gateway::{self, Changes, Endpoint, Subject, Telling};
+use super::gateway::{self, Changes, Endpoint, GatewayContext, StatsdConfig};
 use super::pod::{Container, Pod};
 use super::status::{METRICS_PATH, StatusMode};
 use crate::annotations::{METRICS_PORT, Mode, Settings};
@@ -23,7 +23,7 @@ pub(super) struct Source<'a> {
 
 pub(super) enum Way {
     /// By a sidecar.
-    Statsd(Telling),
+    Statsd(StatsdConfig),
     /// By what serves them already.
     Scrape(Endpoint),
 }
@@ -44,16 +44,16 @@ pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'
     }
     let (index, gateway) = found?;
     let container = index.and_then(|index| pod.spec.containers.as_ref()?.get(index));
-    let subject = Subject { pod, container, settings };
-    let scrape = || gateway.endpoint(&subject).map(Way::Scrape);
+    let context = GatewayContext { pod, container, settings };
+    let scrape = || gateway.endpoint(&context).map(Way::Scrape);
     let (mode, way) = match settings.mode.unwrap_or(gateway.mode) {
         Mode::Scrape => (StatusMode::Scrape, scrape()?),
         // A sidecar's ports would be the node's: better the gateway's own, if anybody may reach them.
-        Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&subject) {
+        Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&context) {
             Ok(endpoint) if endpoint.is_harmless() => (StatusMode::Scrape, Way::Scrape(endpoint)),
-            _ => (StatusMode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
+            _ => (StatusMode::Statsd, Way::Statsd(gateway.statsd(&context)?)),
         },
-        Mode::Statsd => (StatusMode::Statsd, Way::Statsd(gateway.tell(&subject)?)),
+        Mode::Statsd => (StatusMode::Statsd, Way::Statsd(gateway.statsd(&context)?)),
     };
     let container = container.map_or(gateway.container, |container| container.name.as_str());
     Ok(Source { gateway: gateway.name, container, mode, index, way })
@@ -109,7 +109,7 @@ mod tests {
         let pod = pod(container, extra);
         let source = find(&pod, settings).map_err(|finding| finding.reason)?;
         let port = match source.way {
-            Way::Statsd(telling) => telling.statsd_port,
+            Way::Statsd(config) => config.statsd_port,
             Way::Scrape(endpoint) => endpoint.port,
         };
         Ok((source.mode, port))

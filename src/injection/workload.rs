@@ -14,7 +14,7 @@ use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::resources::LimitRange;
 use super::{Injection, claims, decide_for, gateway};
 use crate::annotations::{Annotations, COPIED, INJECT, STATUS, Settings, VOCABULARY, ours};
-use crate::policy::Policy;
+use crate::config::Config;
 use crate::reason::{Finding, Reason};
 
 const TEMPLATE: [&str; 4] = ["spec", "template", "metadata", "annotations"];
@@ -60,7 +60,7 @@ pub struct WorkloadChange {
 ///
 /// # Errors
 /// The reason why the workload stays as it is.
-pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<WorkloadChange, Finding> {
+pub fn decide(config: &Config, limits: &[LimitRange], json: &str) -> Result<WorkloadChange, Finding> {
     let workload: Workload = parse(json)?;
     let own = workload.metadata.annotations.as_ref();
     let template = workload.spec.template.metadata;
@@ -133,7 +133,7 @@ pub fn decide(policy: &Policy, limits: &[LimitRange], json: &str) -> Result<Work
         let detail = format!("{maker} makes this object and may take the annotation off again; put {INJECT} {there}");
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
-    let pods = decide_for(policy, limits, &pod, Some(&workload.metadata.name));
+    let pods = decide_for(config, limits, &pod, Some(&workload.metadata.name));
     // A proxy that is to come is looked at when it is there: in the pod.
     if let Err(refusal) = &pods
         && refusal.is_warning()
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn change(workload: &Value) -> WorkloadChange {
-        decide(&Policy::default(), &[], &workload.to_string()).unwrap()
+        decide(&Config::default(), &[], &workload.to_string()).unwrap()
     }
 
     /// The workload after its admission, and the template's annotations.
@@ -344,7 +344,7 @@ mod tests {
         let (mut previewed, _) = admitted(previewed);
         let mut pod = previewed["spec"]["template"].clone();
         let injection =
-            decide_for(&Policy::default(), &[], &Pod::parse(&pod.to_string()).unwrap(), Some("edge")).unwrap();
+            decide_for(&Config::default(), &[], &Pod::parse(&pod.to_string()).unwrap(), Some("edge")).unwrap();
         json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
         previewed["spec"]["template"] = pod.clone();
 
@@ -354,7 +354,7 @@ mod tests {
         for annotation in ["gwmon.io/mapping", "gwmon.io/envoy-bootstrap"] {
             let mut half = previewed.clone();
             half["spec"]["template"]["metadata"]["annotations"].as_object_mut().unwrap().remove(annotation).unwrap();
-            let refused = decide(&Policy::default(), &[], &half.to_string()).unwrap_err();
+            let refused = decide(&Config::default(), &[], &half.to_string()).unwrap_err();
             assert_eq!(refused.reason, Reason::IncompleteInjection);
             assert!(refused.detail.contains(annotation), "{refused}");
         }
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn what_the_pods_would_be_refused_for_is_said_at_once() {
-        let refused = |workload: Value| decide(&Policy::default(), &[], &workload.to_string()).unwrap_err().reason;
+        let refused = |workload: Value| decide(&Config::default(), &[], &workload.to_string()).unwrap_err().reason;
         assert_eq!(refused(deployment(&json!({"gwmon.io/inject": "yes"}), &json!({}))), Reason::InvalidAnnotation);
         let mut other = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
         other["spec"]["template"]["spec"]["containers"][0]["image"] = json!("nginx:1");
@@ -385,14 +385,14 @@ mod tests {
         managed["metadata"]["ownerReferences"] = json!([{"kind": "EnvoyProxy", "name": "eg", "controller": true}]);
         assert_eq!(refused(managed.clone()), Reason::ManagedWorkload);
         managed["spec"]["template"]["metadata"] = json!({"labels": {"app.kubernetes.io/managed-by": "envoy-gateway"}});
-        let finding = decide(&Policy::default(), &[], &managed.to_string()).unwrap_err();
+        let finding = decide(&Config::default(), &[], &managed.to_string()).unwrap_err();
         assert!(finding.detail.contains("EnvoyProxy, spec.provider.kubernetes"), "{finding}");
 
         let mut provisioned = deployment(&json!({"gwmon.io/inject": "true"}), &json!({}));
         provisioned["kind"] = json!("Deployment");
         provisioned["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "contour-gateway-provisioner"});
         provisioned["spec"]["template"]["spec"]["initContainers"] = json!([{"name": "envoy-initconfig"}]);
-        let finding = decide(&Policy::default(), &[], &provisioned.to_string()).unwrap_err();
+        let finding = decide(&Config::default(), &[], &provisioned.to_string()).unwrap_err();
         assert!(finding.detail.contains("ContourDeployment, spec.envoy.podAnnotations"), "{finding}");
         provisioned["kind"] = json!("DaemonSet");
         assert!(!change(&provisioned).patch.is_empty());

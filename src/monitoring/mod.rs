@@ -1,25 +1,25 @@
 //! What makes Prometheus scrape a gateway: the metrics Service and the ServiceMonitor. Pure.
 
-pub mod consumer;
 pub mod network;
 pub mod objects;
 pub mod operator;
 pub mod predicate;
+pub mod scraper;
 pub mod selection;
 pub mod selector;
 
 use serde_json::Value;
 
 use crate::annotations::PROMETHEUS;
+use crate::config::Bounds;
 use crate::labels::Labels;
-use crate::policy::Bounds;
 use crate::reason::{Finding, Reason};
-pub use consumer::Consumer;
-pub use objects::{Gateway, Owner, Source};
+pub use objects::{Owner, ScrapeTarget, Source};
 pub use operator::Operator;
 pub use predicate::Cluster;
+pub use scraper::Scraper;
 pub use selection::Selection;
-use selection::{Placement, Wish};
+use selection::{Placement, SelectionRequest};
 
 /// The objects of one gateway.
 #[derive(Debug)]
@@ -33,14 +33,14 @@ pub struct Plan<'c> {
     /// Why the monitors look as they do, for a person.
     pub why: String,
     /// Who is to read the monitors.
-    pub readers: Vec<&'c Consumer>,
+    pub readers: Vec<&'c Scraper>,
 }
 
 /// What else there is where a gateway's objects are to be made.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beside<'a> {
+pub struct CurrentState<'a> {
     /// The labels of other people's monitors in the gateway's namespace.
-    pub neighbours: &'a [Labels],
+    pub existing_monitors: &'a [Labels],
     /// Whom the gateway's monitor was made for before, as `namespace/name`.
     pub reader: Option<&'a str>,
     /// Whether that one is gone, and not for long: an upgrade may be making it anew.
@@ -52,24 +52,24 @@ pub struct Beside<'a> {
 /// Where nobody is known to read ServiceMonitors, one is planned with no labels but the user's: Grafana Alloy, for one,
 /// is configured by no object and takes every monitor by default.
 #[must_use]
-pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside: &Beside) -> Plan<'c> {
-    if let (true, Some(reader)) = (beside.is_reader_awaited, beside.reader) {
+pub fn plan<'c>(gateway: &ScrapeTarget, cluster: &'c Cluster, bounds: &Bounds, current: &CurrentState) -> Plan<'c> {
+    if let (true, Some(reader)) = (current.is_reader_awaited, current.reader) {
         let detail = format!(
             "{reader}, which read this gateway, is gone; should it come back, its monitor stays as it is for some minutes; {PROMETHEUS} names another at once"
         );
         let finding = Finding::new(Reason::PrometheusNotFound, detail);
         let why = finding.to_string();
-        let service = gateway.service(beside.reader);
+        let service = gateway.service(current.reader);
         return Plan { service, monitors: Err(finding), warnings: gateway.notes.clone(), why, readers: vec![] };
     }
-    let (hard, soft) = (gateway.hard_labels(), Gateway::soft_labels());
-    let wish = Wish {
+    let (required, defaults) = (gateway.required_labels(), ScrapeTarget::default_labels());
+    let wish = SelectionRequest {
         namespace: &gateway.namespace,
         target: &gateway.target,
-        hard: &hard,
-        soft: &soft,
-        neighbours: beside.neighbours,
-        reader: beside.reader,
+        required: &required,
+        defaults: &defaults,
+        existing_monitors: current.existing_monitors,
+        reader: current.reader,
         bounds,
     };
     match cluster.select(&wish) {
@@ -91,15 +91,15 @@ pub fn plan<'c>(gateway: &Gateway, cluster: &'c Cluster, bounds: &Bounds, beside
             Plan { service, monitors: rejected.map_or(Ok(monitors), Err), warnings, why, readers }
         }
         Err(finding) if finding.reason == Reason::NoPrometheus => {
-            let labels = soft.into_iter().chain(hard).collect();
+            let labels = defaults.into_iter().chain(required).collect();
             let place = Placement { namespace: gateway.namespace.clone(), labels, suffix: String::new() };
             let why = finding.detail.clone();
             let monitors = Ok(vec![gateway.service_monitor(&place)]);
             let warnings = gateway.notes.iter().cloned().chain([finding]).collect();
-            Plan { service: gateway.service(beside.reader), monitors, warnings, why, readers: vec![] }
+            Plan { service: gateway.service(current.reader), monitors, warnings, why, readers: vec![] }
         }
         Err(finding) => {
-            let (service, warnings) = (gateway.service(beside.reader), gateway.notes.clone());
+            let (service, warnings) = (gateway.service(current.reader), gateway.notes.clone());
             Plan { service, why: finding.to_string(), monitors: Err(finding), warnings, readers: vec![] }
         }
     }

@@ -7,10 +7,10 @@ use crate::annotations::{
     Annotations, INTERVAL, METRICS_FOR, MONITOR_LABELS, MONITORED_BY, PROMETHEUS, Profile, STATUS, Settings, Target,
     Version, WORKLOAD_NAMESPACE,
 };
+use crate::config::{Bounds, Config};
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::{Status, StatusMode};
 use crate::labels::Labels;
-use crate::policy::{Bounds, Policy};
 use crate::reason::{Finding, Reason};
 
 /// The group and version of a ServiceMonitor, and its kind.
@@ -55,7 +55,7 @@ pub enum Source {
 
 /// One gateway, as its injected pods tell; or gwmon itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
+pub struct ScrapeTarget {
     /// The workload's namespace.
     pub namespace: String,
     /// The name of its objects, and the value of its pods' label.
@@ -112,14 +112,14 @@ pub fn name_in(namespace: &str, home: &str, monitor: &str) -> String {
     if namespace == home { monitor.to_owned() } else { format!("{home}.{monitor}") }
 }
 
-impl Gateway {
+impl ScrapeTarget {
     /// The gateway that an injected pod belongs to: the pod's annotations tell what was injected and what the user asks
     /// for.
     ///
     /// # Errors
     /// Where they cannot be read, which takes somebody who edits a running pod.
     pub fn of_pod(
-        policy: &Policy,
+        config: &Config,
         namespace: &str,
         monitor: &str,
         pod: &Annotations,
@@ -130,7 +130,7 @@ impl Gateway {
             Finding::new(Reason::MalformedObject, format!("a pod's annotation {STATUS} cannot be read: {error}"))
         })?;
         let mut settings = Settings::parse(pod)?;
-        let notes = bound(&mut settings, &policy.bounds);
+        let notes = bound(&mut settings, &config.bounds);
         Ok(Self {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
@@ -142,7 +142,7 @@ impl Gateway {
             // The queries of that project ask for them.
             pod_labels: if settings.profile == Profile::Bakins { &["app"] } else { &[] },
             target: settings.prometheus.unwrap_or_default(),
-            labels: settings.monitor_labels.unwrap_or_else(|| policy.monitor_labels.clone()),
+            labels: settings.monitor_labels.unwrap_or_else(|| config.monitor_labels.clone()),
             owner,
             notes,
         })
@@ -156,13 +156,13 @@ impl Gateway {
 
     /// The monitor's labels that must stay: gwmon's marks and the user's own.
     #[must_use]
-    pub fn hard_labels(&self) -> Labels {
+    pub fn required_labels(&self) -> Labels {
         self.labels.clone().into_iter().chain(self.marks()).collect()
     }
 
     /// The monitor's labels that give way to what a Prometheus asks for.
     #[must_use]
-    pub fn soft_labels() -> Labels {
+    pub fn default_labels() -> Labels {
         Labels::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])
     }
 
@@ -189,7 +189,7 @@ impl Gateway {
     #[must_use]
     pub fn service(&self, reader: Option<&str>) -> Option<Value> {
         let Source::Pods { metrics_port, .. } = self.source else { return None };
-        let labels = Self::soft_labels().into_iter().chain(self.marks()).collect();
+        let labels = Self::default_labels().into_iter().chain(self.marks()).collect();
         let mut metadata = self.metadata(&self.namespace, "", &labels);
         if let Some(reader) = reader {
             metadata["annotations"] = json!({PROMETHEUS: reader});

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::consumer::{Consumer, Kind, Reach};
 use super::operator::{Instance, Operator, Running};
+use super::scraper::{Kind, NamespaceScope, Scraper};
 use crate::labels::Labels;
 use crate::reason::{Finding, Reason};
 
@@ -15,7 +15,7 @@ pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// Everything that reads ServiceMonitors.
-    pub consumers: Vec<Consumer>,
+    pub scrapers: Vec<Scraper>,
     /// The Prometheus Operators that were found. Where none was, one without restrictions is assumed.
     pub operators: Vec<Operator>,
     /// The labels of every namespace.
@@ -25,7 +25,7 @@ pub struct Cluster {
 /// The condition of the predicate that fails first. In its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
-    /// An operator runs the consumer, and it reads ServiceMonitors at all.
+    /// An operator runs the scraper, and it reads ServiceMonitors at all.
     Handled,
     /// That operator sees the monitor's namespace.
     Watched,
@@ -56,7 +56,7 @@ impl fmt::Display for Unmet {
     }
 }
 
-/// What keeps a consumer from scraping.
+/// What keeps a scraper from scraping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// For a person.
@@ -66,48 +66,45 @@ pub struct Outage {
 }
 
 impl Cluster {
-    /// The predicate: whether this consumer selects a monitor with these labels in this namespace.
+    /// The predicate: whether this scraper selects a monitor with these labels in this namespace.
     ///
     /// # Errors
     /// The first condition that fails.
-    pub fn selects(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
-        if consumer.paused {
+    pub fn selects(&self, scraper: &Scraper, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+        if scraper.paused {
             return Err(Unmet::new(
                 Condition::Handled,
                 "is paused (spec.paused), so its configuration stays as it was",
             ));
         }
-        if let (None, Err(why)) = (&consumer.obstacle, self.handlers(consumer)) {
+        if let (None, Err(why)) = (&scraper.obstacle, self.handlers(scraper)) {
             return Err(Unmet::new(Condition::Handled, why));
         }
-        self.would_select(consumer, namespace, labels)
+        self.would_select(scraper, namespace, labels)
     }
 
     /// As [`Self::selects`], once it runs and some operator handles it.
-    pub(super) fn would_select(&self, consumer: &Consumer, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
-        if let Some(obstacle) = &consumer.obstacle {
+    pub(super) fn would_select(&self, scraper: &Scraper, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+        if let Some(obstacle) = &scraper.obstacle {
             return Err(Unmet::new(Condition::Handled, obstacle));
         }
-        self.reads(consumer, namespace)?;
-        let field = consumer.selector_field;
+        self.reads(scraper, namespace)?;
+        let field = scraper.selector_field;
         let unmet = |mismatch| Unmet::new(Condition::Labels, format!("{field} {mismatch}"));
-        consumer.selector.check(labels).map_err(unmet)
+        scraper.selector.check(labels).map_err(unmet)
     }
 
-    /// Condition 1: the operators that handle this consumer; where some of them have been seen to run, only those, since
+    /// Condition 1: the operators that handle this scraper; where some of them have been seen to run, only those, since
     /// anybody can make a Deployment that looks like one. Empty where none is known.
     ///
     /// # Errors
     /// Why none of the operators that are known does. Another one, not known, may.
-    pub(super) fn handlers(&self, consumer: &Consumer) -> Result<Vec<&Operator>, String> {
-        if !consumer.kind.is_operated() || self.operators.is_empty() {
+    pub(super) fn handlers(&self, scraper: &Scraper) -> Result<Vec<&Operator>, String> {
+        if !scraper.kind.is_operated() || self.operators.is_empty() {
             return Ok(vec![]);
         }
-        let instance = Instance {
-            namespace: &consumer.namespace,
-            labels: &consumer.labels,
-            controller_id: &consumer.controller_id,
-        };
+        let instance =
+            Instance { namespace: &scraper.namespace, labels: &scraper.labels, controller_id: &scraper.controller_id };
         let mut refusals = Vec::new();
         let mut found = Vec::new();
         for operator in &self.operators {
@@ -125,31 +122,31 @@ impl Cluster {
         Ok(found)
     }
 
-    /// What keeps this consumer from scraping what it selects, as far as the cluster's objects tell. `None` where it runs.
+    /// What keeps this scraper from scraping what it selects, as far as the cluster's objects tell. `None` where it runs.
     #[must_use]
-    pub fn outage(&self, consumer: &Consumer) -> Option<Outage> {
+    pub fn outage(&self, scraper: &Scraper) -> Option<Outage> {
         let outage = |reason, is_passing, detail: &str| {
-            Some(Outage { finding: Finding::new(reason, format!("{consumer} {detail}")), is_passing })
+            Some(Outage { finding: Finding::new(reason, format!("{scraper} {detail}")), is_passing })
         };
-        if consumer.paused {
+        if scraper.paused {
             let detail = "is paused (spec.paused) and takes up no monitor until it is not";
             return outage(Reason::PrometheusPaused, false, detail);
         }
-        if consumer.health.has_no_replica {
+        if scraper.health.has_no_replica {
             return outage(Reason::PrometheusNotRunning, false, "has no replica (spec.replicas is 0)");
         }
-        let handlers = self.handlers(consumer).unwrap_or_default();
+        let handlers = self.handlers(scraper).unwrap_or_default();
         let best = handlers.iter().max_by_key(|operator| operator.running);
         if let Some(operator) = best.filter(|operator| operator.running != Running::Now) {
             let detail = format!("takes up no monitor: its operator {} has no pod that is ready", operator.name);
             return outage(Reason::PrometheusNotRunning, operator.running == Running::NotNow, &detail);
         }
-        match &consumer.health.reconciled {
+        match &scraper.health.reconciled {
             Some(Err(why)) => {
                 let detail = format!("takes up no monitor: its condition Reconciled is False ({why})");
                 return outage(Reason::PrometheusNotRunning, false, &detail);
             }
-            None if consumer.kind.is_operated() && handlers.is_empty() => {
+            None if scraper.kind.is_operated() && handlers.is_empty() => {
                 // What is told of that is told with what is assumed instead.
                 return outage(Reason::OperatorUnknown, true, "has no operator that is known");
             }
@@ -158,7 +155,7 @@ impl Cluster {
             }
             _ => {}
         }
-        if consumer.health.is_unavailable {
+        if scraper.health.is_unavailable {
             let detail = "has no pod that is ready: its condition Available is False";
             return outage(Reason::PrometheusNotRunning, true, detail);
         }
@@ -167,17 +164,17 @@ impl Cluster {
 
     /// Whether its operator writes on a monitor that it has taken it. For a `PrometheusAgent` operator 0.93 does not.
     #[must_use]
-    pub fn writes_bindings(&self, consumer: &Consumer) -> bool {
-        let handlers = self.handlers(consumer).unwrap_or_default();
-        consumer.kind == Kind::Prometheus && handlers.iter().any(|operator| operator.writes_bindings)
+    pub fn writes_bindings(&self, scraper: &Scraper) -> bool {
+        let handlers = self.handlers(scraper).unwrap_or_default();
+        scraper.kind == Kind::Prometheus && handlers.iter().any(|operator| operator.writes_bindings)
     }
 
     /// Conditions 2 and 3: monitors in this namespace are seen.
-    pub(super) fn reads(&self, consumer: &Consumer, namespace: &str) -> Result<(), Unmet> {
-        let handlers = self.handlers(consumer).unwrap_or_default();
+    pub(super) fn reads(&self, scraper: &Scraper, namespace: &str) -> Result<(), Unmet> {
+        let handlers = self.handlers(scraper).unwrap_or_default();
         if let Some(operator) = handlers.first()
             && !handlers.iter().any(|operator| {
-                operator.watches(namespace) && (consumer.reach == Reach::Own || operator.knows(namespace))
+                operator.watches(namespace) && (scraper.reach == NamespaceScope::Own || operator.knows(namespace))
             })
         {
             let detail = format!(
@@ -186,25 +183,27 @@ impl Cluster {
             );
             return Err(Unmet::new(Condition::Watched, detail));
         }
-        if consumer.allowed.as_ref().is_some_and(|names| !names.contains(namespace))
-            || consumer.denied.contains(namespace)
+        if scraper.allowed.as_ref().is_some_and(|names| !names.contains(namespace))
+            || scraper.denied.contains(namespace)
         {
             let detail = format!("does not watch {namespace} (its allowNamespaces or denyNamespaces)");
             return Err(Unmet::new(Condition::Watched, detail));
         }
-        let field = consumer.reach_field;
-        match &consumer.reach {
-            Reach::Own if namespace == consumer.namespace => Ok(()),
-            Reach::Own => {
+        let field = scraper.reach_field;
+        match &scraper.reach {
+            NamespaceScope::Own if namespace == scraper.namespace => Ok(()),
+            NamespaceScope::Own => {
                 let detail = format!(
                     "{field} is absent, which needs namespace {}, the monitor is in {namespace}",
-                    consumer.namespace
+                    scraper.namespace
                 );
                 Err(Unmet::new(Condition::Namespace, detail))
             }
-            Reach::Matching(selector) => selector.check(&self.namespace_labels(namespace)).map_err(|mismatch| {
-                Unmet::new(Condition::Namespace, format!("{field} {mismatch} on namespace {namespace}"))
-            }),
+            NamespaceScope::Matching(selector) => {
+                selector.check(&self.namespace_labels(namespace)).map_err(|mismatch| {
+                    Unmet::new(Condition::Namespace, format!("{field} {mismatch} on namespace {namespace}"))
+                })
+            }
         }
     }
 

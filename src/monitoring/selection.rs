@@ -3,12 +3,12 @@
 
 use std::cmp::Reverse;
 
-use super::consumer::{Consumer, Reach};
 use super::predicate::{Cluster, Condition, NAMESPACE_NAME, Outage};
+use super::scraper::{NamespaceScope, Scraper};
 use super::selector::{Selector, solve};
 use crate::annotations::Target;
+use crate::config::Bounds;
 use crate::labels::Labels;
-use crate::policy::Bounds;
 use crate::reason::{Finding, Reason};
 
 /// Monitors of one gateway, each for Prometheuses that cannot share one.
@@ -16,17 +16,17 @@ const MOST_MONITORS: usize = 8;
 
 /// What is asked for: monitors for a gateway.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct SelectionRequest<'a> {
     /// The gateway's namespace.
     pub namespace: &'a str,
     /// By whom to be selected.
     pub target: &'a Target,
     /// Labels that must stay as they are: gwmon's own and the user's.
-    pub hard: &'a Labels,
+    pub required: &'a Labels,
     /// Labels that may give way.
-    pub soft: &'a Labels,
+    pub defaults: &'a Labels,
     /// The labels of other people's monitors in the gateway's namespace: who reads those is preferred.
-    pub neighbours: &'a [Labels],
+    pub existing_monitors: &'a [Labels],
     /// Whom the gateway's monitor was made for before, as `namespace/name`: as long as that can read it, another Prometheus
     /// that somebody creates does not take it away.
     pub reader: Option<&'a str>,
@@ -55,12 +55,12 @@ pub struct Selection<'c> {
     /// What is done all the same and should be known.
     pub warnings: Vec<Finding>,
     /// Who is to read the monitors.
-    pub readers: Vec<&'c Consumer>,
+    pub readers: Vec<&'c Scraper>,
 }
 
-/// A consumer that could be satisfied, and how.
+/// A scraper that could be satisfied, and how.
 struct Candidate<'c> {
-    consumer: &'c Consumer,
+    scraper: &'c Scraper,
     namespace: String,
     labels: Labels,
     why: String,
@@ -72,14 +72,14 @@ impl Cluster {
     /// # Errors
     /// [`Reason::NoPrometheus`] where there is no reader at all, [`Reason::PrometheusNotFound`] where the one that is
     /// asked for is not there, [`Reason::NotSelected`] with the condition that cannot be met on each.
-    pub fn select<'c>(&'c self, wish: &Wish) -> Result<Selection<'c>, Finding> {
+    pub fn select<'c>(&'c self, wish: &SelectionRequest) -> Result<Selection<'c>, Finding> {
         let asked = self.asked_for(wish)?;
         let mut candidates = Vec::new();
         let mut obstacles = Vec::new();
-        for &consumer in &asked {
-            match self.candidate(consumer, wish) {
+        for &scraper in &asked {
+            match self.candidate(scraper, wish) {
                 Ok(candidate) => candidates.push(candidate),
-                Err(why) => obstacles.push(Finding::new(Reason::NotSelected, format!("{consumer} {why}"))),
+                Err(why) => obstacles.push(Finding::new(Reason::NotSelected, format!("{scraper} {why}"))),
             }
         }
         if candidates.is_empty() {
@@ -87,17 +87,17 @@ impl Cluster {
             return Err(Finding::new(Reason::NotSelected, all.join("; ")));
         }
         let rank = |candidate: &Candidate| {
-            let reads = |labels: &Labels| self.selects(candidate.consumer, wish.namespace, labels).is_ok();
+            let reads = |labels: &Labels| self.selects(candidate.scraper, wish.namespace, labels).is_ok();
             (
-                Reverse(wish.reader == Some(candidate.consumer.place().as_str())),
+                Reverse(wish.reader == Some(candidate.scraper.place().as_str())),
                 Reverse(candidate.namespace == wish.namespace),
-                Reverse(self.outage(candidate.consumer).is_none()),
-                Reverse(wish.neighbours.iter().any(reads)),
-                candidate.consumer.kind,
+                Reverse(self.outage(candidate.scraper).is_none()),
+                Reverse(wish.existing_monitors.iter().any(reads)),
+                candidate.scraper.kind,
             )
         };
         candidates.sort_by_cached_key(|candidate| {
-            let (namespace, name) = candidate.consumer.key();
+            let (namespace, name) = candidate.scraper.key();
             (rank(candidate), namespace.to_owned(), name.to_owned())
         });
         let mut warnings = Vec::new();
@@ -105,7 +105,7 @@ impl Cluster {
             warnings = obstacles;
         } else {
             let best = rank(&candidates[0]);
-            let tied: Vec<_> = candidates.iter().filter(|c| rank(c) == best).map(|c| c.consumer.to_string()).collect();
+            let tied: Vec<_> = candidates.iter().filter(|c| rank(c) == best).map(|c| c.scraper.to_string()).collect();
             if tied.len() > 1 {
                 let detail = format!(
                     "{} would do equally well, and the first was taken; choose with {}",
@@ -128,10 +128,10 @@ impl Cluster {
             placements.truncate(MOST_MONITORS);
         }
         for candidate in &candidates {
-            self.warn(candidate.consumer, &mut warnings);
+            self.warn(candidate.scraper, &mut warnings);
         }
         warn_ownership(&placements, wish, &mut warnings);
-        let readers: Vec<_> = candidates.iter().map(|candidate| candidate.consumer).collect();
+        let readers: Vec<_> = candidates.iter().map(|candidate| candidate.scraper).collect();
         self.warn_collateral(&readers, &placements, &mut warnings);
         Ok(Selection {
             placements,
@@ -141,8 +141,8 @@ impl Cluster {
         })
     }
 
-    fn asked_for(&self, wish: &Wish) -> Result<Vec<&Consumer>, Finding> {
-        if self.consumers.is_empty() {
+    fn asked_for(&self, wish: &SelectionRequest) -> Result<Vec<&Scraper>, Finding> {
+        if self.scrapers.is_empty() {
             return Err(Finding::new(
                 Reason::NoPrometheus,
                 "the cluster has no Prometheus or other object that reads ServiceMonitors",
@@ -152,39 +152,39 @@ impl Cluster {
             Target::Named { namespace, name } => {
                 (crate::annotations::PROMETHEUS, &[(namespace.clone(), name.clone())][..])
             }
-            Target::Best | Target::All if wish.bounds.readers.is_empty() => return Ok(self.consumers.iter().collect()),
+            Target::Best | Target::All if wish.bounds.readers.is_empty() => return Ok(self.scrapers.iter().collect()),
             Target::Best | Target::All => ("gwmon serve --prometheus", wish.bounds.readers.as_slice()),
         };
-        let is_named = |consumer: &&Consumer| {
-            let (namespace, name) = consumer.key();
+        let is_named = |scraper: &&Scraper| {
+            let (namespace, name) = scraper.key();
             names.iter().any(|named| named.0 == namespace && named.1 == name)
         };
-        let named: Vec<_> = self.consumers.iter().filter(is_named).collect();
+        let named: Vec<_> = self.scrapers.iter().filter(is_named).collect();
         if named.is_empty() {
             let asked: Vec<_> = names.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
-            let there: Vec<_> = self.consumers.iter().map(ToString::to_string).collect();
+            let there: Vec<_> = self.scrapers.iter().map(ToString::to_string).collect();
             let detail = format!("{who}: {} names none of the cluster's: {}", asked.join(", "), there.join(", "));
             return Err(Finding::new(Reason::PrometheusNotFound, detail));
         }
         Ok(named)
     }
 
-    /// What it takes for this consumer to select a monitor for the gateway, and to reach its pods with it.
-    fn candidate<'c>(&self, consumer: &'c Consumer, wish: &Wish) -> Result<Candidate<'c>, String> {
-        if let Some(obstacle) = &consumer.obstacle {
+    /// What it takes for this scraper to select a monitor for the gateway, and to reach its pods with it.
+    fn candidate<'c>(&self, scraper: &'c Scraper, wish: &SelectionRequest) -> Result<Candidate<'c>, String> {
+        if let Some(obstacle) = &scraper.obstacle {
             return Err(obstacle.clone());
         }
-        let (home, own) = (wish.namespace, consumer.namespace.as_str());
-        let (namespace, whence) = match self.reads(consumer, home) {
+        let (home, own) = (wish.namespace, scraper.namespace.as_str());
+        let (namespace, whence) = match self.reads(scraper, home) {
             Ok(()) => (home, "and reads this namespace".to_owned()),
             Err(here) => {
                 // Only the monitor's own namespace has to be watched; the targets are for Prometheus to discover.
                 let is_labelled = here.condition == Condition::Namespace;
-                let advice = if is_labelled { self.advice(consumer, home) } else { String::new() };
-                if self.reads(consumer, own).is_err() {
+                let advice = if is_labelled { self.advice(scraper, home) } else { String::new() };
+                if self.reads(scraper, own).is_err() {
                     return Err(format!("{here}{advice}"));
                 }
-                if consumer.ignore_namespace_selectors {
+                if scraper.ignore_namespace_selectors {
                     return Err(format!(
                         "{here}, and a monitor in {own} would not reach {home} (spec.ignoreNamespaceSelectors){advice}"
                     ));
@@ -195,7 +195,7 @@ impl Cluster {
                     ));
                 }
                 // Its series would carry the monitor's namespace, and pass for those of other people's pods.
-                if let Some(label) = &consumer.enforced_namespace_label {
+                if let Some(label) = &scraper.enforced_namespace_label {
                     return Err(format!(
                         "{here}, and would set {label}={own} on the series of a monitor in {own} (spec.enforcedNamespaceLabel){advice}"
                     ));
@@ -203,25 +203,25 @@ impl Cluster {
                 (own, format!("and reads its own namespace, not {home} ({here}){advice}"))
             }
         };
-        let labels = solve(&[&consumer.selector], wish.hard, wish.soft)
-            .map_err(|why| format!("{}: {why}", consumer.selector_field))?;
-        let asks = if consumer.selector.is_empty() {
+        let labels = solve(&[&scraper.selector], wish.required, wish.defaults)
+            .map_err(|why| format!("{}: {why}", scraper.selector_field))?;
+        let asks = if scraper.selector.is_empty() {
             "takes ServiceMonitors with any labels".to_owned()
         } else {
-            format!("asks for {} ({})", consumer.selector, consumer.selector_field)
+            format!("asks for {} ({})", scraper.selector, scraper.selector_field)
         };
-        let limits = if consumer.limits.is_empty() {
+        let limits = if scraper.limits.is_empty() {
             String::new()
         } else {
-            format!("; a scrape beyond its limits is lost whole ({})", consumer.limits.join(", "))
+            format!("; a scrape beyond its limits is lost whole ({})", scraper.limits.join(", "))
         };
-        let why = format!("{consumer} {asks} {whence}{limits}");
-        Ok(Candidate { consumer, namespace: namespace.to_owned(), labels, why })
+        let why = format!("{scraper} {asks} {whence}{limits}");
+        Ok(Candidate { scraper, namespace: namespace.to_owned(), labels, why })
     }
 
     /// How a person could have the gateway's namespace read. gwmon itself labels no namespaces.
-    fn advice(&self, consumer: &Consumer, namespace: &str) -> String {
-        let Reach::Matching(selector) = &consumer.reach else { return String::new() };
+    fn advice(&self, scraper: &Scraper, namespace: &str) -> String {
+        let NamespaceScope::Matching(selector) = &scraper.reach else { return String::new() };
         let has = self.namespace_labels(namespace);
         let Ok(needed) = solve(&[selector], &Labels::new(), &has) else { return String::new() };
         if needed.get(NAMESPACE_NAME) != has.get(NAMESPACE_NAME) {
@@ -241,12 +241,12 @@ impl Cluster {
 
     /// The last look at what is about to be written: it must be selected by whom it is for.
     fn check(&self, candidates: &[Candidate], placements: &[Placement]) -> Result<(), Finding> {
-        for Candidate { consumer, .. } in candidates {
-            let mut tried = placements.iter().map(|p| self.would_select(consumer, &p.namespace, &p.labels));
+        for Candidate { scraper, .. } in candidates {
+            let mut tried = placements.iter().map(|p| self.would_select(scraper, &p.namespace, &p.labels));
             if !tried.any(|selected| selected.is_ok()) {
                 return Err(Finding::new(
                     Reason::NotSelected,
-                    format!("{consumer} would not select what was planned for it"),
+                    format!("{scraper} would not select what was planned for it"),
                 ));
             }
         }
@@ -254,30 +254,30 @@ impl Cluster {
     }
 
     /// What will not be as a person would expect.
-    fn warn(&self, consumer: &Consumer, warnings: &mut Vec<Finding>) {
+    fn warn(&self, scraper: &Scraper, warnings: &mut Vec<Finding>) {
         let mut warn = |reason, detail| warnings.push(Finding::new(reason, detail));
-        if let Some((class, effects)) = &consumer.default_class {
+        if let Some((class, effects)) = &scraper.default_class {
             let detail = format!(
-                "{consumer} applies {} of its default scrape class {class} to this gateway (spec.scrapeClasses); look whether its series come through",
+                "{scraper} applies {} of its default scrape class {class} to this gateway (spec.scrapeClasses); look whether its series come through",
                 effects.join(", ")
             );
             warn(Reason::ScrapeClassApplies, detail);
         }
-        let handlers = self.handlers(consumer);
-        if let Some(Outage { finding, is_passing: false }) = self.outage(consumer) {
+        let handlers = self.handlers(scraper);
+        if let Some(Outage { finding, is_passing: false }) = self.outage(scraper) {
             warn(finding.reason, finding.detail);
         }
-        if !consumer.kind.is_operated() {
+        if !scraper.kind.is_operated() {
             return;
         }
         match &handlers {
             Ok(known) if known.is_empty() => {
-                let detail = format!("the operator of {consumer} was not found; it is taken to watch every namespace");
+                let detail = format!("the operator of {scraper} was not found; it is taken to watch every namespace");
                 warn(Reason::OperatorUnknown, detail);
             }
             Err(why) => {
                 let detail = format!(
-                    "no operator that was found runs {consumer} ({why}); it is scraped only if another one does"
+                    "no operator that was found runs {scraper} ({why}); it is scraped only if another one does"
                 );
                 warn(Reason::OperatorUnknown, detail);
             }
@@ -292,16 +292,15 @@ impl Cluster {
     }
 
     /// Who else takes the gateway's series, and who takes them twice.
-    fn warn_collateral(&self, readers: &[&Consumer], placements: &[Placement], warnings: &mut Vec<Finding>) {
-        for consumer in &self.consumers {
-            let selected =
-                placements.iter().filter(|p| self.selects(consumer, &p.namespace, &p.labels).is_ok()).count();
-            let asked = readers.iter().any(|reader| std::ptr::eq(*reader, consumer));
+    fn warn_collateral(&self, readers: &[&Scraper], placements: &[Placement], warnings: &mut Vec<Finding>) {
+        for scraper in &self.scrapers {
+            let selected = placements.iter().filter(|p| self.selects(scraper, &p.namespace, &p.labels).is_ok()).count();
+            let asked = readers.iter().any(|reader| std::ptr::eq(*reader, scraper));
             if selected > usize::from(asked) {
                 let detail = if asked {
-                    format!("{consumer} selects {selected} monitors of this gateway and scrapes it as often")
+                    format!("{scraper} selects {selected} monitors of this gateway and scrapes it as often")
                 } else {
-                    format!("{consumer} selects this gateway's monitor as well, so its series are stored there too")
+                    format!("{scraper} selects this gateway's monitor as well, so its series are stored there too")
                 };
                 warnings.push(Finding::new(Reason::SelectedTwice, detail));
             }
@@ -309,14 +308,14 @@ impl Cluster {
     }
 }
 
-/// As few monitors as a greedy search finds: consumers that read one namespace share one where some labels satisfy all.
-fn partition(candidates: &[Candidate], wish: &Wish) -> Vec<Placement> {
+/// As few monitors as a greedy search finds: scrapers that read one namespace share one where some labels satisfy all.
+fn partition(candidates: &[Candidate], wish: &SelectionRequest) -> Vec<Placement> {
     let mut placements: Vec<(Placement, Vec<&Selector>)> = Vec::new();
     for candidate in candidates {
         let shared = placements.iter_mut().filter(|(place, _)| place.namespace == candidate.namespace).find_map(
             |(place, selectors)| {
-                let joint: Vec<_> = selectors.iter().copied().chain([&candidate.consumer.selector]).collect();
-                place.labels = solve(&joint, wish.hard, wish.soft).ok()?;
+                let joint: Vec<_> = selectors.iter().copied().chain([&candidate.scraper.selector]).collect();
+                place.labels = solve(&joint, wish.required, wish.defaults).ok()?;
                 *selectors = joint;
                 Some(())
             },
@@ -328,21 +327,21 @@ fn partition(candidates: &[Candidate], wish: &Wish) -> Vec<Placement> {
                 labels: candidate.labels.clone(),
                 suffix: if before == 0 { String::new() } else { format!("-{}", before + 1) },
             };
-            placements.push((place, vec![&candidate.consumer.selector]));
+            placements.push((place, vec![&candidate.scraper.selector]));
         }
     }
     placements.into_iter().map(|(place, _)| place).collect()
 }
 
 /// Labels by which a GitOps tool takes an object for its own, and may remove it.
-fn warn_ownership(placements: &[Placement], wish: &Wish, warnings: &mut Vec<Finding>) {
+fn warn_ownership(placements: &[Placement], wish: &SelectionRequest, warnings: &mut Vec<Finding>) {
     let is_ownership = |key: &str, value: &str| match key {
         "app.kubernetes.io/managed-by" => value == "Helm",
         "app.kubernetes.io/instance" | "argocd.argoproj.io/instance" => true,
         _ => key.starts_with("kustomize.toolkit.fluxcd.io/") || key.starts_with("helm.toolkit.fluxcd.io/"),
     };
     for (key, value) in placements.iter().flat_map(|place| &place.labels) {
-        if is_ownership(key, value) && !wish.hard.contains_key(key) {
+        if is_ownership(key, value) && !wish.required.contains_key(key) {
             let detail = format!(
                 "the Prometheus asks for label {key}={value}, by which Argo CD, Flux or Helm may take the monitor for their own and remove it"
             );

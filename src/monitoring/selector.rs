@@ -9,7 +9,7 @@ use crate::labels::{Labels, is_key, is_value};
 
 /// What a selector asks of one label key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Demand {
+enum LabelOperator {
     In(BTreeSet<String>),
     /// Also met where the key is absent, as Kubernetes has it.
     NotIn(BTreeSet<String>),
@@ -20,7 +20,7 @@ enum Demand {
     Below(i64),
 }
 
-impl Demand {
+impl LabelOperator {
     fn is_met(&self, value: Option<&str>) -> bool {
         match self {
             Self::In(values) => value.is_some_and(|value| values.contains(value)),
@@ -37,7 +37,7 @@ impl Demand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Requirement {
     key: String,
-    demand: Demand,
+    demand: LabelOperator,
 }
 
 impl fmt::Display for Requirement {
@@ -45,13 +45,13 @@ impl fmt::Display for Requirement {
         let list = |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         let key = &self.key;
         match &self.demand {
-            Demand::In(values) if values.len() == 1 => write!(f, "{key}={}", list(values)),
-            Demand::In(values) => write!(f, "{key} in ({})", list(values)),
-            Demand::NotIn(values) => write!(f, "{key} notin ({})", list(values)),
-            Demand::Exists => f.write_str(key),
-            Demand::DoesNotExist => write!(f, "!{key}"),
-            Demand::Above(bound) => write!(f, "{key}>{bound}"),
-            Demand::Below(bound) => write!(f, "{key}<{bound}"),
+            LabelOperator::In(values) if values.len() == 1 => write!(f, "{key}={}", list(values)),
+            LabelOperator::In(values) => write!(f, "{key} in ({})", list(values)),
+            LabelOperator::NotIn(values) => write!(f, "{key} notin ({})", list(values)),
+            LabelOperator::Exists => f.write_str(key),
+            LabelOperator::DoesNotExist => write!(f, "!{key}"),
+            LabelOperator::Above(bound) => write!(f, "{key}>{bound}"),
+            LabelOperator::Below(bound) => write!(f, "{key}<{bound}"),
         }
     }
 }
@@ -88,19 +88,19 @@ impl Selector {
     pub fn parse(selector: &LabelSelector) -> Result<Self, String> {
         let mut requirements = Vec::new();
         for (key, value) in selector.match_labels.iter().flatten() {
-            let demand = Demand::In(BTreeSet::from([value.clone()]));
+            let demand = LabelOperator::In(BTreeSet::from([value.clone()]));
             requirements.push(checked(key, demand).map_err(|why| format!("matchLabels: {why}"))?);
         }
         for (i, expression) in selector.match_expressions.iter().flatten().enumerate() {
             let values = || expression.values.iter().flatten().cloned().collect::<BTreeSet<_>>();
             let demand = match expression.operator.as_str() {
-                "In" => Demand::In(values()),
-                "NotIn" => Demand::NotIn(values()),
+                "In" => LabelOperator::In(values()),
+                "NotIn" => LabelOperator::NotIn(values()),
                 "Exists" | "DoesNotExist" if !values().is_empty() => {
                     return Err(format!("matchExpressions[{i}]: {} takes no values", expression.operator));
                 }
-                "Exists" => Demand::Exists,
-                "DoesNotExist" => Demand::DoesNotExist,
+                "Exists" => LabelOperator::Exists,
+                "DoesNotExist" => LabelOperator::DoesNotExist,
                 other => {
                     return Err(format!(
                         "matchExpressions[{i}]: operator {other:?} is none of In, NotIn, Exists, DoesNotExist"
@@ -133,26 +133,26 @@ impl Selector {
                 Some(list.split(',').map(|value| value.trim().to_owned()).collect())
             };
             if let Some(key) = part.strip_prefix('!') {
-                return checked(key.trim(), Demand::DoesNotExist);
+                return checked(key.trim(), LabelOperator::DoesNotExist);
             }
             let end = part.find(|c: char| c.is_whitespace() || "!=<>(".contains(c)).unwrap_or(part.len());
             let (key, rest) = (&part[..end], part[end..].trim());
             let list = |rest: &str| many(rest).ok_or_else(|| format!("{part:?} lacks its list in parentheses"));
             let number = |text: &str| text.trim().parse().map_err(|_| format!("{part:?} needs a whole number"));
             let demand = if rest.is_empty() {
-                Demand::Exists
+                LabelOperator::Exists
             } else if let Some(value) = rest.strip_prefix("!=") {
-                Demand::NotIn(one(value))
+                LabelOperator::NotIn(one(value))
             } else if let Some(value) = rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')) {
-                Demand::In(one(value))
+                LabelOperator::In(one(value))
             } else if let Some(value) = rest.strip_prefix('>') {
-                Demand::Above(number(value)?)
+                LabelOperator::Above(number(value)?)
             } else if let Some(value) = rest.strip_prefix('<') {
-                Demand::Below(number(value)?)
+                LabelOperator::Below(number(value)?)
             } else if let Some(values) = rest.strip_prefix("notin") {
-                Demand::NotIn(list(values)?)
+                LabelOperator::NotIn(list(values)?)
             } else if let Some(values) = rest.strip_prefix("in") {
-                Demand::In(list(values)?)
+                LabelOperator::In(list(values)?)
             } else {
                 return Err(format!("{part:?} is no condition on a label"));
             };
@@ -193,11 +193,11 @@ impl Selector {
 }
 
 /// Whether this may be a label's key and these its values: Kubernetes takes no selector that names others.
-fn checked(key: &str, demand: Demand) -> Result<Requirement, String> {
+fn checked(key: &str, demand: LabelOperator) -> Result<Requirement, String> {
     if !is_key(key) {
         return Err(format!("{key:?} is not a valid label key"));
     }
-    if let Demand::In(values) | Demand::NotIn(values) = &demand {
+    if let LabelOperator::In(values) | LabelOperator::NotIn(values) = &demand {
         if values.is_empty() {
             return Err(format!("{key} lacks the values to choose from"));
         }
@@ -208,26 +208,26 @@ fn checked(key: &str, demand: Demand) -> Result<Requirement, String> {
     Ok(Requirement { key: key.to_owned(), demand })
 }
 
-/// Labels that meet all of these selectors at once. Hard labels stay as they are; soft ones stay where nothing forbids
+/// Labels that meet all of these selectors at once. Required labels stay as they are; default labels stay unless something forbids
 /// them, and give way where something does. No key is added that no selector asks for, and the same selectors always
 /// give the same labels.
 ///
 /// # Errors
 /// The key for which there is no value, with every condition on it.
-pub fn solve(selectors: &[&Selector], hard: &Labels, soft: &Labels) -> Result<Labels, String> {
+pub fn solve(selectors: &[&Selector], required: &Labels, defaults: &Labels) -> Result<Labels, String> {
     let mut demands: BTreeMap<&str, Vec<&Requirement>> = BTreeMap::new();
     for requirement in selectors.iter().flat_map(|selector| &selector.0) {
         demands.entry(&requirement.key).or_default().push(requirement);
     }
-    let mut labels = soft.clone();
-    labels.extend(hard.clone());
+    let mut labels = defaults.clone();
+    labels.extend(required.clone());
     for (key, requirements) in demands {
         let allowed = |value: Option<&str>| requirements.iter().all(|r| r.demand.is_met(value));
         if allowed(labels.get(key).map(String::as_str)) {
             continue;
         }
         let asked = || requirements.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-        if let Some(value) = hard.get(key) {
+        if let Some(value) = required.get(key) {
             return Err(format!("label {key}={value} is set, but {} is asked for", asked()));
         }
         if allowed(None) {
@@ -244,7 +244,7 @@ pub fn solve(selectors: &[&Selector], hard: &Labels, soft: &Labels) -> Result<La
 /// The smallest of the values that are listed; where any would do, a word that says why it is there.
 fn value_for(requirements: &[&Requirement], allowed: impl Fn(Option<&str>) -> bool) -> Option<String> {
     let listed = requirements.iter().find_map(|requirement| match &requirement.demand {
-        Demand::In(values) => Some(values),
+        LabelOperator::In(values) => Some(values),
         _ => None,
     });
     if let Some(values) = listed {
@@ -254,7 +254,7 @@ fn value_for(requirements: &[&Requirement], allowed: impl Fn(Option<&str>) -> bo
     let forbidden: usize = requirements
         .iter()
         .map(|requirement| match &requirement.demand {
-            Demand::NotIn(values) => values.len(),
+            LabelOperator::NotIn(values) => values.len(),
             _ => 0,
         })
         .sum();
@@ -316,8 +316,8 @@ mod tests {
 
     #[test]
     fn soft_labels_give_way_and_hard_ones_do_not() {
-        let soft = labels("by=gwmon");
-        let solve = |text: &str, hard: &str| solve(&[&selector(text)], &labels(hard), &soft);
+        let defaults = labels("by=gwmon");
+        let solve = |text: &str, required: &str| solve(&[&selector(text)], &labels(required), &defaults);
         assert_eq!(solve("!by", "").unwrap(), labels(""));
         assert_eq!(solve("by in (helm,other)", "").unwrap(), labels("by=helm"));
         assert_eq!(solve("a in (x,y)", "a=y").unwrap(), labels("a=y,by=gwmon"));

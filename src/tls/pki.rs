@@ -17,7 +17,7 @@ const BACKDATE: Duration = Duration::minutes(5);
 
 /// Everything that one TLS set-up consists of, as PEM.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Material {
+pub struct CertificateBundle {
     /// The authorities to trust: the current one first, then the one before it, until that expires.
     pub bundle: String,
     /// The current authority's key.
@@ -28,9 +28,9 @@ pub struct Material {
     pub leaf_key: String,
 }
 
-impl std::fmt::Debug for Material {
+impl std::fmt::Debug for CertificateBundle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Material")
+        f.write_str("CertificateBundle")
     }
 }
 
@@ -45,7 +45,7 @@ pub enum Error {
     Read(String),
 }
 
-impl Material {
+impl CertificateBundle {
     /// A new authority and a leaf for these names (DNS names and IP addresses).
     ///
     /// # Errors
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn nothing_is_renewed_before_two_thirds_of_a_life() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let material = Material::new(&names(), start).unwrap();
+        let material = CertificateBundle::new(&names(), start).unwrap();
         assert_eq!(material.renewed(&names(), start + Duration::days(59)).unwrap(), None);
         let renewed = material.renewed(&names(), start + Duration::days(61)).unwrap().unwrap();
         assert_eq!(renewed.bundle, material.bundle, "the authority outlives the leaf");
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn an_old_authority_stays_in_the_bundle_until_it_ends() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let first = Material::new(&names(), start).unwrap();
+        let first = CertificateBundle::new(&names(), start).unwrap();
         let second = first.renewed(&names(), start + Duration::days(244)).unwrap().unwrap();
         assert!(second.bundle.ends_with(&first.bundle) && certificates(&second.bundle) == 2);
         let third = second.renewed(&names(), start + Duration::days(488)).unwrap().unwrap();
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_leaf_never_outlives_its_authority_and_covers_other_names_at_once() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let material = Material::new(&names(), start).unwrap();
+        let material = CertificateBundle::new(&names(), start).unwrap();
         let late = material.renewed(&names(), start + Duration::days(240)).unwrap().unwrap();
         assert!(Validity::of(&late.leaf).unwrap().not_after <= Validity::of(&late.bundle).unwrap().not_after);
         let others = vec!["other.svc".to_owned()];
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_a_clock_that_was_ahead_has_made_is_made_anew() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let mut material = Material::new(&names(), now + Duration::days(200)).unwrap();
+        let mut material = CertificateBundle::new(&names(), now + Duration::days(200)).unwrap();
         for _ in 0..3 {
             let renewed = material.renewed(&names(), now).unwrap().unwrap();
             assert_eq!(renewed.renewed(&names(), now).unwrap(), None, "and then it is right");
@@ -223,8 +223,12 @@ mod tests {
     #[test]
     fn unreadable_material_is_made_anew() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let broken =
-            Material { bundle: "x".into(), authority_key: "y".into(), leaf: "z".into(), leaf_key: String::new() };
+        let broken = CertificateBundle {
+            bundle: "x".into(),
+            authority_key: "y".into(),
+            leaf: "z".into(),
+            leaf_key: String::new(),
+        };
         assert!(broken.renewed(&names(), now).unwrap().is_some());
     }
 }

@@ -18,7 +18,7 @@ const MEDIUM: usize = 256 << 10;
 const BUDGET: usize = 4 << 20;
 /// How long a body that holds a part of a budget may take to come, by its length: from the API server, over the cluster's
 /// network.
-const PATIENCE: Duration = Duration::from_millis(250);
+const BODY_TIMEOUT: Duration = Duration::from_millis(250);
 const BYTES_PER_SECOND: usize = 8 << 20;
 
 /// The memory for larger reviews, and their turns.
@@ -90,7 +90,7 @@ impl Budget {
         if length.is_none_or(|length| length <= LARGEST) {
             let length = length.unwrap_or(LARGEST);
             let share = self.share(length).await;
-            let patience = PATIENCE + Duration::from_millis((length * 1000 / BYTES_PER_SECOND) as u64);
+            let patience = BODY_TIMEOUT + Duration::from_millis((length * 1000 / BYTES_PER_SECOND) as u64);
             let whole = tokio::time::timeout(patience, take(&mut rest, &mut bytes, LARGEST)).await;
             if whole.map_err(|_| Error::Stalled(patience))?? {
                 return Ok(Received { bytes: bytes.into(), is_complete: true, share });

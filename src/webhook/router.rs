@@ -15,11 +15,11 @@ use tracing::{field, info_span};
 use super::body::{self, Budget, Received};
 use super::review::{BadReview, Reply, Request};
 use super::surroundings::{Admitted, Surroundings};
+use crate::config::Config;
 use crate::injection::gateway::EMBEDDED_YAML;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
 use crate::metrics::{Metrics, Outcome};
-use crate::policy::Policy;
 use crate::reason::{Finding, Reason, cut};
 
 /// No name or UID of Kubernetes' has more characters; whoever reaches the port may send others.
@@ -59,11 +59,11 @@ impl Route {
     }
 }
 
-/// What a review needs: the operator's policy, what is known of the cluster, and where to count.
+/// What a review needs: the operator's config, what is known of the cluster, and where to count.
 #[derive(Debug)]
 pub struct Admission {
     /// What holds for every injection.
-    pub policy: Policy,
+    pub config: Config,
     /// What is known of the cluster.
     pub surroundings: Arc<Surroundings>,
     /// Where reviews are counted.
@@ -74,8 +74,8 @@ pub struct Admission {
 impl Admission {
     /// What a review needs.
     #[must_use]
-    pub fn new(policy: Policy, surroundings: Arc<Surroundings>, metrics: Metrics) -> Self {
-        Self { policy, surroundings, metrics, budget: Budget::new() }
+    pub fn new(config: Config, surroundings: Arc<Surroundings>, metrics: Metrics) -> Self {
+        Self { config, surroundings, metrics, budget: Budget::new() }
     }
 }
 
@@ -225,7 +225,7 @@ impl Admission {
         let is_dry_run = request.dry_run.unwrap_or_default();
         match route {
             Route::Pods => {
-                let mut injection = injection::decide(&self.policy, &limits, object)?;
+                let mut injection = injection::decide(&self.config, &limits, object)?;
                 match self.admit(&injection, request, is_dry_run) {
                     Admitted::With => {}
                     Admitted::Trial(since) => injection.mark_trial(since),
@@ -234,7 +234,7 @@ impl Admission {
                 Ok((injection.patch, Ok(injection.warnings)))
             }
             Route::Workloads => {
-                let change = workload::decide(&self.policy, &limits, object)?;
+                let change = workload::decide(&self.config, &limits, object)?;
                 let before = request.old_object.filter(|_| !change.patch.is_empty());
                 let kept = before.and_then(|before| workload::puts_back(&request.kind.kind, before.get(), object));
                 let notes = change.pods.map(|mut injection| {

@@ -83,7 +83,7 @@ impl Surroundings {
 
 /// Keeps all of it up to date until `stop` is done. A change is known within moments; what could not be read is empty, and
 /// is said.
-pub async fn keep(
+pub async fn run(
     client: Client,
     namespace: String,
     config_map: String,

@@ -20,7 +20,7 @@ use axum::body::Bytes;
 use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon::server;
-use gwmon::tls::{self, CurrentLeaf, pki::Material};
+use gwmon::tls::{self, CurrentLeaf, pki::CertificateBundle};
 use gwmon_cluster::{Kubectl, Node, scenario, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -484,7 +484,7 @@ fn mesh(folder: &Path) {
 /// The mesh's webhook for one namespace; which of the two comes first, the names of the configurations decide. The proxy is
 /// `regular`, `held` or `native`.
 fn install_mesh(scene: &Scene, namespace: &str, name: &str, proxy: &str) -> Result<()> {
-    let material = Material::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
+    let material = CertificateBundle::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
     let folder = scene.folder.path();
     fs::write(folder.join("leaf.crt"), &material.leaf)?;
     fs::write(folder.join("leaf.key"), &material.leaf_key)?;

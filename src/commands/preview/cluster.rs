@@ -9,11 +9,11 @@ use tokio::runtime::Runtime;
 
 use super::known::Known;
 use crate::annotations::{INJECT, Version};
-use crate::commands::{PATIENCE, oldest_version};
+use crate::commands::{REQUEST_TIMEOUT, oldest_version};
 use crate::controller::api_resource;
-use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::MONITOR;
 use crate::monitoring::operator::OPERATOR_LABELS;
+use crate::monitoring::scraper::Kind;
 use crate::reason::{Finding, Reason};
 
 const NETWORK_POLICY: (&str, &str) = ("networking.k8s.io/v1", "NetworkPolicy");
@@ -121,8 +121,9 @@ impl Cluster {
         let pod: DynamicObject = serde_json::from_value(pod).context("not a pod")?;
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource("v1", "Pod"));
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        let created = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, api.create(&params, &pod)).await });
-        match created.with_context(|| format!("no answer from the API server in {PATIENCE:?}"))? {
+        let created =
+            self.runtime.block_on(async { tokio::time::timeout(REQUEST_TIMEOUT, api.create(&params, &pod)).await });
+        match created.with_context(|| format!("no answer from the API server in {REQUEST_TIMEOUT:?}"))? {
             Ok(_) => Ok(Ok(())),
             Err(kube::Error::Api(status))
                 if status.code == 403 && status.message.contains(" cannot create resource ") =>

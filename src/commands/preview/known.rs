@@ -10,14 +10,14 @@ use crate::injection::resources::LimitRange;
 use crate::labels::Labels;
 use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::NetworkPolicy;
-use crate::monitoring::{Cluster, Consumer, Operator};
+use crate::monitoring::{Cluster, Operator, Scraper};
 
 /// What is known of the cluster.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) cluster: Cluster,
     /// The labels of other people's ServiceMonitors, by namespace.
-    pub(super) neighbours: BTreeMap<String, Vec<Labels>>,
+    pub(super) existing_monitors: BTreeMap<String, Vec<Labels>>,
     /// Which Kubernetes it is.
     pub(super) kubernetes: Option<Version>,
     /// What namespaces allow their containers.
@@ -65,7 +65,7 @@ impl Known {
         let labels = || serde_json::from_value::<Labels>(metadata["labels"].clone()).unwrap_or_default();
         match object["kind"].as_str() {
             Some("ServiceMonitor") if !labels().contains_key(WORKLOAD_NAMESPACE) => {
-                self.neighbours.entry(text("namespace")).or_default().push(labels());
+                self.existing_monitors.entry(text("namespace")).or_default().push(labels());
             }
             Some("Deployment") => {
                 let operator = Operator::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
@@ -73,8 +73,8 @@ impl Known {
             }
             Some(kind) if Self::BESIDE.contains(&kind) => self.take_beside(object, namespace)?,
             _ => {
-                let consumer = Consumer::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
-                self.cluster.consumers.extend(consumer);
+                let scraper = Scraper::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
+                self.cluster.scrapers.extend(scraper);
             }
         }
         Ok(())

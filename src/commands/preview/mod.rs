@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cli::Preview;
+use crate::config::Config;
 use crate::manifest::{self, display_name, namespace_of};
-use crate::policy::Policy;
 use crate::reason::{Reason, shown};
 use input::{Document, Source, sources};
 use known::Known;
@@ -61,9 +61,9 @@ pub fn run(args: Preview) -> Result<ExitCode> {
             }
         }
     }
-    let policy = args.policy.policy(known.kubernetes);
+    let config = args.config.config(known.kubernetes);
     let mut previewer = Previewer {
-        policy,
+        config,
         known,
         namespace,
         // Whoever may create pods somewhere may not read everywhere.
@@ -109,7 +109,7 @@ fn read_all(sources: &[Source], read: &mpsc::SyncSender<Result<Document>>) {
 }
 
 struct Previewer {
-    policy: Policy,
+    config: Config,
     known: Known,
     /// Of objects that name none.
     namespace: String,
@@ -169,7 +169,7 @@ impl Previewer {
         if self.injects {
             ask(object.to_mut(), path);
         }
-        match preview(&self.policy, &self.known, &object, path, &namespace) {
+        match preview(&self.config, &self.known, &object, path, &namespace) {
             Ok(previewed) => {
                 let tried = self.server.as_ref().map(|cluster| {
                     let pod = |object: &Value| object.pointer(path).cloned().unwrap_or_default();

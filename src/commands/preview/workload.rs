@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::known::Known;
 use crate::annotations::{INJECT, MODE, MONITORED_BY};
+use crate::config::Config;
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
 use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::{Reader, Scraped, denying};
-use crate::monitoring::{Beside, Gateway, Plan, plan};
-use crate::policy::Policy;
+use crate::monitoring::{CurrentState, Plan, ScrapeTarget, plan};
 use crate::reason::{Finding, Reason};
 
 /// One workload as it would run, and what would be made for it.
@@ -80,7 +80,7 @@ pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<Stri
         return None;
     }
     let pod = object.pointer(path)?;
-    let gateway = injection::recognise(&pod.to_string())?;
+    let gateway = injection::describe_gateway(&pod.to_string())?;
     let name = display_name(object, namespace);
     Some(if is_copied(object) {
         format!("it is {gateway}; to have it monitored: kubectl annotate {name} {INJECT}=true")
@@ -113,7 +113,7 @@ pub(super) fn ask(object: &mut Value, path: &str) {
 /// # Errors
 /// The reason why its pods stay as they are.
 pub(super) fn preview<'c>(
-    policy: &Policy,
+    config: &Config,
     known: &'c Known,
     object: &Value,
     path: &str,
@@ -124,7 +124,7 @@ pub(super) fn preview<'c>(
     let limits = known.limits.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut after = object.clone();
     if is_copied(object) {
-        apply(&mut after, &workload::decide(policy, limits, &object.to_string())?.patch)?;
+        apply(&mut after, &workload::decide(config, limits, &object.to_string())?.patch)?;
     } else if !path.is_empty()
         && annotation(object, path, INJECT).is_none()
         && object["metadata"]["annotations"][INJECT] == "true"
@@ -153,17 +153,17 @@ pub(super) fn preview<'c>(
     }
     // Kept only where it will be asked for.
     let asked = (!known.network.is_empty()).then(|| pod.clone());
-    let injection = injection::decide(policy, limits, &pod.to_string())?;
+    let injection = injection::decide(config, limits, &pod.to_string())?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
     let none = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
-    let gateway = Gateway::of_pod(policy, namespace, &injection.monitor, annotations, None)?;
-    let neighbours = known.neighbours.get(namespace).map_or(&[][..], Vec::as_slice);
-    let beside = Beside { neighbours, ..Beside::default() };
-    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &policy.bounds, &beside));
-    let closed = asked.and_then(|asked| closed(policy, known, namespace, plan.as_ref(), &injection, (asked, &pod)));
+    let gateway = ScrapeTarget::of_pod(config, namespace, &injection.monitor, annotations, None)?;
+    let existing_monitors = known.existing_monitors.get(namespace).map_or(&[][..], Vec::as_slice);
+    let current = CurrentState { existing_monitors, ..CurrentState::default() };
+    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &config.bounds, &current));
+    let closed = asked.and_then(|asked| closed(config, known, namespace, plan.as_ref(), &injection, (asked, &pod)));
     if path.is_empty() {
         after = pod;
     } else if let (Some(template), Some(map)) = (after.pointer_mut(path), pod["metadata"].as_object_mut()) {
@@ -175,7 +175,7 @@ pub(super) fn preview<'c>(
 
 /// The `NetworkPolicy`s that keep Prometheus away, with the rule to add, and with the gateway's own port where that is open.
 fn closed(
-    policy: &Policy,
+    config: &Config,
     known: &Known,
     namespace: &str,
     plan: Option<&Plan>,
@@ -216,7 +216,7 @@ fn closed(
     // The gateway's own endpoint, which its chart may have opened.
     own["metadata"]["annotations"][MODE] = json!("scrape");
     if injection.adds_exporter()
-        && let Ok(own) = injection::decide(policy, &[], &own.to_string())
+        && let Ok(own) = injection::decide(config, &[], &own.to_string())
         && own.warnings.is_empty()
         && denying(&known.network, &Scraped { port: own.status.metrics_port, name: None, ..scraped }, &readers)
             .is_empty()

@@ -11,7 +11,7 @@ use super::patch::{Json, Template, quoted};
 use super::pod::Requirements;
 use super::resources::to_json;
 use crate::annotations::{BOOTSTRAP, MAPPING, Sidecar};
-use crate::policy::Policy;
+use crate::config::Config;
 use crate::quantity::Quantity;
 use mapping::Mapping;
 
@@ -123,13 +123,13 @@ fn template(kind: Sidecar, is_user_set: bool) -> Template {
 impl Exporter<'_> {
     /// The sidecar's container, as JSON.
     #[must_use]
-    pub fn container(&self, policy: &Policy) -> String {
+    pub fn container(&self, config: &Config) -> String {
         static TEMPLATES: LazyLock<[[Template; 2]; 2]> = LazyLock::new(|| {
             [Sidecar::Native, Sidecar::Regular].map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
         });
         let command = json!(["/bin/sh", "-c", script(self.memory_limit), "statsd_exporter"]);
         TEMPLATES[self.kind as usize][usize::from(self.is_user_set)].fill(&[
-            ("image", &quoted(policy.exporter_image.as_str())),
+            ("image", &quoted(config.exporter_image.as_str())),
             ("command", &command.to_string()),
             ("args", &json!(self.args()).to_string()),
             ("softMemoryLimit", &quoted(&soft_memory_limit(self.memory_limit))),

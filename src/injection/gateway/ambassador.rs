@@ -3,15 +3,20 @@
 
 use core::net::Ipv4Addr;
 
-use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
+use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::{GATEWAY_VERSION, Profile, RELAY, Version};
 use crate::injection::bootstrap::Dialect;
-use crate::injection::patch::{ContainerPatch, Merged};
+use crate::injection::patch::{ContainerPatch, ReplacedValue};
 use crate::injection::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
-pub(super) const GATEWAY: Gateway =
-    Gateway { name: "ambassador", recognise: |container, _| recognise(container), tell: Some(tell), endpoint, ..PLAIN };
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
+    name: "ambassador",
+    matches: |container, _| matches(container),
+    statsd: Some(statsd),
+    endpoint,
+    ..DEFAULTS
+};
 
 /// Hard-coded in every release; there is no `STATSD_PORT`.
 const PORT: u16 = 8125;
@@ -45,7 +50,7 @@ const OTHER_ROLES: [&str; 7] = [
     "webhook",
 ];
 
-fn recognise(container: &Container) -> bool {
+fn matches(container: &Container) -> bool {
     let (path, _) = container.image_parts();
     let is_named = match path.as_slice() {
         [.., organisation, "ambassador" | "emissary" | "aes"] => {
@@ -60,18 +65,18 @@ fn recognise(container: &Container) -> bool {
     is_named && ![Some(container.name.as_str()), role].iter().flatten().any(|role| OTHER_ROLES.contains(role))
 }
 
-fn tell(subject: &Subject) -> Result<Telling, Finding> {
-    let container = subject.container()?;
-    let version = subject.version();
+fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
+    let container = context.container()?;
+    let version = context.version();
     let since = |first: Version| version.is_none_or(|version| version >= first);
-    let statsd_port = subject.fixed_port(PORT, "Ambassador sends")?;
+    let statsd_port = context.fixed_port(PORT, "Ambassador sends")?;
     let env = container.read_env()?;
     let (mut changes, mut relay) = (Changes::default(), None);
     if since(TOLD_SINCE) {
-        let is_dog = since(DOG_STATSD_SINCE) && subject.settings.profile == Profile::Envoy;
-        (changes.container, relay) = environment(subject, container, &env, is_dog)?;
+        let is_dog = since(DOG_STATSD_SINCE) && context.settings.profile == Profile::Envoy;
+        (changes.container, relay) = environment(context, container, &env, is_dog)?;
         let dialect = if is_dog { Dialect::DogStatsd } else { Dialect::Statsd };
-        return Ok(Telling { statsd_port, dialect, envoy: None, relay, changes });
+        return Ok(StatsdConfig { statsd_port, dialect, envoy: None, relay, changes });
     }
     let refuse = |reason, detail: String| Err(Finding::new(reason, detail));
     let version = version.unwrap_or(FIRST);
@@ -82,7 +87,7 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
         );
     }
     if version <= LAST_WITH_REPEATER {
-        if let Some(repeater) = repeater(subject.pod) {
+        if let Some(repeater) = repeater(context.pod) {
             return refuse(
                 Reason::PortInUse,
                 format!("container {} takes port {PORT} and sends it out of the pod; remove it", repeater.name),
@@ -94,7 +99,7 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
             format!("{ENABLED} makes Ambassador {version} hold port {PORT} itself; remove it, its Envoy sends anyhow"),
         );
     }
-    Ok(Telling { statsd_port, dialect: Dialect::Statsd, envoy: None, relay, changes })
+    Ok(StatsdConfig { statsd_port, dialect: Dialect::Statsd, envoy: None, relay, changes })
 }
 
 /// Ambassador's own container of that name; another image's may be an exporter.
@@ -104,7 +109,7 @@ fn repeater<'a>(pod: &'a Pod<'a>) -> Option<&'a Container<'a>> {
 
 /// What has to be added to the environment, and to whom everything is to be passed on.
 fn environment(
-    subject: &Subject,
+    context: &GatewayContext,
     container: &Container,
     env: &[Env],
     is_dog: bool,
@@ -119,11 +124,11 @@ fn environment(
             Some((_, set)) if is_respected(name, set, value) => {}
             // An exporter ends where it cannot resolve a name, and would keep the pod from starting.
             Some((index, Env { value: Some(host), .. }))
-                if name == HOST && subject.settings.relay && host.parse::<Ipv4Addr>().is_ok() =>
+                if name == HOST && context.settings.relay && host.parse::<Ipv4Addr>().is_ok() =>
             {
                 relay = Some(format!("{host}:{PORT}"));
                 let path = format!("env/{index}/value");
-                patch.merged = Some(Merged { path, to: value.to_owned() });
+                patch.merged = Some(ReplacedValue { path, to: value.to_owned() });
             }
             Some((_, set)) => return Err(conflict(container, name, set, value)),
         }
@@ -162,26 +167,26 @@ fn conflict(container: &Container, name: &str, set: &Env, needed: &str) -> Findi
     Finding::new(Reason::ExistingStatsd, detail)
 }
 
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
     const ADDRESS: &str = "AMBASSADOR_HEALTHCHECK_BIND_ADDRESS";
     const BIND_PORT: &str = "AMBASSADOR_HEALTHCHECK_BIND_PORT";
-    let container = subject.container()?;
-    if let Some(version) = subject.version().filter(|version| *version < METRICS_SINCE) {
+    let container = context.container()?;
+    if let Some(version) = context.version().filter(|version| *version < METRICS_SINCE) {
         let detail = format!("Ambassador {version} serves no metrics itself, which begins with {METRICS_SINCE}");
         return Err(Finding::new(Reason::UnsupportedVersion, detail));
     }
     let env = container.read_env()?;
-    if let Some(address @ ("127.0.0.1" | "localhost" | "::1")) = subject.literal(&env, ADDRESS)? {
+    if let Some(address @ ("127.0.0.1" | "localhost" | "::1")) = context.literal(&env, ADDRESS)? {
         let detail = format!("{ADDRESS} is {address}, where Prometheus cannot reach it; set it to 0.0.0.0");
         return Err(Finding::new(Reason::EndpointUnreachable, detail));
     }
-    let port = subject.literal(&env, BIND_PORT)?.and_then(|port| port.parse().ok()).unwrap_or(DIAGNOSTICS);
+    let port = context.literal(&env, BIND_PORT)?.and_then(|port| port.parse().ok()).unwrap_or(DIAGNOSTICS);
     Ok(Endpoint::new(port, "/metrics"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, kind, pod, subject};
+    use super::super::testing::{self, context, kind, pod};
     use super::*;
     use crate::annotations::Settings;
     use serde_json::{Value, json};
@@ -194,8 +199,8 @@ mod tests {
         all
     }
 
-    fn told(image: &str, extra: &Value) -> Result<Telling, Reason> {
-        testing::tell(&GATEWAY, &with(image, extra)).map_err(|refusal| refusal.reason)
+    fn told(image: &str, extra: &Value) -> Result<StatsdConfig, Reason> {
+        testing::statsd(&GATEWAY, &with(image, extra)).map_err(|refusal| refusal.reason)
     }
 
     #[test]
@@ -222,22 +227,22 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_added() {
         let set = json!({"env": [{"name": "STATSD_HOST", "value": "localhost"}, {"name": "STATSD_FLUSH_INTERVAL", "value": "1"}]});
-        let telling = told(EMISSARY, &set).unwrap();
-        assert_eq!((telling.statsd_port, telling.dialect), (8125, Dialect::DogStatsd));
-        assert_eq!(telling.changes.container.env, [(ENABLED, "true".to_owned()), (DOG, "true".to_owned())]);
+        let config = told(EMISSARY, &set).unwrap();
+        assert_eq!((config.statsd_port, config.dialect), (8125, Dialect::DogStatsd));
+        assert_eq!(config.changes.container.env, [(ENABLED, "true".to_owned()), (DOG, "true".to_owned())]);
     }
 
     #[test]
     fn each_version_is_told_what_it_understands() {
         let none = json!({});
         for image in ["datawire/ambassador:0.21.0", "datawire/ambassador:0.38.0", "datawire/ambassador:0.40.2"] {
-            let telling = told(image, &none).unwrap();
-            assert_eq!((telling.dialect, telling.changes), (Dialect::Statsd, Changes::default()), "{image}");
+            let config = told(image, &none).unwrap();
+            assert_eq!((config.dialect, config.changes), (Dialect::Statsd, Changes::default()), "{image}");
         }
-        let telling = told("datawire/ambassador:0.53.1", &none).unwrap();
-        assert_eq!(telling.dialect, Dialect::Statsd);
+        let config = told("datawire/ambassador:0.53.1", &none).unwrap();
+        assert_eq!(config.dialect, Dialect::Statsd);
         assert_eq!(
-            telling.changes.container.env.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            config.changes.container.env.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
             [ENABLED, HOST, FLUSH]
         );
         assert_eq!(told("datawire/ambassador:0.20.1", &none), Err(Reason::UnsupportedVersion));
@@ -247,7 +252,7 @@ mod tests {
         let repeater = json!({"spec": {"initContainers": [{"name": "statsd", "image": "datawire/statsd:0.30.2"}]}});
         for (version, expected) in [("0.34.3", Some(Reason::PortInUse)), ("0.40.2", None)] {
             let pod = pod(&with(&format!("datawire/ambassador:{version}"), &none), &repeater);
-            assert_eq!(tell(&subject(&pod, &settings)).err().map(|refusal| refusal.reason), expected);
+            assert_eq!(statsd(&context(&pod, &settings)).err().map(|refusal| refusal.reason), expected);
         }
     }
 
@@ -267,9 +272,9 @@ mod tests {
         let settings = Settings { relay: true, ..Settings::default() };
         let host = json!({"env": [{"name": "X", "value": "y"}, {"name": "STATSD_HOST", "value": "10.0.0.9"}]});
         let pod = pod(&with(EMISSARY, &host), &json!({}));
-        let telling = tell(&subject(&pod, &settings)).unwrap();
-        assert_eq!(telling.relay.as_deref(), Some("10.0.0.9:8125"));
-        let merged = telling.changes.container.merged.unwrap();
+        let config = statsd(&context(&pod, &settings)).unwrap();
+        assert_eq!(config.relay.as_deref(), Some("10.0.0.9:8125"));
+        let merged = config.changes.container.merged.unwrap();
         assert_eq!((merged.path.as_str(), merged.to.as_str()), ("env/1/value", "127.0.0.1"));
     }
 
@@ -278,14 +283,14 @@ mod tests {
         assert_eq!(told("emissaryingress/emissary:0.0.0-dev", &json!({})).unwrap().dialect, Dialect::DogStatsd);
         let settings = Settings { gateway_version: Some(Version(0, 53)), ..Settings::default() };
         let pod = pod(&with("emissaryingress/emissary:dev", &json!({})), &json!({}));
-        assert_eq!(tell(&subject(&pod, &settings)).unwrap().dialect, Dialect::Statsd);
+        assert_eq!(statsd(&context(&pod, &settings)).unwrap().dialect, Dialect::Statsd);
     }
 
     #[test]
     fn another_port_cannot_be_and_an_unknown_version_is_a_new_one() {
         let settings = Settings { statsd_port: Some(9125), ..Settings::default() };
         let pod = pod(&with(EMISSARY, &json!({})), &json!({}));
-        assert_eq!(tell(&subject(&pod, &settings)).unwrap_err().reason, Reason::InvalidAnnotation);
+        assert_eq!(statsd(&context(&pod, &settings)).unwrap_err().reason, Reason::InvalidAnnotation);
         assert_eq!(told("datawire/ambassador:latest", &json!({})).unwrap().dialect, Dialect::DogStatsd);
     }
 

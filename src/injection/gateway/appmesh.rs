@@ -1,20 +1,20 @@
 //! AWS App Mesh: its Envoy image is told by environment, which its controller also takes from a pod annotation. So it
 //! does not matter whose webhook is called first.
 
-use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
+use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::injection::bootstrap::Dialect;
 use crate::injection::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "appmesh",
-    recognise,
-    expect: |pod| pod.metadata.annotation(OPT_IN) == Some("enabled"),
-    comes_late: true,
+    matches,
+    awaits_injection: |pod| pod.metadata.annotation(OPT_IN) == Some("enabled"),
+    injected_later: true,
     is_mesh: true,
-    tell: Some(tell),
+    statsd: Some(statsd),
     endpoint,
-    ..PLAIN
+    ..DEFAULTS
 };
 
 const OPT_IN: &str = "appmesh.k8s.aws/sidecarInjectorWebhook";
@@ -36,7 +36,7 @@ const OVERRIDES: [&str; 3] = ["ENVOY_STATS_SINKS_CFG_FILE", "ENVOY_CONFIG_FILE",
 /// By the image, by a stub that the controller puts its own in the place of (two are in AWS' walkthroughs), or by the image's environment. The
 /// controller calls its container `envoy`; another's environment, beside others, may be most of the pod, and is not
 /// searched.
-fn recognise(container: &Container, pod: &Pod) -> bool {
+fn matches(container: &Container, pod: &Pod) -> bool {
     let is_named =
         matches!(container.image_name(), "aws-appmesh-envoy" | "injector-envoy-image" | "controller-override");
     let has = |name: &str| container.env.is_some_and(|env| env.get().contains(name));
@@ -45,20 +45,20 @@ fn recognise(container: &Container, pod: &Pod) -> bool {
     is_named || ((container.name == "envoy" || is_alone) && is_told())
 }
 
-fn tell(subject: &Subject) -> Result<Telling, Finding> {
+fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     let mut changes = Changes::default();
     let statsd_port;
-    if let Some(container) = subject.container {
-        (statsd_port, changes.container.env) = settle(subject, &container.read_env()?)?;
+    if let Some(container) = context.container {
+        (statsd_port, changes.container.env) = settle(context, &container.read_env()?)?;
     } else {
-        let written = subject.pod.metadata.annotation(SIDECAR_ENV).unwrap_or_default();
+        let written = context.pod.metadata.annotation(SIDECAR_ENV).unwrap_or_default();
         let missing;
-        (statsd_port, missing) = settle(subject, &parse(written)?)?;
+        (statsd_port, missing) = settle(context, &parse(written)?)?;
         let added = missing.iter().map(|(name, value)| format!("{name}={value}"));
         let all: Vec<_> = Some(written.to_owned()).filter(|w| !w.is_empty()).into_iter().chain(added).collect();
         changes.annotations = vec![(SIDECAR_ENV, all.join(", "))];
     }
-    Ok(Telling { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes })
+    Ok(StatsdConfig { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes })
 }
 
 fn parse(written: &str) -> Result<Vec<Env>, Finding> {
@@ -77,7 +77,7 @@ fn parse(written: &str) -> Result<Vec<Env>, Finding> {
 type Missing = Vec<(&'static str, String)>;
 
 /// The port that the image will send to, and what is missing for that.
-fn settle(subject: &Subject, env: &[Env]) -> Result<(u16, Missing), Finding> {
+fn settle(context: &GatewayContext, env: &[Env]) -> Result<(u16, Missing), Finding> {
     let set = |name: &str| env.iter().rev().find(|variable| variable.name == name);
     let elsewhere = |name: &str| {
         let detail = format!("{name} tells App Mesh's Envoy to send its statistics elsewhere; remove it");
@@ -96,9 +96,9 @@ fn settle(subject: &Subject, env: &[Env]) -> Result<(u16, Missing), Finding> {
             let Some(port) = variable.value.as_deref().and_then(|port| port.parse().ok()) else {
                 return elsewhere(STATSD_PORT);
             };
-            subject.fixed_port(port, "STATSD_PORT of App Mesh's Envoy sends")?
+            context.fixed_port(port, "STATSD_PORT of App Mesh's Envoy sends")?
         }
-        None => subject.statsd_port(PORT),
+        None => context.statsd_port(PORT),
     };
     let needed = [(ENABLED, "1".to_owned()), (STATSD_PORT, port.to_string()), (ADDRESS, "127.0.0.1".to_owned())];
     // The mesh and the virtual node as labels, unless the user has tags of his own.
@@ -107,9 +107,9 @@ fn settle(subject: &Subject, env: &[Env]) -> Result<(u16, Missing), Finding> {
     Ok((port, missing))
 }
 
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let env = subject.container.map_or_else(|| Ok(vec![]), Container::read_env)?;
-    let port = subject.literal(&env, "ENVOY_ADMIN_ACCESS_PORT")?.and_then(|port| port.parse().ok());
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let env = context.container.map_or_else(|| Ok(vec![]), Container::read_env)?;
+    let port = context.literal(&env, "ENVOY_ADMIN_ACCESS_PORT")?.and_then(|port| port.parse().ok());
     Ok(Endpoint::of_admin(port.unwrap_or(9901)))
 }
 
@@ -122,8 +122,8 @@ mod tests {
 
     const IMAGE: &str = "public.ecr.aws/appmesh/aws-appmesh-envoy:v1.27.0.0-prod";
 
-    fn told(env: &Value) -> Result<Telling, Reason> {
-        testing::tell(&GATEWAY, &json!({"image": IMAGE, "env": env})).map_err(|refusal| refusal.reason)
+    fn told(env: &Value) -> Result<StatsdConfig, Reason> {
+        testing::statsd(&GATEWAY, &json!({"image": IMAGE, "env": env})).map_err(|refusal| refusal.reason)
     }
 
     /// What the annotation becomes in a pod whose Envoy is still to come.
@@ -134,8 +134,8 @@ mod tests {
         );
         let (none, gateway) = super::super::find(&pod, &Settings::default()).unwrap();
         assert_eq!((none, gateway.name), (None, "appmesh"));
-        let subject = Subject { pod: &pod, container: None, settings: &Settings::default() };
-        tell(&subject).map(|telling| telling.changes.annotations[0].1.clone()).map_err(|refusal| refusal.reason)
+        let context = GatewayContext { pod: &pod, container: None, settings: &Settings::default() };
+        statsd(&context).map(|config| config.changes.annotations[0].1.clone()).map_err(|refusal| refusal.reason)
     }
 
     #[test]
@@ -149,9 +149,9 @@ mod tests {
 
     #[test]
     fn an_envoy_that_is_there_gets_what_is_missing() {
-        let telling = told(&json!([{"name": "STATSD_PORT", "value": "8126"}])).unwrap();
-        assert_eq!(telling.statsd_port, 8126);
-        let names: Vec<_> = telling.changes.container.env.iter().map(|(name, _)| *name).collect();
+        let config = told(&json!([{"name": "STATSD_PORT", "value": "8126"}])).unwrap();
+        assert_eq!(config.statsd_port, 8126);
+        let names: Vec<_> = config.changes.container.env.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, [ENABLED, ADDRESS, TAGS]);
         for (name, value) in [
             ("STATSD_ADDRESS", "10.0.0.1"),

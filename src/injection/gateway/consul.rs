@@ -3,33 +3,33 @@
 //! release: consul-dataplane began with `--config-path`.)
 
 use super::envoy::PORT;
-use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
+use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::{METRICS_PORT, Mode};
 use crate::injection::bootstrap::Dialect;
 use crate::injection::command::CommandLine;
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "consul",
-    recognise: |container, _| container.image_name() == "consul-dataplane" || runs_consul(container),
+    matches: |container, _| container.image_name() == "consul-dataplane" || runs_consul(container),
     container: "consul-dataplane",
     is_mesh: true,
     mode: Mode::Scrape,
     // GatewayClassConfig has none; what stands on the template, consul-k8s keeps.
     pod_annotations: Some("Deployment, spec.template.metadata.annotations"),
-    tell: Some(|subject| Ok(tell(subject))),
+    statsd: Some(|context| Ok(statsd(context))),
     endpoint,
-    ..PLAIN
+    ..DEFAULTS
 };
 
-fn tell(subject: &Subject) -> Telling {
-    let statsd_port = subject.statsd_port(PORT);
+fn statsd(context: &GatewayContext) -> StatsdConfig {
+    let statsd_port = context.statsd_port(PORT);
     let detail = format!(
         "Consul's Envoy is told by ProxyDefaults; set spec.config.envoy_dogstatsd_url there to udp://127.0.0.1:{statsd_port}"
     );
     let changes = Changes { warnings: vec![Finding::new(Reason::ConfiguredElsewhere, detail)], ..Changes::default() };
-    Telling { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes }
+    StatsdConfig { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes }
 }
 
 /// consul-k8s before 1.0: plain Envoy's image, and Consul from a volume, which starts it.
@@ -44,14 +44,14 @@ const GATEWAY_PORT: u16 = 20200;
 
 /// Where metrics are switched on, consul-k8s declares the port, annotates it, or, for API gateways before 1.5, only hands the
 /// dataplane what it is to serve them by.
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let annotation = |key| subject.pod.metadata.annotation(key);
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let annotation = |key| context.pod.metadata.annotation(key);
     let is_annotated = annotation("prometheus.io/scrape") == Some("true");
     let annotated = || annotation("prometheus.io/port").filter(|_| is_annotated)?.parse().ok();
-    let line = subject.container.map(CommandLine::whole);
+    let line = context.container.map(CommandLine::whole);
     let flag = |names: &[&str]| line.as_ref().and_then(|line| line.value(names)).map(|set| set.value.to_owned());
     let scraped = flag(&["-telemetry-prom-scrape-path", "--telemetry-prom-scrape-path"]);
-    let port = subject.settings.metrics_port.or_else(|| subject.container?.port_named("prometheus"));
+    let port = context.settings.metrics_port.or_else(|| context.container?.port_named("prometheus"));
     let port = port.or_else(annotated).or_else(|| scraped.is_some().then_some(GATEWAY_PORT));
     let port = port.ok_or_else(|| {
         let detail = format!(
@@ -84,7 +84,7 @@ mod tests {
     fn every_release_says_it_in_its_own_way() {
         let at = |container: &serde_json::Value, annotations: &serde_json::Value| {
             let pod = testing::pod(container, &json!({"metadata": {"annotations": annotations}}));
-            let endpoint = GATEWAY.endpoint(&testing::subject(&pod, &crate::annotations::Settings::default()));
+            let endpoint = GATEWAY.endpoint(&testing::context(&pod, &crate::annotations::Settings::default()));
             endpoint.map(|endpoint| (endpoint.port, endpoint.path.into_owned())).map_err(|finding| finding.reason)
         };
         let none = json!({});
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn statsd_needs_a_word_to_consul_and_says_which() {
-        let telling = testing::tell(&GATEWAY, &json!({"image": IMAGE})).unwrap();
-        assert!(telling.changes.warnings[0].detail.contains("udp://127.0.0.1:9125"));
+        let config = testing::statsd(&GATEWAY, &json!({"image": IMAGE})).unwrap();
+        assert!(config.changes.warnings[0].detail.contains("udp://127.0.0.1:9125"));
     }
 }

@@ -1,24 +1,24 @@
 //! Contour's Envoy: the plain image, with the configuration that `contour bootstrap` wrote.
 
-use super::{Gateway, PLAIN, Subject, Telling, envoy};
+use super::{DEFAULTS, GatewayContext, GatewayKind, StatsdConfig, envoy};
 use crate::injection::pod::{Container, Metadata, Pod};
 use crate::reason::{Finding, Reason};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "contour",
-    recognise,
+    matches,
     pod_annotations: Some("ContourDeployment, spec.envoy.podAnnotations"),
-    tell: Some(tell),
+    statsd: Some(statsd),
     // The listener `stats` that Contour configures; its admin interface is a socket.
     endpoint: |_| Ok(envoy::statistics(8002)),
-    ..PLAIN
+    ..DEFAULTS
 };
 
 /// As a plain Envoy; unless the configuration that Contour 0.6 to 1.0 wrote has a sink already, which no second one goes beside
 /// without everything being sent twice.
-fn tell(subject: &Subject) -> Result<Telling, Finding> {
+fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     const FLAG: &str = "--statsd-enabled";
-    let mut containers = subject.pod.all_containers();
+    let mut containers = context.pod.all_containers();
     let has_flag = |container: &&Container| {
         container.command.iter().chain(container.args.iter().flatten()).any(|word| word.starts_with(FLAG))
     };
@@ -27,7 +27,7 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
             format!("container {} has Envoy send its statistics elsewhere ({FLAG}); remove that", container.name);
         return Err(Finding::new(Reason::ExistingStatsd, detail));
     }
-    envoy::tell(subject)
+    envoy::statsd(context)
 }
 
 /// Contour's gateway-provisioner owns nothing that it makes: its label tells. At its next change of a Deployment it writes its
@@ -37,9 +37,9 @@ pub(in crate::injection) fn is_reverted(workload: &Metadata, kind: &str) -> bool
 }
 
 /// By Contour's own container beside it, or the one that wrote its configuration.
-fn recognise(container: &Container, pod: &Pod) -> bool {
+fn matches(container: &Container, pod: &Pod) -> bool {
     let is_contours = |other: &Container| other.image_name() == "contour" || other.name == "envoy-initconfig";
-    envoy::recognise(container) && *pod.has_contour.get_or_init(|| pod.all_containers().any(is_contours))
+    envoy::matches(container) && *pod.has_contour.get_or_init(|| pod.all_containers().any(is_contours))
 }
 
 #[cfg(test)]
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(kind(&envoy, &json!({})), Ok("envoy"));
         let sends = json!({"initContainers": [{"name": "envoy-initconfig", "args": ["bootstrap", "/e.yaml", "--statsd-enabled"]}]});
         let pod = testing::pod(&envoy, &json!({"spec": sends}));
-        let refused = GATEWAY.tell(&testing::subject(&pod, &crate::annotations::Settings::default())).unwrap_err();
+        let refused = GATEWAY.statsd(&testing::context(&pod, &crate::annotations::Settings::default())).unwrap_err();
         assert_eq!(refused.reason, Reason::ExistingStatsd);
     }
 }

@@ -1,16 +1,21 @@
 //! A plain Envoy, told by a second piece of configuration on its command line: `--config-yaml`, which Envoy merges over
 //! the file of `-c`. Checked on a real Envoy: `docs/root/operations/cli.rst`, "override and merge".
 
-use super::{Changes, ENVOY_PATH, Endpoint, Gateway, PLAIN, Subject, Telling};
+use super::{Changes, DEFAULTS, ENVOY_PATH, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::{ENVOY_VERSION, METRICS_PORT, Version};
 use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
-use crate::injection::patch::{ContainerPatch, Merged};
+use crate::injection::patch::{ContainerPatch, ReplacedValue};
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
-pub(super) const GATEWAY: Gateway =
-    Gateway { name: "envoy", recognise: |container, _| recognise(container), tell: Some(tell), endpoint, ..PLAIN };
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
+    name: "envoy",
+    matches: |container, _| matches(container),
+    statsd: Some(statsd),
+    endpoint,
+    ..DEFAULTS
+};
 
 /// statsd_exporter's own default; Envoy takes any.
 pub(super) const PORT: u16 = 9125;
@@ -20,7 +25,7 @@ const IMAGE_CMD: [&str; 2] = ["-c", "/etc/envoy/envoy.yaml"];
 pub(super) const CONFIG_YAML: &str = "--config-yaml";
 
 /// By the names of the published images, or by what runs.
-pub(super) fn recognise(container: &Container) -> bool {
+pub(super) fn matches(container: &Container) -> bool {
     is_named(container) || container.command.first().is_some_and(|program| program.rsplit('/').next() == Some("envoy"))
 }
 
@@ -40,9 +45,9 @@ fn is_published(container: &Container) -> bool {
 
 /// The version that the user names, or the tag of a published image. Another image's tag may be a version of its own: an
 /// old one would be told in a language that today's Envoy does not start with, so that is for the user to say.
-fn version(subject: &Subject, container: &Container) -> Result<Option<Version>, Finding> {
+fn version(context: &GatewayContext, container: &Container) -> Result<Option<Version>, Finding> {
     let tagged = container.version();
-    match subject.settings.envoy_version {
+    match context.settings.envoy_version {
         Some(version) => Ok(Some(version)),
         None if is_published(container) => Ok(tagged),
         None if tagged.is_none_or(|version| version >= bootstrap::BATCHES_SINCE) => Ok(None),
@@ -58,15 +63,15 @@ fn version(subject: &Subject, container: &Container) -> Result<Option<Version>, 
 }
 
 /// Every gateway that runs Envoy itself is told like this.
-pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
-    let container = subject.container()?;
-    let envoy = version(subject, container)?;
-    let dialect = subject.dialect();
+pub(super) fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
+    let container = context.container()?;
+    let envoy = version(context, container)?;
+    let dialect = context.dialect();
     let line = CommandLine::of(container, "envoy")?.open_ended()?;
-    let statsd_port = subject.statsd_port(PORT);
-    let telling = |statsd_port, dialect, container| {
+    let statsd_port = context.statsd_port(PORT);
+    let config = |statsd_port, dialect, container| {
         let changes = Changes { container, ..Changes::default() };
-        Ok(Telling { statsd_port, dialect, envoy, relay: None, changes })
+        Ok(StatsdConfig { statsd_port, dialect, envoy, relay: None, changes })
     };
     let sink = bootstrap::sink(envoy, dialect, statsd_port)?;
     if let Some(own) = line.value(&[CONFIG_YAML]) {
@@ -76,15 +81,15 @@ pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
         };
         if let Some(local) = bootstrap::local_sink(own.value).map_err(named)? {
             // A second sink to one exporter would count everything twice.
-            let port = subject.fixed_port(local.port, "its own configuration sends")?;
-            return telling(port, local.dialect, ContainerPatch::default());
+            let port = context.fixed_port(local.port, "its own configuration sends")?;
+            return config(port, local.dialect, ContainerPatch::default());
         }
         let merged = bootstrap::with_sink(own.value, &sink).map_err(named)?;
         let to = format!("{}{merged}", own.before);
-        return telling(
+        return config(
             statsd_port,
             dialect,
-            ContainerPatch { merged: Some(Merged { path: own.path, to }), ..ContainerPatch::default() },
+            ContainerPatch { merged: Some(ReplacedValue { path: own.path, to }), ..ContainerPatch::default() },
         );
     }
     let mut args = vec![];
@@ -104,14 +109,14 @@ pub(super) fn tell(subject: &Subject) -> Result<Telling, Finding> {
     }
     // Two arguments: Envoy does not take `--config-yaml=...`.
     args.extend([CONFIG_YAML.to_owned(), bootstrap::overlay(&sink)]);
-    telling(statsd_port, dialect, ContainerPatch { args, ..ContainerPatch::default() })
+    config(statsd_port, dialect, ContainerPatch { args, ..ContainerPatch::default() })
 }
 
 /// Envoy's admin port stands in its configuration, which is mostly a file that the pod only names.
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let container = subject.container()?;
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let container = context.container()?;
     let declared = ["admin", "envoy-admin"].into_iter().find_map(|name| container.port_named(name));
-    let port = subject.settings.metrics_port.or(declared).ok_or_else(|| {
+    let port = context.settings.metrics_port.or(declared).ok_or_else(|| {
         let detail = format!(
             "the admin port of container {} is in its configuration only; name it with {METRICS_PORT}, or a port of the container admin",
             container.name
@@ -128,7 +133,7 @@ pub(super) fn statistics(port: u16) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, kind, pod, subject};
+    use super::super::testing::{self, context, kind, pod};
     use super::*;
     use crate::annotations::Settings;
     use crate::injection::bootstrap::Dialect;
@@ -141,7 +146,7 @@ mod tests {
     }
 
     fn changes(extra: &Value) -> Result<ContainerPatch, Reason> {
-        testing::tell(&GATEWAY, &with_image(extra)).map(|t| t.changes.container).map_err(|r| r.reason)
+        testing::statsd(&GATEWAY, &with_image(extra)).map(|t| t.changes.container).map_err(|r| r.reason)
     }
 
     #[test]
@@ -184,7 +189,7 @@ mod tests {
             (json!({"command": ["envoy", "--config-yaml", "admin: {}"]}), "command/2", ""),
         ] {
             let patch = changes(&extra).unwrap();
-            let Merged { path: place, to } = patch.merged.unwrap();
+            let ReplacedValue { path: place, to } = patch.merged.unwrap();
             assert_eq!(place, path, "{extra}");
             assert!(to.starts_with(&format!("{before}stats_sinks: [{{")) && to.ends_with("\nadmin: {}"), "{to}");
             assert!(patch.args.is_empty());
@@ -202,9 +207,9 @@ mod tests {
     #[test]
     fn a_sink_to_loopback_is_adopted_and_not_doubled() {
         let own = bootstrap::overlay(&bootstrap::sink(None, Dialect::Statsd, 8126).unwrap());
-        let telling = testing::tell(&GATEWAY, &with_image(&json!({"args": ["--config-yaml", own]}))).unwrap();
-        assert_eq!((telling.statsd_port, telling.dialect), (8126, Dialect::Statsd));
-        assert_eq!(telling.changes, Changes::default());
+        let config = testing::statsd(&GATEWAY, &with_image(&json!({"args": ["--config-yaml", own]}))).unwrap();
+        assert_eq!((config.statsd_port, config.dialect), (8126, Dialect::Statsd));
+        assert_eq!(config.changes, Changes::default());
     }
 
     #[test]
@@ -226,9 +231,9 @@ mod tests {
         let settings = Settings { envoy_version: Some(Version(1, 15)), ..Settings::default() };
         let ports = json!([{"containerPort": 9125, "protocol": "UDP"}, {"containerPort": 9126}]);
         let pod = pod(&json!({"image": "corp/envoy:v1.2.0", "args": ["-c", "/e"], "ports": ports}), &json!({}));
-        let telling = tell(&subject(&pod, &settings)).unwrap();
-        assert!(!telling.changes.container.args[1].contains("max_bytes_per_datagram"));
-        assert_eq!(telling.statsd_port, 9126, "9126 is taken for TCP only");
+        let config = statsd(&context(&pod, &settings)).unwrap();
+        assert!(!config.changes.container.args[1].contains("max_bytes_per_datagram"));
+        assert_eq!(config.statsd_port, 9126, "9126 is taken for TCP only");
     }
 
     #[test]

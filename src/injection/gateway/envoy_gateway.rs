@@ -1,18 +1,18 @@
 //! Envoy Gateway's proxies: the plain image, with the whole configuration in `--config-yaml`.
 
-use super::{Gateway, PLAIN, envoy};
+use super::{DEFAULTS, GatewayKind, envoy};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "envoy-gateway",
-    recognise: |container, pod| {
-        envoy::recognise(container) && pod.metadata.label("app.kubernetes.io/managed-by") == Some("envoy-gateway")
+    matches: |container, pod| {
+        envoy::matches(container) && pod.metadata.label("app.kubernetes.io/managed-by") == Some("envoy-gateway")
     },
     pod_annotations: Some("EnvoyProxy, spec.provider.kubernetes.envoyDeployment.pod.annotations"),
     scrape_annotations_off: Some("EnvoyProxy, spec.telemetry.metrics.prometheus.disable: true"),
-    tell: Some(envoy::tell),
+    statsd: Some(envoy::statsd),
     // The listener for Prometheus that is on unless `telemetry.metrics.prometheus.disable` is set.
     endpoint: |_| Ok(envoy::statistics(19001)),
-    ..PLAIN
+    ..DEFAULTS
 };
 
 #[cfg(test)]

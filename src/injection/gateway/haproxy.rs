@@ -1,32 +1,32 @@
 //! The two ingress controllers that run `HAProxy`, each with a Prometheus endpoint of its own.
 
-use super::{Endpoint, Gateway, PLAIN, Subject};
+use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind};
 use crate::annotations::{METRICS_PORT, Mode};
 use crate::injection::command::CommandLine;
 use crate::reason::{Finding, Reason};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "haproxy",
-    recognise: |container, _| {
+    matches: |container, _| {
         let (path, _) = container.image_parts();
         matches!(path.as_slice(), [.., "haproxytech", "kubernetes-ingress"] | [.., "jcmoraisjr", "haproxy-ingress"])
     },
     mode: Mode::Scrape,
     endpoint,
-    ..PLAIN
+    ..DEFAULTS
 };
 
 /// haproxytech/kubernetes-ingress has it always on, with its statistics.
 const STATISTICS: u16 = 1024;
 
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let container = subject.container()?;
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let container = context.container()?;
     let own = CommandLine::whole(container).value(&["--stats-bind-port"]).and_then(|set| set.value.parse().ok());
     if container.image_name() == "kubernetes-ingress" {
         return Ok(Endpoint::new(own.unwrap_or(STATISTICS), "/metrics"));
     }
     // Its chart declares the port where metrics are on.
-    let port = subject.settings.metrics_port.or_else(|| container.port_named("metrics")).ok_or_else(|| {
+    let port = context.settings.metrics_port.or_else(|| container.port_named("metrics")).ok_or_else(|| {
         let detail = format!(
             "haproxy-ingress serves metrics where its ConfigMap sets prometheus-port; set that, and name the port with {METRICS_PORT}"
         );

@@ -3,32 +3,32 @@
 //! two the sink stands.
 
 use super::envoy::PORT;
-use super::{Changes, Endpoint, Gateway, PLAIN, Subject, Telling};
+use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
 use crate::injection::exporter::BOOTSTRAP_FILE;
 use crate::injection::patch::ContainerPatch;
 use crate::reason::{Finding, Reason};
 
-pub(super) const GLOO: Gateway = Gateway {
+pub(super) const GLOO: GatewayKind = GatewayKind {
     name: "gloo",
-    recognise: |container, _| container.image_name() == "gloo-envoy-wrapper",
-    tell: Some(tell),
+    matches: |container, _| container.image_name() == "gloo-envoy-wrapper",
+    statsd: Some(statsd),
     endpoint: |_| Ok(Endpoint::new(8081, "/metrics")),
-    ..PLAIN
+    ..DEFAULTS
 };
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "kgateway",
-    recognise: |container, _| container.image_name() == "envoy-wrapper",
+    matches: |container, _| container.image_name() == "envoy-wrapper",
     pod_annotations: Some("GatewayParameters, spec.kube.podTemplate.extraAnnotations"),
-    tell: Some(tell),
+    statsd: Some(statsd),
     endpoint: |_| Ok(Endpoint::new(9091, "/metrics")),
-    ..PLAIN
+    ..DEFAULTS
 };
 
-fn tell(subject: &Subject) -> Result<Telling, Finding> {
-    let container = subject.container()?;
+fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
+    let container = context.container()?;
     let line = CommandLine::of(container, "envoyinit")?.open_ended()?;
     if container.env.is_some_and(|env| env.get().contains("\"ENVOY_SIDECAR\"")) {
         let detail = "ENVOY_SIDECAR makes the image use a file of its own for -c, which Envoy takes once";
@@ -38,18 +38,24 @@ fn tell(subject: &Subject) -> Result<Telling, Finding> {
         let detail = "it has a file of its own for -c, which Envoy takes once; put the statsd sink into that";
         return Err(Finding::new(Reason::UnpatchableCommand, detail));
     }
-    by_file(subject, vec!["-c".to_owned(), BOOTSTRAP_FILE.to_owned()])
+    by_file(context, vec!["-c".to_owned(), BOOTSTRAP_FILE.to_owned()])
 }
 
 /// The sink in a file that these arguments name.
-pub(super) fn by_file(subject: &Subject, args: Vec<String>) -> Result<Telling, Finding> {
-    let dialect = subject.dialect();
+pub(super) fn by_file(context: &GatewayContext, args: Vec<String>) -> Result<StatsdConfig, Finding> {
+    let dialect = context.dialect();
     // The tag of these images is not Envoy's version.
-    let envoy = subject.settings.envoy_version;
-    let statsd_port = subject.statsd_port(PORT);
+    let envoy = context.settings.envoy_version;
+    let statsd_port = context.statsd_port(PORT);
     let file = Some(bootstrap::overlay(&bootstrap::sink(envoy, dialect, statsd_port)?));
     let container = ContainerPatch { args, ..ContainerPatch::default() };
-    Ok(Telling { statsd_port, dialect, envoy, relay: None, changes: Changes { container, file, ..Changes::default() } })
+    Ok(StatsdConfig {
+        statsd_port,
+        dialect,
+        envoy,
+        relay: None,
+        changes: Changes { container, file, ..Changes::default() },
+    })
 }
 
 #[cfg(test)]
@@ -62,15 +68,19 @@ mod tests {
 
     #[test]
     fn the_sink_comes_as_a_file_beside_the_configuration_that_is_passed_already() {
-        let telling = testing::tell(&GATEWAY, &json!({"image": "x/envoy-wrapper:v2.1.0", "args": ARGS})).unwrap();
-        assert_eq!(telling.changes.container.args, ["-c", BOOTSTRAP_FILE]);
-        assert!(telling.changes.file.unwrap().contains("max_bytes_per_datagram"), "2.1 is kgateway's version");
+        let config = testing::statsd(&GATEWAY, &json!({"image": "x/envoy-wrapper:v2.1.0", "args": ARGS})).unwrap();
+        assert_eq!(config.changes.container.args, ["-c", BOOTSTRAP_FILE]);
+        assert!(config.changes.file.unwrap().contains("max_bytes_per_datagram"), "2.1 is kgateway's version");
         for refused in [
             json!({"args": ["-c", "/mine.yaml"]}),
             json!({"args": ARGS, "env": [{"name": "ENVOY_SIDECAR", "value": "true"}]}),
             json!({"command": ["sh"]}),
         ] {
-            assert_eq!(testing::tell(&GATEWAY, &refused).unwrap_err().reason, Reason::UnpatchableCommand, "{refused}");
+            assert_eq!(
+                testing::statsd(&GATEWAY, &refused).unwrap_err().reason,
+                Reason::UnpatchableCommand,
+                "{refused}"
+            );
         }
     }
 

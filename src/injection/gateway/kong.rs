@@ -3,13 +3,13 @@
 
 use serde_json::Value;
 
-use super::{Endpoint, Gateway, PLAIN, Subject};
+use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind};
 use crate::annotations::{Mode, Version};
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
-pub(super) const GATEWAY: Gateway =
-    Gateway { name: NAME, recognise: |container, _| recognise(container), mode: Mode::Scrape, endpoint, ..PLAIN };
+pub(super) const GATEWAY: GatewayKind =
+    GatewayKind { name: NAME, matches: |container, _| matches(container), mode: Mode::Scrape, endpoint, ..DEFAULTS };
 
 /// What it is called.
 pub const NAME: &str = "kong";
@@ -22,20 +22,20 @@ const STATUS_SINCE: Version = Version(1, 4);
 const SWITCHES_SINCE: Version = Version(3, 0);
 
 /// Not by the controller's image, which stands beside it and has metrics of its own.
-fn recognise(container: &Container) -> bool {
+fn matches(container: &Container) -> bool {
     let name = container.image_name();
     matches!(name, "kong" | "kong-gateway" | "kong-enterprise" | "kong-enterprise-edition" | "kong-gateway-dev")
         && !matches!(container.name.as_str(), "wait-for-db" | "clear-stale-pid" | "ingress-controller")
 }
 
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let container = subject.container()?;
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let container = context.container()?;
     // A port that the user names is taken to be there.
-    if let Some(port) = subject.settings.metrics_port {
+    if let Some(port) = context.settings.metrics_port {
         return Ok(Endpoint::new(port, "/metrics"));
     }
     let env = container.read_env()?;
-    if let Some(listen) = subject.literal(&env, LISTEN)? {
+    if let Some(listen) = context.literal(&env, LISTEN)? {
         let port = reachable(listen).ok_or_else(|| {
             let detail = format!("{LISTEN} is {}; Prometheus needs one such as 0.0.0.0:{PORT}", shown(listen));
             Finding::new(Reason::EndpointUnreachable, detail)
@@ -58,13 +58,13 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
             format!("envFrom of container {} may set {LISTEN}; set it in env, to 0.0.0.0:{PORT}", container.name);
         return refuse(Reason::EnvironmentNotVisible, detail);
     }
-    if subject.pod.spec.host_network {
+    if context.pod.spec.host_network {
         let detail =
             format!("on the host's network gwmon opens no port; set {LISTEN} to one that is free on every node");
         return refuse(Reason::HostNetwork, detail);
     }
     // Opened: it has to be free.
-    let port = subject.pod.free_port(PORT, "TCP");
+    let port = context.pod.free_port(PORT, "TCP");
     let mut endpoint = Endpoint::new(port, "/metrics");
     endpoint.changes.container.env = vec![(LISTEN, format!("0.0.0.0:{port}"))];
     Ok(endpoint)

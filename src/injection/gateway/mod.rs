@@ -23,17 +23,17 @@ use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, Profi
 use crate::reason::{Finding, Reason, shown};
 
 /// A kind of gateway: how to recognise it, and how its metrics are had.
-pub struct Gateway {
+pub struct GatewayKind {
     /// The value of `gwmon.io/gateway`.
     pub name: &'static str,
     /// Whether this container is such a gateway.
-    recognise: fn(&Container, &Pod) -> bool,
+    matches: fn(&Container, &Pod) -> bool,
     /// Whether this pod will have such a container, which another webhook is still to add.
-    expect: fn(&Pod) -> bool,
+    awaits_injection: fn(&Pod) -> bool,
     /// The name under which another webhook adds it.
     pub container: &'static str,
     /// Whether its proxy stands in no template, but comes by a webhook.
-    comes_late: bool,
+    injected_later: bool,
     /// A mesh's proxy, which gives way to a gateway beside it.
     is_mesh: bool,
     /// What it does where nobody says otherwise.
@@ -43,25 +43,25 @@ pub struct Gateway {
     /// What keeps that controller from writing `prometheus.io/` annotations of its own.
     pub scrape_annotations_off: Option<&'static str>,
     /// How it is told to send statsd; `None` where a pod cannot tell it.
-    tell: Option<Tell>,
+    statsd: Option<ConfigureStatsd>,
     /// Where it serves its metrics itself.
-    endpoint: fn(&Subject) -> Result<Endpoint, Finding>,
+    endpoint: fn(&GatewayContext) -> Result<Endpoint, Finding>,
 }
 
-type Tell = fn(&Subject) -> Result<Telling, Finding>;
+type ConfigureStatsd = fn(&GatewayContext) -> Result<StatsdConfig, Finding>;
 
-/// What a gateway's file has no word for: a proxy that sends statsd, is no mesh's and stands in the pod.
-const PLAIN: Gateway = Gateway {
+/// Defaults for the fields that a kind does not set: a proxy in the pod's template that sends statsd.
+const DEFAULTS: GatewayKind = GatewayKind {
     name: "",
-    recognise: |_, _| false,
-    expect: |_| false,
+    matches: |_, _| false,
+    awaits_injection: |_| false,
     container: "envoy",
-    comes_late: false,
+    injected_later: false,
     is_mesh: false,
     mode: Mode::Statsd,
     pod_annotations: None,
     scrape_annotations_off: None,
-    tell: None,
+    statsd: None,
     endpoint: |_| Err(Finding::new(Reason::EndpointUnknown, "it serves no metrics itself")),
 };
 
@@ -69,7 +69,7 @@ const PLAIN: Gateway = Gateway {
 pub const EMBEDDED_YAML: [&str; 2] = [envoy::CONFIG_YAML, istio::CONFIG];
 
 /// Every gateway that gwmon knows, the most specific first: the image of the last one is in many of the others.
-pub const ALL: &[Gateway] = &[
+pub const ALL: &[GatewayKind] = &[
     ambassador::GATEWAY,
     appmesh::GATEWAY,
     consul::GATEWAY,
@@ -87,7 +87,7 @@ pub const ALL: &[Gateway] = &[
 ];
 
 /// What a gateway is asked about.
-pub struct Subject<'a> {
+pub struct GatewayContext<'a> {
     /// The pod.
     pub pod: &'a Pod<'a>,
     /// The gateway's container; `None` where another webhook is still to add it.
@@ -98,7 +98,7 @@ pub struct Subject<'a> {
 
 /// How a gateway is made to send statsd.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Telling {
+pub struct StatsdConfig {
     /// The UDP port on loopback to which it will send.
     pub statsd_port: u16,
     /// What it will send.
@@ -159,7 +159,7 @@ pub struct Changes {
     pub warnings: Vec<Finding>,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> GatewayContext<'a> {
     /// The gateway's container.
     ///
     /// # Errors
@@ -222,27 +222,27 @@ impl<'a> Subject<'a> {
     }
 }
 
-impl Gateway {
+impl GatewayKind {
     /// How it is made to send statsd.
     ///
     /// # Errors
     /// The reason why it cannot be.
-    pub fn tell(&self, subject: &Subject) -> Result<Telling, Finding> {
-        let Some(tell) = self.tell else {
+    pub fn statsd(&self, context: &GatewayContext) -> Result<StatsdConfig, Finding> {
+        let Some(statsd) = self.statsd else {
             let detail =
                 format!("{} cannot be told by its pod to send statsd; gwmon.io/mode: \"scrape\" scrapes it", self.name);
             return Err(Finding::new(Reason::UnsupportedMode, detail));
         };
-        tell(subject)
+        statsd(context)
     }
 
     /// Where it serves its metrics itself. The user's port is taken as it is.
     ///
     /// # Errors
     /// The reason why it does not.
-    pub fn endpoint(&self, subject: &Subject) -> Result<Endpoint, Finding> {
-        let endpoint = (self.endpoint)(subject)?;
-        Ok(Endpoint { port: subject.settings.metrics_port.unwrap_or(endpoint.port), ..endpoint })
+    pub fn endpoint(&self, context: &GatewayContext) -> Result<Endpoint, Finding> {
+        let endpoint = (self.endpoint)(context)?;
+        Ok(Endpoint { port: context.settings.metrics_port.unwrap_or(endpoint.port), ..endpoint })
     }
 }
 
@@ -252,10 +252,10 @@ impl Gateway {
 /// # Errors
 /// [`Reason::NoGateway`], [`Reason::AmbiguousGateway`] or [`Reason::ContainerNotFound`], with the annotation
 /// that settles it.
-pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static Gateway), Finding> {
+pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static GatewayKind), Finding> {
     let containers = pod.spec.containers.as_deref().unwrap_or_default();
     let asked = settings.gateway.and_then(|asked| ALL.iter().find(|gateway| gateway.name == asked));
-    let kind_of = |container: &Container| ALL.iter().find(|gateway| (gateway.recognise)(container, pod));
+    let kind_of = |container: &Container| ALL.iter().find(|gateway| (gateway.matches)(container, pod));
     if let Some(name) = &settings.container {
         let index = containers.iter().position(|c| c.name == *name).ok_or_else(|| {
             let there: Vec<_> = containers.iter().map(|c| c.name.as_str()).collect();
@@ -276,10 +276,10 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
     }
     // Of a mesh that is named, and whose proxy is not this one Envoy under another image's name.
     let is_to_come =
-        |gateway: &Gateway| asked.is_some() && gateway.comes_late && !containers.iter().any(envoy::recognise);
+        |gateway: &GatewayKind| asked.is_some() && gateway.injected_later && !containers.iter().any(envoy::matches);
     let expected = || {
         let mut candidates = ALL.iter().filter(|gateway| asked.is_none_or(|asked| asked.name == gateway.name));
-        candidates.find(|gateway| (gateway.expect)(pod) || is_to_come(gateway))
+        candidates.find(|gateway| (gateway.awaits_injection)(pod) || is_to_come(gateway))
     };
     match (recognised.as_slice(), containers) {
         ([(index, kind)], _) => Ok((Some(*index), kind)),
@@ -303,7 +303,7 @@ fn no_gateway(containers: &str) -> Finding {
     Finding::new(Reason::NoGateway, detail)
 }
 
-/// What the gateways' own tests make a subject of.
+/// Contexts for the gateways' unit tests.
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
@@ -319,22 +319,22 @@ pub(super) mod testing {
     }
 
     /// The pod's first container as this gateway.
-    pub(in crate::injection) fn subject<'a>(pod: &'a Pod<'a>, settings: &'a Settings) -> Subject<'a> {
-        Subject { pod, container: pod.spec.containers.as_ref().unwrap().first(), settings }
+    pub(in crate::injection) fn context<'a>(pod: &'a Pod<'a>, settings: &'a Settings) -> GatewayContext<'a> {
+        GatewayContext { pod, container: pod.spec.containers.as_ref().unwrap().first(), settings }
     }
 
     /// What it is told.
-    pub(in crate::injection) fn tell(gateway: &Gateway, container: &Value) -> Result<Telling, Finding> {
-        gateway.tell(&subject(&pod(container, &json!({})), &Settings::default()))
+    pub(in crate::injection) fn statsd(gateway: &GatewayKind, container: &Value) -> Result<StatsdConfig, Finding> {
+        gateway.statsd(&context(&pod(container, &json!({})), &Settings::default()))
     }
 
     /// Its endpoint: port and path.
     pub(in crate::injection) fn endpoint(
-        gateway: &Gateway,
+        gateway: &GatewayKind,
         container: &Value,
     ) -> Result<(u16, Cow<'static, str>), Reason> {
         let pod = pod(container, &json!({}));
-        gateway.endpoint(&subject(&pod, &Settings::default())).map(|e| (e.port, e.path)).map_err(|e| e.reason)
+        gateway.endpoint(&context(&pod, &Settings::default())).map(|e| (e.port, e.path)).map_err(|e| e.reason)
     }
 
     /// The kind that a pod's containers are taken for.

@@ -1,20 +1,20 @@
 //! The Kubernetes project's ingress-nginx: its controller's own Prometheus endpoint.
 
-use super::{Endpoint, Gateway, PLAIN, Subject};
+use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind};
 use crate::annotations::{GATEWAY_VERSION, Mode, Version};
 use crate::injection::command::CommandLine;
 use crate::reason::{Finding, Reason};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "nginx",
-    recognise: |container, _| {
+    matches: |container, _| {
         let (path, _) = container.image_parts();
         matches!(path.as_slice(), [.., "ingress-nginx", "controller" | "controller-chroot"])
             || container.image_name() == "nginx-ingress-controller"
     },
     mode: Mode::Scrape,
     endpoint,
-    ..PLAIN
+    ..DEFAULTS
 };
 
 /// The controller's health and metrics port.
@@ -23,16 +23,16 @@ const PORT: u16 = 10254;
 /// The first whose metrics are off by default (kubernetes/ingress-nginx#12095).
 const OFF_SINCE: Version = Version(1, 12);
 
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let container = subject.container()?;
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let container = context.container()?;
     let line = CommandLine::whole(container);
-    if let Some(port) = subject.settings.metrics_port {
+    if let Some(port) = context.settings.metrics_port {
         return Ok(Endpoint::new(port, "/metrics"));
     }
     // A bare flag is one that is true.
     let is_said = line.value(&["--enable-metrics"]).map(|set| !set.before.ends_with('=') || set.value != "false");
     let is_said = is_said.or_else(|| line.has("--enable-metrics").then_some(true));
-    let is_on = is_said.or_else(|| subject.version().map(|version| version < OFF_SINCE));
+    let is_on = is_said.or_else(|| context.version().map(|version| version < OFF_SINCE));
     if is_on != Some(true) {
         let detail = match is_on {
             Some(_) => {

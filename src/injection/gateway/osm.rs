@@ -1,16 +1,16 @@
 //! Open Service Mesh's sidecar: a plain Envoy. The project is archived; its meshes run on.
 
-use super::{Gateway, PLAIN, envoy};
+use super::{DEFAULTS, GatewayKind, envoy};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "osm",
-    recognise: |container, pod| envoy::recognise(container) && pod.metadata.label("osm-proxy-uuid").is_some(),
-    comes_late: true,
+    matches: |container, pod| envoy::matches(container) && pod.metadata.label("osm-proxy-uuid").is_some(),
+    injected_later: true,
     is_mesh: true,
-    tell: Some(envoy::tell),
+    statsd: Some(envoy::statsd),
     // `pkg/constants/constants.go`: the listener for Prometheus.
     endpoint: |_| Ok(envoy::statistics(15010)),
-    ..PLAIN
+    ..DEFAULTS
 };
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
 //! Traefik: its own Prometheus endpoint, which its arguments switch on.
 
-use super::{Endpoint, Gateway, PLAIN, Subject};
+use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind};
 use crate::annotations::{METRICS_PORT, Mode};
 use crate::reason::{Finding, Reason};
 
-pub(super) const GATEWAY: Gateway = Gateway {
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
     name: "traefik",
-    recognise: |container, _| matches!(container.image_name(), "traefik" | "traefik-ee" | "traefik-hub"),
+    matches: |container, _| matches!(container.image_name(), "traefik" | "traefik-ee" | "traefik-hub"),
     mode: Mode::Scrape,
     endpoint,
-    ..PLAIN
+    ..DEFAULTS
 };
 
 /// Where the entry point `traefik` is unless it is told otherwise.
@@ -17,8 +17,8 @@ const PORT: u16 = 8080;
 
 /// Arguments as Traefik reads them: any case, `=` between flag and value. Those of a file or of the environment cannot
 /// be seen here, and Traefik reads only one of the three.
-fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
-    let container = subject.container()?;
+fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
+    let container = context.container()?;
     let args = container.command.iter().chain(container.args.iter().flatten()).map(|arg| arg.to_ascii_lowercase());
     let args: Vec<_> = args.collect();
     let value = |flag: &str| {
@@ -28,7 +28,7 @@ fn endpoint(subject: &Subject) -> Result<Endpoint, Finding> {
         let detail = format!("container {} {what}, or name the port with {METRICS_PORT}", container.name);
         Err(Finding::new(reason, detail))
     };
-    if let Some(port) = subject.settings.metrics_port {
+    if let Some(port) = context.settings.metrics_port {
         return Ok(Endpoint::new(port, "/metrics"));
     }
     if value("configfile").is_some() {

@@ -4,14 +4,14 @@
 use std::sync::{Arc, LazyLock};
 
 use gwmon::metrics::Metrics;
-use gwmon::policy::Policy;
+use gwmon::config::Config;
 use gwmon::webhook::review::Request;
 use gwmon::webhook::{Admission, Route};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
 static ADMISSION: LazyLock<Admission> =
-    LazyLock::new(|| Admission::new(Policy::default(), Arc::default(), Metrics::new().0));
+    LazyLock::new(|| Admission::new(Config::default(), Arc::default(), Metrics::new().0));
 
 fuzz_target!(|body: &[u8]| {
     for route in [Route::Pods, Route::Workloads] {
@@ -22,8 +22,8 @@ fuzz_target!(|body: &[u8]| {
         if let (Some(object), true) = (request.object, reply["response"]["patch"].is_string()) {
             let object = object.get();
             let patch = match route {
-                Route::Pods => gwmon::injection::decide(&Policy::default(), &[], object).map(|injection| injection.patch),
-                Route::Workloads => gwmon::injection::workload::decide(&Policy::default(), &[], object).map(|change| change.patch),
+                Route::Pods => gwmon::injection::decide(&Config::default(), &[], object).map(|injection| injection.patch),
+                Route::Workloads => gwmon::injection::workload::decide(&Config::default(), &[], object).map(|change| change.patch),
             };
             let operations = patch.expect("a patch that was sent").to_operations().expect("operations");
             // What serde_json's own reader cannot hold, such as a nesting of 200, the API server could not send.

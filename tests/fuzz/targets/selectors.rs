@@ -5,27 +5,27 @@ use std::collections::BTreeMap;
 
 use gwmon::annotations::Target;
 use gwmon::labels::Labels;
-use gwmon::monitoring::selection::Wish;
-use gwmon::monitoring::{Cluster, Consumer, Operator};
-use gwmon::policy::Bounds;
+use gwmon::monitoring::selection::SelectionRequest;
+use gwmon::monitoring::{Cluster, Scraper, Operator};
+use gwmon::config::Bounds;
 use gwmon::reason::Reason;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let mut cluster = Cluster { namespaces: BTreeMap::from([("edge".to_owned(), Labels::new())]), ..Cluster::default() };
     for line in text.lines() {
-        cluster.consumers.extend(Consumer::parse(line).ok().flatten());
+        cluster.consumers.extend(Scraper::parse(line).ok().flatten());
         cluster.operators.extend(Operator::parse(line).ok().flatten());
     }
     let bounds = Bounds::default();
     for target in [Target::Best, Target::All] {
         let (hard, soft) = (Labels::new(), Labels::from([("a".to_owned(), "b".to_owned())]));
-        let wish = Wish {
+        let wish = SelectionRequest {
             namespace: "edge",
             target: &target,
-            hard: &hard,
-            soft: &soft,
-            neighbours: &[],
+            required: &hard,
+            defaults: &soft,
+            existing_monitors: &[],
             reader: None,
             bounds: &bounds,
         };

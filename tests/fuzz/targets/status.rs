@@ -3,8 +3,8 @@
 
 use gwmon::injection::confirm;
 use gwmon::injection::pod::Pod;
-use gwmon::monitoring::{Beside, Cluster, Gateway, plan};
-use gwmon::policy::Policy;
+use gwmon::monitoring::{CurrentState, Cluster, ScrapeTarget, plan};
+use gwmon::config::Config;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|pod: &str| {
@@ -13,10 +13,10 @@ fuzz_target!(|pod: &str| {
     }
     let read = Pod::parse(pod).expect("a pod that was confirmed");
     let annotations = read.metadata.annotations.unwrap_or_default();
-    let policy = Policy::default();
-    if let Ok(gateway) = Gateway::of_pod(&policy, "edge", "edge-gwmon", &annotations, None) {
+    let config = Config::default();
+    if let Ok(gateway) = ScrapeTarget::of_pod(&config, "edge", "edge-gwmon", &annotations, None) {
         let cluster = Cluster::default();
-        let plan = plan(&gateway, &cluster, &policy.bounds, &Beside::default());
+        let plan = plan(&gateway, &cluster, &config.bounds, &CurrentState::default());
         let path = plan.monitors.expect("a monitor")[0]["spec"]["endpoints"][0]["path"].clone();
         assert!(path.as_str().is_some_and(|path| path.starts_with('/')), "{path}");
     }

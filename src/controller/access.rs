@@ -7,28 +7,28 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use kube::Client;
 use kube::api::{Api, PostParams};
 
-use super::held::Held;
-use super::plain;
-use crate::monitoring::Consumer;
+use super::api_error;
+use super::ttl_cache::TtlCache;
+use crate::monitoring::Scraper;
 use crate::reason::{Finding, Reason};
 
 /// How long an answer holds.
 const SPAN: Duration = Duration::from_mins(10);
 
-/// Asks about rights, each question once in a while.
-pub(super) struct Rights {
+/// Access reviews, each answer kept for a while.
+pub(super) struct AccessReviews {
     client: Client,
     /// By reader and its user, what it discovers targets by, and namespace: what is lacking.
-    held: Held<(String, &'static str, String), Option<Finding>>,
+    held: TtlCache<(String, &'static str, String), Option<Finding>>,
 }
 
-impl Rights {
+impl AccessReviews {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, held: Held::new(SPAN) }
+        Self { client, held: TtlCache::new(SPAN) }
     }
 
     /// Whether a Prometheus may discover targets in a namespace.
-    pub(super) async fn lacking(&self, reader: &Consumer, namespace: &str) -> Option<Finding> {
+    pub(super) async fn missing_permission(&self, reader: &Scraper, namespace: &str) -> Option<Finding> {
         let (user, group, resource) = reader.discovery()?;
         let slot = (format!("{reader} as {user}"), resource, namespace.to_owned());
         if let Some(answer) = self.held.get(&slot) {
@@ -62,7 +62,7 @@ impl Rights {
                 Ok(_) => {}
                 // Not knowing is no finding.
                 Err(error) => {
-                    tracing::debug!("cannot ask about the rights of {user}: {:#}", plain(error));
+                    tracing::debug!("cannot ask about the rights of {user}: {:#}", api_error(error));
                     return None;
                 }
             }

@@ -9,12 +9,12 @@ use super::lock;
 
 /// What was found out, by what was asked. Nothing is kept longer than it holds, once something else is asked.
 #[derive(Debug)]
-pub(super) struct Held<K, V> {
+pub(super) struct TtlCache<K, V> {
     span: Duration,
     answers: Mutex<HashMap<K, (Instant, V)>>,
 }
 
-impl<K: Eq + Hash, V: Clone> Held<K, V> {
+impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     pub(super) fn new(span: Duration) -> Self {
         Self { span, answers: Mutex::default() }
     }

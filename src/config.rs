@@ -39,7 +39,7 @@ pub const NATIVE_SIDECARS_SINCE: Version = Version(1, 29);
 
 /// The settings that hold for every injection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct Config {
     /// The sidecar's image; another one where the cluster pulls through a mirror.
     pub exporter_image: Image,
     /// What kind of container the sidecar is where the pod does not say.
@@ -113,7 +113,7 @@ impl FromStr for Interval {
     }
 }
 
-impl Default for Policy {
+impl Default for Config {
     fn default() -> Self {
         Self {
             exporter_image: Image(EXPORTER_IMAGE.to_owned()),

@@ -9,22 +9,22 @@ use futures::future::{Either, select};
 use kube::{Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 
-use super::Site;
+use super::Installation;
 
 /// How long a leader that is gone without a word keeps others from taking over, in seconds.
 const DURATION: u64 = 12;
-/// It renews when this much is left, by three requests. One that takes longer than twice [`PATIENCE`] (to connect, and to
+/// It renews when this much is left, by three requests. One that takes longer than twice [`REQUEST_TIMEOUT`] (to connect, and to
 /// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12. That holds for clocks
 /// within two seconds of each other, since who waits compares the Lease with its own; beyond that two may write for a moment,
 /// and write the same.
 const GRACE: u64 = 8;
-const PATIENCE: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
 /// Runs `work` for as long as this replica leads, until `stop` is done. Losing the lead drops the work where it stands.
-pub async fn lead<W: Future<Output = ()>>(
-    site: &Site,
+pub async fn run<W: Future<Output = ()>>(
+    installation: &Installation,
     identity: &str,
     work: impl Fn() -> W,
     stop: impl Future<Output = ()>,
@@ -32,7 +32,7 @@ pub async fn lead<W: Future<Output = ()>>(
     let mut stop = pin!(stop);
     let mut pause = FIRST_RETRY;
     loop {
-        let turn = pin!(turn(site, identity, &work));
+        let turn = pin!(hold_lease(installation, identity, &work));
         match select(&mut stop, turn).await {
             Either::Left(_) => break,
             Either::Right((Ok(()), _)) => pause = FIRST_RETRY,
@@ -46,7 +46,7 @@ pub async fn lead<W: Future<Output = ()>>(
         }
     }
     // So that another replica need not wait. It finds nothing to release where this one did not lead.
-    if let Ok(manager) = manager(site, identity).await
+    if let Ok(manager) = manager(installation, identity).await
         && let Err(error) = manager.release().await
     {
         tracing::debug!("cannot release the Lease: {error}");
@@ -54,8 +54,12 @@ pub async fn lead<W: Future<Output = ()>>(
 }
 
 /// Waits for the lead and works until it is lost; an error where it cannot be kept or sought.
-async fn turn<W: Future<Output = ()>>(site: &Site, identity: &str, work: &impl Fn() -> W) -> Result<()> {
-    let manager = manager(site, identity).await?;
+async fn hold_lease<W: Future<Output = ()>>(
+    installation: &Installation,
+    identity: &str,
+    work: &impl Fn() -> W,
+) -> Result<()> {
+    let manager = manager(installation, identity).await?;
     while !manager.changed().await? {}
     tracing::info!(identity, "leading: this replica's controller writes");
     // What renews the lead comes first: it must never wait for the work.
@@ -68,18 +72,18 @@ async fn turn<W: Future<Output = ()>>(site: &Site, identity: &str, work: &impl F
     }
 }
 
-async fn manager(site: &Site, identity: &str) -> Result<LeaseManager> {
+async fn manager(installation: &Installation, identity: &str) -> Result<LeaseManager> {
     let mut config = Config::infer().await?;
     // A retry within would stretch the bound above; an idle connection is not late.
     (config.default_retry, config.reset_reader_on_write) = (false, true);
     (config.connect_timeout, config.read_timeout, config.write_timeout) =
-        (Some(PATIENCE), Some(PATIENCE), Some(PATIENCE));
-    LeaseManagerBuilder::new(Client::try_from(config)?, site.name.clone())
-        .with_namespace(site.namespace.clone())
+        (Some(REQUEST_TIMEOUT), Some(REQUEST_TIMEOUT), Some(REQUEST_TIMEOUT));
+    LeaseManagerBuilder::new(Client::try_from(config)?, installation.name.clone())
+        .with_namespace(installation.namespace.clone())
         .with_identity(identity)
         .with_duration(DURATION)
         .with_grace(GRACE)
         .build()
         .await
-        .with_context(|| format!("Lease {}/{}", site.namespace, site.name))
+        .with_context(|| format!("Lease {}/{}", installation.namespace, installation.name))
 }

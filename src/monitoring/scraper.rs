@@ -68,12 +68,12 @@ impl Kind {
 
 /// From which namespaces monitors are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum NamespaceScope {
     Own,
     Matching(Selector),
 }
 
-/// What an operator says of the pods that it runs for a consumer.
+/// What an operator says of the pods that it runs for a scraper.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
     /// `spec.replicas` is 0.
@@ -86,7 +86,7 @@ pub(super) struct Health {
 
 /// One reader of ServiceMonitors. What each kind leaves unsaid has been filled in by that kind's own rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consumer {
+pub struct Scraper {
     pub(super) kind: Kind,
     pub(super) name: String,
     pub(super) namespace: String,
@@ -100,7 +100,7 @@ pub struct Consumer {
     pub(super) selector: Selector,
     /// The field that says so.
     pub(super) selector_field: &'static str,
-    pub(super) reach: Reach,
+    pub(super) reach: NamespaceScope,
     /// The field that says so.
     pub(super) reach_field: &'static str,
     /// A target allocator's own allow list; `None` is all.
@@ -123,7 +123,7 @@ pub struct Consumer {
     discovery: Option<(String, &'static str)>,
 }
 
-impl fmt::Display for Consumer {
+impl fmt::Display for Scraper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
     }
@@ -163,9 +163,9 @@ struct Metadata {
 
 const BEING_DELETED: &str = "is being deleted";
 
-impl Consumer {
+impl Scraper {
     /// Reads an object of one of the kinds. `None` where it is of another, or reads no ServiceMonitors by design. What
-    /// should and cannot be read is a consumer all the same, with the obstacle to tell.
+    /// should and cannot be read is a scraper all the same, with the obstacle to tell.
     ///
     /// # Errors
     /// [`crate::reason::Reason::MalformedObject`], where not even its name can be read.
@@ -173,7 +173,7 @@ impl Consumer {
         let object: Object = parse(json)?;
         let Some(kind) = Kind::named(&object.kind) else { return Ok(None) };
         let mut metadata = object.metadata;
-        let mut consumer = Self {
+        let mut scraper = Self {
             kind,
             name: metadata.name,
             namespace: metadata.namespace,
@@ -183,7 +183,7 @@ impl Consumer {
             paused: false,
             selector: Selector::default(),
             selector_field: "spec.serviceMonitorSelector",
-            reach: Reach::Own,
+            reach: NamespaceScope::Own,
             reach_field: "spec.serviceMonitorNamespaceSelector",
             allowed: None,
             denied: BTreeSet::new(),
@@ -197,27 +197,27 @@ impl Consumer {
         };
         let spec = object.spec.map_or("{}", RawValue::get);
         let read = match kind {
-            Kind::Prometheus | Kind::PrometheusAgent => consumer.read_prometheus(spec),
-            Kind::VMAgent => consumer.read_vmagent(spec),
+            Kind::Prometheus | Kind::PrometheusAgent => scraper.read_prometheus(spec),
+            Kind::VMAgent => scraper.read_vmagent(spec),
             // The operator makes one for each collector; the collector speaks for it.
             Kind::TargetAllocator if metadata.owner_references.iter().any(|owner| owner.controller == Some(true)) => {
                 return Ok(None);
             }
-            Kind::TargetAllocator => consumer.read_target_allocator(spec),
-            Kind::OpenTelemetryCollector => consumer.read_collector(spec),
+            Kind::TargetAllocator => scraper.read_target_allocator(spec),
+            Kind::OpenTelemetryCollector => scraper.read_collector(spec),
         };
         match read {
             Ok(true) => {}
             Ok(false) => return Ok(None),
-            Err(why) => consumer.obstacle = Some(why),
+            Err(why) => scraper.obstacle = Some(why),
         }
         if kind.is_operated() {
-            consumer.read_conditions(&object.status.conditions);
+            scraper.read_conditions(&object.status.conditions);
         }
         if metadata.deletion_timestamp.is_some() {
-            consumer.obstacle = Some(BEING_DELETED.to_owned());
+            scraper.obstacle = Some(BEING_DELETED.to_owned());
         }
-        Ok(Some(consumer))
+        Ok(Some(scraper))
     }
 
     fn read_conditions(&mut self, conditions: &Value) {
@@ -333,7 +333,7 @@ impl Consumer {
             return Err("runs as a DaemonSet, which cannot use ServiceMonitors; it needs a PodMonitor".to_owned());
         }
         if let Some(selector) = &spec.service_monitor_namespace_selector {
-            self.reach = Reach::Matching(read_selector(self.reach_field, selector)?);
+            self.reach = NamespaceScope::Matching(read_selector(self.reach_field, selector)?);
         }
         let others = [spec.pod_monitor_selector, spec.probe_selector, spec.scrape_config_selector];
         match &spec.service_monitor_selector {
@@ -366,13 +366,13 @@ impl Consumer {
                     "selects nothing: it has no spec.serviceScrapeSelector and no spec.selectAllByDefault".to_owned()
                 );
             }
-            self.reach = Reach::Matching(Selector::default());
+            self.reach = NamespaceScope::Matching(Selector::default());
         }
         if let Some(selector) = &selector {
             self.selector = read_selector(self.selector_field, selector)?;
         }
         if let Some(selector) = &namespaces {
-            self.reach = Reach::Matching(read_selector(self.reach_field, selector)?);
+            self.reach = NamespaceScope::Matching(read_selector(self.reach_field, selector)?);
         }
         Ok(true)
     }
@@ -420,7 +420,7 @@ impl Consumer {
         self.scrape_interval = cr.scrape_interval;
         self.allowed = Some(cr.allow_namespaces).filter(|names| !names.is_empty());
         self.denied = cr.deny_namespaces;
-        self.reach = Reach::Matching(match &cr.service_monitor_namespace_selector {
+        self.reach = NamespaceScope::Matching(match &cr.service_monitor_namespace_selector {
             Some(selector) => read_selector(self.reach_field, selector)?,
             None => Selector::default(),
         });

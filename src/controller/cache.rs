@@ -1,6 +1,6 @@
-//! What the controller knows of the cluster: injected pods, its own objects, labels of namespaces, and the objects that
-//! configure a Prometheus. Memory follows gateways, not the cluster's pods (R23): of pods and objects only what is read
-//! is kept, and what the pods of one roll-out have in common is kept once.
+//! The controller's cache of the cluster: injected pods, its own objects, labels of namespaces, and the objects that configure
+//! a Prometheus. Memory follows gateways, not the cluster's pods (R23): only the fields that are used are kept, and what the
+//! pods of one roll-out have in common is kept once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -17,7 +17,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Index, Meta, Place, controller_of, is_reference, place};
+use super::index::{Index, Meta, NamespacedName, controller_of, is_reference, place};
 use super::objects::api_resource;
 use super::revisions::{Part, Revision, Revisions};
 use super::watch::{Need, Parsed, UNFINISHED, Watches, labelled};
@@ -26,10 +26,10 @@ use crate::annotations::{
     Annotations, COPIED, INJECT, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY,
     WORKLOAD_NAMESPACE, ours,
 };
-use crate::monitoring::consumer::Kind;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
-use crate::monitoring::{Cluster, Consumer, Operator};
+use crate::monitoring::scraper::Kind;
+use crate::monitoring::{Cluster, Operator, Scraper};
 
 /// Something happened.
 #[derive(Clone, Debug)]
@@ -53,13 +53,13 @@ struct Pod {
 
 /// The workloads of one kind that ask for injection, by place: their UIDs. All others are looked at and forgotten.
 #[derive(Debug, Default)]
-struct Asking {
-    live: BTreeMap<Place, String>,
+struct OptedInWorkloads {
+    live: BTreeMap<NamespacedName, String>,
     /// A list that has begun and is not complete.
-    fresh: BTreeMap<Place, String>,
+    fresh: BTreeMap<NamespacedName, String>,
 }
 
-impl Asking {
+impl OptedInWorkloads {
     /// Takes in what a watch tells. True where others ask than before.
     fn take(&mut self, event: &Event<Meta>) -> bool {
         let asks = |object: &Meta| {
@@ -101,17 +101,17 @@ const MOST_OWNERS: usize = 4;
 type Objects = Arc<Mutex<Index<Arc<Meta>>>>;
 
 /// The live state, kept by watches.
-pub(crate) struct World {
+pub(crate) struct ClusterCache {
     pods: Arc<Mutex<Index<Pod>>>,
     services: Objects,
     monitors: Objects,
-    asking: [Arc<Mutex<Asking>>; 3],
+    asking: [Arc<Mutex<OptedInWorkloads>>; 3],
     cluster: Arc<ArcSwap<Cluster>>,
     /// Cancelled when every watch has delivered its first list.
     listed: CancellationToken,
 }
 
-impl World {
+impl ClusterCache {
     /// Starts to watch; the stream must be polled for anything to be known.
     pub(crate) fn watch(client: &Client) -> (Self, impl Stream<Item = Change> + use<>) {
         let watches = Watches::new(client);
@@ -126,12 +126,12 @@ impl World {
         let (monitors, monitor_events) = own_objects(&watches, MONITOR);
 
         let (namespaces, namespace_events) = watches.all(api_resource("v1", "Namespace"), Need::Must);
-        let (consumers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
+        let (scrapers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
             .into_iter()
             .map(|(kind, version)| {
                 // Not being allowed to see a Prometheus is not the same as there being none.
                 let need = if kind == Kind::Prometheus { Need::Must } else { Need::Can };
-                watches.parsed(api_resource(version, kind.as_str()), "", need, Consumer::parse)
+                watches.parsed(api_resource(version, kind.as_str()), "", need, Scraper::parse)
             })
             .unzip();
         let (operators, operator_events): (Vec<_>, Vec<_>) = OPERATOR_LABELS
@@ -141,7 +141,7 @@ impl World {
         events.extend(operator_events);
         events.push(namespace_events);
 
-        let asking = WORKLOADS.map(|_| Arc::<Mutex<Asking>>::default());
+        let asking = WORKLOADS.map(|_| Arc::<Mutex<OptedInWorkloads>>::default());
         let workload_events = WORKLOADS.iter().zip(&asking).map(|(kind, asking)| {
             let known = Arc::clone(asking);
             watches.metadata(api_resource("apps/v1", kind), labelled(""), Need::Can, move |event| {
@@ -153,7 +153,7 @@ impl World {
         let cluster = Arc::new(ArcSwap::from_pointee(Cluster::default()));
         let known = Arc::clone(&cluster);
         let monitoring = stream::select_all(events).filter_map(move |()| {
-            let now = monitoring_of(&namespaces, &consumers, &operators);
+            let now = monitoring_of(&namespaces, &scrapers, &operators);
             // A namespace is touched far more often than its labels.
             let changed = **known.load() != now;
             if changed {
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// An object of gwmon's, where it carries gwmon's labels.
-    pub(crate) fn object(&self, kind: &str, key: &GatewayKey, place: &Place) -> Option<Arc<Meta>> {
+    pub(crate) fn object(&self, kind: &str, key: &GatewayKey, place: &NamespacedName) -> Option<Arc<Meta>> {
         let index = lock(if kind == SERVICE.1 { &self.services } else { &self.monitors });
         index.of(key).find(|(at, _)| *at == place).map(|(_, object)| Arc::clone(object))
     }
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// The workloads that ask for injection: kind, place and UID.
-    pub(crate) fn asking(&self) -> Vec<(&'static str, Place, String)> {
+    pub(crate) fn asking(&self) -> Vec<(&'static str, NamespacedName, String)> {
         let all = WORKLOADS.into_iter().zip(&self.asking);
         all.flat_map(|(kind, asking)| {
             lock(asking).live.iter().map(|(place, uid)| (kind, place.clone(), uid.clone())).collect::<Vec<_>>()
@@ -294,21 +294,21 @@ fn own(object: &Meta) -> Arc<Meta> {
 
 fn monitoring_of(
     namespaces: &Store<Meta>,
-    consumers: &[Arc<Mutex<Parsed<Consumer>>>],
+    scrapers: &[Arc<Mutex<Parsed<Scraper>>>],
     operators: &[Arc<Mutex<Parsed<Operator>>>],
 ) -> Cluster {
     let mut found = Cluster {
         namespaces: namespaces.state().iter().map(|ns| (ns.name_any(), ns.labels().clone())).collect(),
         ..Cluster::default()
     };
-    for known in consumers {
-        found.consumers.extend(lock(known).live.values().cloned());
+    for known in scrapers {
+        found.scrapers.extend(lock(known).live.values().cloned());
     }
     for known in operators {
         found.operators.extend(lock(known).live.values().cloned());
     }
     // What is compared is in one order.
-    found.consumers.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.to_string().cmp(&b.to_string())));
+    found.scrapers.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.to_string().cmp(&b.to_string())));
     found.operators.sort_by(|a, b| a.name.cmp(&b.name));
     found.operators.dedup();
     found
