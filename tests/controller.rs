@@ -91,7 +91,7 @@ fn objects_follow_the_gateway_and_the_prometheus() {
     kubectl.run("-n edge create service clusterip taken-gwmon --tcp=80").unwrap();
     kubectl.apply(&injected("edge", "taken", 1).to_string()).unwrap();
     settle("the other object", || monitor("edge", "taken-gwmon").map(Some));
-    installed.event("edge", "taken", "NameConflict", "Service edge/taken-gwmon is there and not gwmon's");
+    installed.event("edge", "taken", "NameConflict", "Service edge/taken-gwmon exists and is not managed by gwmon");
     assert!(kubectl.get("-n edge service taken-gwmon").unwrap()["metadata"]["ownerReferences"].is_null());
     // Told once, though it is tried again and again.
     std::thread::sleep(Duration::from_secs(3));

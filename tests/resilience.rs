@@ -23,7 +23,7 @@ fn one_controller_writes_and_another_takes_over() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;
     installed.prometheus("k8s", &by_release("one"));
-    let leading = |gwmon: &Gwmon| gwmon.log().matches("leading: this replica's controller writes").count();
+    let leading = |gwmon: &Gwmon| gwmon.log().matches("acquired leadership").count();
     let first = installed.serve();
     settle("a leader", || Ok((leading(&first) == 1).then_some(())));
     let second = installed.serve();
@@ -45,7 +45,7 @@ fn one_controller_writes_and_another_takes_over() {
     // The Lease taken away: it stops at once, though nobody else writes either.
     let take = json!({"spec": {"holderIdentity": "somebody", "renewTime": "2999-01-01T00:00:00.000000Z"}}).to_string();
     kubectl.run_with(&["-n", "gwmon", "patch", "lease", "gwmon", "--type=merge", "-p", &take], "").unwrap();
-    settle("it to notice", || Ok(second.log().contains("no longer leading").then_some(())));
+    settle("it to notice", || Ok(second.log().contains("lost leadership").then_some(())));
     kubectl.apply(&injected("edge", "c", 1).to_string()).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     installed.monitor("edge", "c-gwmon").unwrap_err();

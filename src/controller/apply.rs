@@ -99,7 +99,7 @@ impl Writer<'_> {
                     );
                     return Err(Finding::new(Reason::NameConflict, detail).into());
                 }
-                let detail = format!("{what} is there and not gwmon's; rename or delete it");
+                let detail = format!("{what} exists and is not managed by gwmon; rename or delete it");
                 return Err(Finding::new(Reason::NameConflict, detail).into());
             }
             // Just the object that was looked at, not one that has taken its name since.

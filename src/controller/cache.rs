@@ -31,7 +31,7 @@ use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::monitoring::scraper::Kind;
 use crate::monitoring::{Cluster, Operator, Scraper};
 
-/// Something happened.
+/// A change that a watch reports.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// To these gateways' pods or objects.

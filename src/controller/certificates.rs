@@ -29,7 +29,7 @@ use crate::tls::pki::{CertificateBundle, Validity};
 
 /// Apart from the controller's, so that neither removes what the other has applied.
 const FIELD_MANAGER: &str = "gwmon-certificates";
-/// The wall clock decides about renewal, so it is looked at: a timer would sleep through a suspended machine.
+/// The interval at which the wall clock is compared: a monotonic timer stops while a machine is suspended.
 const LOOK: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -140,7 +140,7 @@ async fn material(secrets: &Api<Secret>, installation: &Installation) -> Result<
             Err(error) => return Err(api_error(error)).with_context(|| format!("cannot write {}", what())),
         }
     }
-    bail!("{} is written by somebody else all the time", what())
+    bail!("{} conflicts with another writer; tried 5 times", what())
 }
 
 fn read(secret: &Secret) -> Option<CertificateBundle> {

@@ -11,7 +11,7 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 
 use super::Installation;
 
-/// How long a leader that is gone without a word keeps others from taking over, in seconds.
+/// Lease duration in seconds: how long a crashed leader blocks failover.
 const DURATION: u64 = 12;
 /// It renews when this much is left, by three requests. One that takes longer than twice [`REQUEST_TIMEOUT`] (to connect, and to
 /// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12. That holds for clocks
@@ -37,7 +37,7 @@ pub async fn run<W: Future<Output = ()>>(
             Either::Left(_) => break,
             Either::Right((Ok(()), _)) => pause = FIRST_RETRY,
             Either::Right((Err(error), _)) => {
-                tracing::warn!("cannot lead: {error:#}");
+                tracing::warn!("leader election failed: {error:#}");
                 pause = (pause * 2).min(LAST_RETRY);
             }
         }
@@ -61,11 +61,11 @@ async fn hold_lease<W: Future<Output = ()>>(
 ) -> Result<()> {
     let manager = manager(installation, identity).await?;
     while !manager.changed().await? {}
-    tracing::info!(identity, "leading: this replica's controller writes");
+    tracing::info!(identity, "acquired leadership");
     // What renews the lead comes first: it must never wait for the work.
     let (lost, work) = (pin!(manager.changed()), pin!(work()));
     let lost = select(lost, work).await;
-    tracing::warn!(identity, "no longer leading");
+    tracing::warn!(identity, "lost leadership");
     match lost {
         Either::Left((changed, _)) => changed.map(drop).context("lost the Lease"),
         Either::Right(_) => Ok(()),

@@ -232,7 +232,7 @@ async fn check_pod(
     Ok(match injection::decide(&context.config, limits, &found) {
         Ok(_) => {
             let detail = format!(
-                "pods ask for injection and run without: when they were made no gwmon answered, or it had stepped aside; {}",
+                "pods request injection but were created while the webhook was unavailable or injection was suspended; {}",
                 repair(namespace, owner)
             );
             Some(Finding::new(Reason::MissedInjection, detail))
@@ -291,10 +291,10 @@ async fn check_workload(
         Ok(_) => {
             let repair = repair(namespace, owner);
             let (reason, detail) = if asks {
-                let what = "annotated while no gwmon answered, so its pod template was not and its pods run without";
+                let what = "annotated while the webhook was unavailable, so its pods run without the exporter";
                 (Reason::MissedInjection, format!("{what}; {repair}"))
             } else {
-                let what = "was taken off while no gwmon answered, so the pod template still has it and new pods get the exporter";
+                let what = "was removed while the webhook was unavailable, so the pod template still has it and new pods get the exporter";
                 (Reason::MissedRemoval, format!("{INJECT} {what}; {repair}"))
             };
             Some((pods, Finding::new(reason, detail)))

@@ -114,13 +114,13 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const CONCURRENT: usize = 32;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
-/// kube's client waits for ever. A connection that swallows everything must not keep a gateway from being tried again.
+/// kube's client has no timeout of its own; a connection that swallows everything must not block retries.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Everything is looked at again, for what no watch tells: a workload that is scaled to nothing and then no longer asks,
 /// rights that were given. Where nothing is to change nothing is written.
 const RESYNC_INTERVAL: Duration = Duration::from_mins(5);
 
-/// The gauges of a controller that has ended are nobody's.
+/// Resets the gauges when the controller stops.
 struct Gauges<'a>(&'a Metrics);
 
 impl Drop for Gauges<'_> {

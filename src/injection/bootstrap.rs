@@ -179,7 +179,7 @@ pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
         Some(sinks) => sinks.insert(0, added),
         None => expected[list] = json!([added]),
     }
-    if json!(read(&merged)?) == expected { Ok(merged) } else { Err(unreadable("it is written in an unusual way")) }
+    if json!(read(&merged)?) == expected { Ok(merged) } else { Err(unreadable("unsupported YAML layout")) }
 }
 
 /// As much space as there is between the line's start and this place, where what follows shall begin again.

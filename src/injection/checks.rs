@@ -41,7 +41,7 @@ pub(super) fn check_pod(pod: &Pod) -> Result<(), Finding> {
     Ok(())
 }
 
-/// Where statsd has been sent since there is such a thing.
+/// The conventional statsd port.
 const STATSD_AGENTS_PORT: u16 = 8125;
 /// Ports of Envoy's administration, of meshes' proxies and of Ambassador's diagnostics, which few pods declare.
 const GATEWAYS_OWN: [u16; 13] = [8001, 8002, 8877, 9901, 15000, 15001, 15006, 15010, 15020, 15021, 15090, 19000, 19001];
@@ -118,7 +118,7 @@ pub(super) fn ignored_annotations(pod: &Pod, settings: &Settings, mode: StatusMo
 pub(super) fn check_annotations(pod: &Pod, patch: &PodPatch) -> Result<(), Finding> {
     const MOST: usize = 256 << 10;
     let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-    // As JSON they are a little longer than they are.
+    // JSON escapes make this a slight overestimate.
     let ours: usize = patch.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if own + ours > MOST {
         let detail =

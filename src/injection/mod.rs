@@ -42,7 +42,7 @@ pub struct Injection {
     pub patch: Patch,
     /// What they amount to.
     pub status: Status,
-    /// What should be known, though it is done.
+    /// Warnings; the change is made all the same.
     pub warnings: Vec<Finding>,
     /// The name of the workload's monitor.
     pub monitor: String,

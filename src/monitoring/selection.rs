@@ -108,7 +108,7 @@ impl Cluster {
             let tied: Vec<_> = candidates.iter().filter(|c| rank(c) == best).map(|c| c.scraper.to_string()).collect();
             if tied.len() > 1 {
                 let detail = format!(
-                    "{} would do equally well, and the first was taken; choose with {}",
+                    "{} match equally; using the first; choose with {}",
                     tied.join(", "),
                     crate::annotations::PROMETHEUS
                 );

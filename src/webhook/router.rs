@@ -216,7 +216,7 @@ impl Admission {
         if !route.expects(request) {
             let what = format!("{} of {}/{}", request.operation, request.kind.group, request.kind.kind);
             let detail =
-                format!("{what} is not for /mutate/{}; mend the webhook configuration's rules", route.as_str());
+                format!("{what} is not for /mutate/{}; fix the rules of the MutatingWebhookConfiguration", route.as_str());
             return Err(Finding::new(Reason::UnexpectedObject, detail));
         }
         let object =

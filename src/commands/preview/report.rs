@@ -48,11 +48,11 @@ impl Report {
         let status = &injection.status;
         let Status { container, gateway, metrics_port, metrics_path, .. } = status;
         let what = match (status.statsd_port, status.mode) {
-            (Some(port), _) => format!("container {container} is {gateway}; it sends statsd to port {port}"),
-            (None, StatusMode::Existing) => format!("container {container} is an exporter already, for {gateway}"),
-            (None, _) => format!("container {container} is {gateway} and serves metrics itself"),
+            (Some(port), _) => format!("gateway {gateway} in container {container} sends statsd to 127.0.0.1:{port}"),
+            (None, StatusMode::Existing) => format!("container {container} already runs a statsd_exporter for {gateway}"),
+            (None, _) => format!("gateway {gateway} in container {container} serves metrics itself"),
         };
-        note(name, &format!("{what}, Prometheus scrapes port {metrics_port}{metrics_path}"))?;
+        note(name, &format!("{what}; Prometheus scrapes :{metrics_port}{metrics_path}"))?;
         for warning in injection.warnings.iter().chain(&closed) {
             warn(name, &warning.to_string())?;
         }

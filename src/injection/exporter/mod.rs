@@ -111,7 +111,7 @@ fn template(kind: Sidecar, is_user_set: bool) -> Template {
         ],
     });
     if kind == Sidecar::Native {
-        // Started before the gateway, and ended after it.
+        // Starts before the gateway and stops after it.
         sidecar["restartPolicy"] = json!("Always");
     }
     if is_user_set {

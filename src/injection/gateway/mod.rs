@@ -38,7 +38,7 @@ pub struct GatewayKind {
     is_mesh: bool,
     /// What it does where nobody says otherwise.
     pub mode: Mode,
-    /// Where the controller that makes its workloads takes the annotations of their pods from.
+    /// Where users of a gateway that a controller makes set pod annotations.
     pub pod_annotations: Option<&'static str>,
     /// What keeps that controller from writing `prometheus.io/` annotations of its own.
     pub scrape_annotations_off: Option<&'static str>,
@@ -155,7 +155,7 @@ pub struct Changes {
     pub annotations: Vec<(&'static str, String)>,
     /// Envoy configuration that the container reads from a file: [`super::exporter::BOOTSTRAP_FILE`].
     pub file: Option<String>,
-    /// What should be known, though it is done.
+    /// Warnings; the change is made all the same.
     pub warnings: Vec<Finding>,
 }
 
@@ -297,7 +297,7 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
 
 fn no_gateway(containers: &str) -> Finding {
     let detail = format!(
-        "no gateway known; say which with {GATEWAY} ({}) and {CONTAINER}; there are {containers}",
+        "no known gateway among containers {containers}; set {GATEWAY} ({}) and {CONTAINER}",
         GATEWAYS.join(", ")
     );
     Finding::new(Reason::NoGateway, detail)
