@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::registry::Registry;
 
-/// Whether traffic should come here. Cloning shares it.
+/// The replica's readiness. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<State>);
 
@@ -26,8 +26,8 @@ impl Readiness {
         self.0.certificate.store(true, Ordering::Relaxed);
     }
 
-    /// What admission has to know of the cluster is known: without it, a workload that gwmon has stepped aside from would
-    /// get the exporter.
+    /// Reports that the state that admission reads has been listed; without it, a suspended workload would get the
+    /// exporter.
     pub fn surroundings_known(&self) {
         self.0.surroundings.store(true, Ordering::Relaxed);
     }
@@ -37,7 +37,7 @@ impl Readiness {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// What stands against being ready.
+    /// The conditions that are not met yet.
     #[must_use]
     pub fn obstacle(&self) -> Option<&'static str> {
         if self.0.stopping.load(Ordering::Relaxed) {

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-/// How much of something may still come.
+/// The tokens that are left in a token bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Allowance {
     left: f64,
     counted: Instant,
 }
 
-/// How many there may be.
+/// The size and the refill rate of a token bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     /// At once.
@@ -24,7 +24,7 @@ impl Rate {
         Allowance { left: self.at_once, counted: now }
     }
 
-    /// Whether nothing has come for so long that it might as well never have.
+    /// Returns true if the bucket is full again, so that it need not be kept.
     pub(crate) fn is_full(self, allowance: Allowance, now: Instant) -> bool {
         self.left(allowance, now) >= self.at_once
     }

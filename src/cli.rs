@@ -14,7 +14,7 @@ use crate::labels::{self, Labels};
 #[derive(Debug, Parser)]
 #[command(name = "gwmon", version, propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -203,7 +203,7 @@ fn seconds(value: &str) -> Result<i64, String> {
     i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).ok_or_else(|| "is shorter than a second".to_owned())
 }
 
-/// How log lines look.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormat {
     /// For a person.
@@ -216,7 +216,7 @@ pub enum LogFormat {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("connected").multiple(true))]
 pub struct Preview {
-    /// What to preview.
+    /// The manifests to preview.
     #[command(flatten)]
     pub manifests: Manifests,
 
@@ -267,7 +267,7 @@ pub struct Manifests {
     pub recursive: bool,
 }
 
-/// What `gwmon preview` prints.
+/// The output format of `gwmon preview`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// A diff of the workload, and the objects that would be created.

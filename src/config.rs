@@ -1,4 +1,4 @@
-//! What the operator of gwmon decides for the whole cluster, checked.
+//! The configuration that holds for the whole cluster, checked.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -42,22 +42,22 @@ pub const NATIVE_SIDECARS_SINCE: Version = Version(1, 29);
 pub struct Config {
     /// The sidecar's image; another one where the cluster pulls through a mirror.
     pub exporter_image: Image,
-    /// What kind of container the sidecar is where the pod does not say.
+    /// The kind of the sidecar if the pod does not choose one.
     pub sidecar: Sidecar,
     /// Labels of every ServiceMonitor, where no object in the cluster tells which are asked for (Grafana Alloy, GKE).
     pub monitor_labels: Labels,
-    /// What annotations may bring about.
+    /// The limits on what annotations may ask for.
     pub bounds: Bounds,
 }
 
-/// What whoever writes annotations in one namespace may bring about there and elsewhere.
+/// The limits on what annotations in one namespace may ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The shortest interval at which a gateway is scraped.
     pub min_interval: Interval,
     /// The keys of labels that `gwmon.io/monitor-labels` may set; `None` for any.
     pub monitor_labels: Option<BTreeSet<String>>,
-    /// Whether a gateway's monitor may be made in its Prometheus' namespace, where that reads no other.
+    /// Allows ServiceMonitors in the namespace of a Prometheus that reads no other.
     pub cross_namespace: bool,
     /// The only ones that gateways are read by, unless they name another; by namespace and name. None for any.
     pub readers: Vec<(String, String)>,
@@ -85,13 +85,13 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// As it was written.
+    /// The duration as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether that is a shorter duration than this. What is no duration is not.
+    /// Returns true if the other duration is shorter. An invalid one is not.
     #[must_use]
     pub fn is_above(&self, other: &str) -> bool {
         duration(other).is_ok_and(|milliseconds| milliseconds < self.milliseconds)

@@ -21,7 +21,7 @@ use crate::cli::LogFormat;
 const WAITING: usize = 1000;
 /// Lines of one kind: at once those of a roll-out of many gateways.
 const LINES: Rate = Rate { at_once: 100., per_second: 20. };
-/// How often it is said what was left out.
+/// The interval at which suppressed lines are counted in the log.
 const TELL: Duration = Duration::from_secs(10);
 
 /// The running log; it ends, with what is still to be written, with the value.
@@ -118,7 +118,7 @@ impl Limit {
         lets_through
     }
 
-    /// What was left out since this was last asked: the place in the source, and how many lines.
+    /// The suppressed lines since the last call: the place in the source, and their number.
     fn take_left_out(&self) -> Vec<(String, u64)> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let left_out = kinds.values_mut().filter(|kind| kind.left_out > 0);

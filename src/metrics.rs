@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::reason::Reason;
 use crate::suspension::{self, Suspensions};
 
-/// How a review ended.
+/// The outcome of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Outcome {
     /// The object was changed.
@@ -57,7 +57,7 @@ struct SuspendedLabels {
     reason: Reason,
 }
 
-/// How the controller writes.
+/// The way the controller writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Verb {
     /// By server-side apply.

@@ -43,14 +43,14 @@ impl Quantity {
         self.0.checked_mul(1000).filter(|_| factor.0 > 0).map_or(self, |scaled| Self(scaled.div_ceil(factor.0)))
     }
 
-    /// What is left of this amount, or nothing.
+    /// The difference, or zero.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 }
 
-/// Why a text is not a quantity.
+/// A text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Such as `Mi`.
@@ -154,7 +154,7 @@ impl FromStr for Quantity {
 }
 
 impl fmt::Display for Quantity {
-    /// As people write it: `500m`, `2`, `128Mi`.
+    /// Formats as people write it: `500m`, `2`, `128Mi`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = self.units();
         if !self.0.is_multiple_of(1000) {

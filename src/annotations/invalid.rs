@@ -1,4 +1,4 @@
-//! What can be wrong with a value, one variant a mistake. Each says what is wrong and how to mend it.
+//! The mistakes that a value can have, one variant each. Every message says what is wrong and how to fix it.
 
 use thiserror::Error;
 
@@ -6,7 +6,7 @@ use crate::labels::LabelError;
 use crate::quantity::{Quantity, QuantityError};
 use crate::reason::shown;
 
-/// Why the value of an annotation is not valid. Its text follows the value in a message.
+/// An annotation's value is not valid. The text follows the value in a message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidValue {
     #[error("is empty; set a value or remove the annotation")]
@@ -40,7 +40,7 @@ pub enum InvalidValue {
     Resources(#[from] ResourcesError),
 }
 
-/// Why a text is not a Prometheus duration.
+/// A text is not a Prometheus duration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DurationError {
     #[error("has no unit; use {0}s for seconds")]
@@ -59,7 +59,7 @@ pub enum DurationError {
     NotADuration,
 }
 
-/// Why a text does not set requests and limits.
+/// A text does not set requests and limits.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResourcesError {
     #[error("lacks = in {}; use cpu=REQUEST/LIMIT,memory=REQUEST/LIMIT", shown(.0))]

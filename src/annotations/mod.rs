@@ -24,7 +24,7 @@ pub const INJECT: &str = "gwmon.io/inject";
 pub const GATEWAY: &str = "gwmon.io/gateway";
 /// Names the gateway's container.
 pub const CONTAINER: &str = "gwmon.io/container";
-/// How the metrics leave the gateway.
+/// The mode: statsd to the sidecar, or a scrape of the gateway's own endpoint.
 pub const MODE: &str = "gwmon.io/mode";
 /// The UDP port on which the sidecar takes statsd, on the pod's loopback.
 pub const STATSD_PORT: &str = "gwmon.io/statsd-port";
@@ -34,13 +34,13 @@ pub const METRICS_PORT: &str = "gwmon.io/metrics-port";
 pub const ENVOY_VERSION: &str = "gwmon.io/envoy-version";
 /// The gateway's own version, where the image tag does not tell.
 pub const GATEWAY_VERSION: &str = "gwmon.io/gateway-version";
-/// Where the gateway sends statsd already: the sidecar passes everything on to there.
+/// Forwards statsd to the server to which the gateway sent before.
 pub const RELAY: &str = "gwmon.io/relay";
-/// Which names the metrics get.
+/// The profile of metric names.
 pub const PROFILE: &str = "gwmon.io/profile";
-/// What kind of container the sidecar is.
+/// The kind of the sidecar container.
 pub const SIDECAR: &str = "gwmon.io/sidecar";
-/// How the scrape is found.
+/// The way Prometheus discovers the pods.
 pub const DISCOVERY: &str = "gwmon.io/discovery";
 /// By which Prometheus to be selected.
 pub const PROMETHEUS: &str = "gwmon.io/prometheus";
@@ -164,7 +164,7 @@ pub const METRICS_FOR: &str = "gwmon.io/metrics-for";
 pub const WORKLOAD_NAMESPACE: &str = "gwmon.io/workload-namespace";
 /// Envoy's additional configuration, where it comes as a file. Written by gwmon.
 pub const BOOTSTRAP: &str = "gwmon.io/envoy-bootstrap";
-/// What was added to a pod, as JSON. Written by gwmon.
+/// The result of an injection, as JSON. Written by gwmon.
 pub const STATUS: &str = "gwmon.io/status";
 /// The exporter's mapping file. Written by gwmon.
 pub const MAPPING: &str = "gwmon.io/mapping";
@@ -188,7 +188,7 @@ const CONTRADICTIONS: &[(&str, &str, &[&str])] = &[
     (DISCOVERY, "annotations", &[PROMETHEUS, MONITOR_LABELS, INTERVAL]),
 ];
 
-/// What the annotations of one pod ask for, checked.
+/// The settings of one pod, parsed from its annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// [`GATEWAY`].

@@ -9,7 +9,7 @@ use crate::labels::{self, Labels};
 use crate::quantity::Quantity;
 use crate::reason::shown;
 
-/// How many labels a user may add to a monitor.
+/// The maximum number of labels that a user may add to a monitor.
 const MOST_LABELS: usize = 32;
 
 /// Declares an enum whose values are words that a user writes.
@@ -45,7 +45,7 @@ macro_rules! words {
 }
 
 words! {
-    /// How a gateway's metrics reach Prometheus.
+    /// The path of a gateway's metrics to Prometheus.
     Mode {
         /// The gateway sends statsd to the exporter sidecar, which Prometheus scrapes.
         #[default]
@@ -53,7 +53,7 @@ words! {
         /// Prometheus scrapes the gateway's own metrics endpoint.
         Scrape = "scrape" was "native",
     }
-    /// How Prometheus discovers the pods.
+    /// The way Prometheus discovers the pods.
     Discovery {
         /// By a Service and a `ServiceMonitor`.
         #[default]

@@ -48,7 +48,7 @@ pub fn run(args: Serve) -> Result<()> {
     })
 }
 
-/// What the servers and the background tasks share.
+/// The state that the servers and the background tasks share.
 struct Process {
     metrics: Metrics,
     readiness: Readiness,

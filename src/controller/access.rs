@@ -1,5 +1,5 @@
-//! Whether a Prometheus may discover the targets that it is given (its documentation's `rbac.md`). gwmon asks the API
-//! server and grants nothing.
+//! Checks that a Prometheus has the rights to discover its targets (`rbac.md` in its documentation). gwmon asks the
+//! API server and grants nothing.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::ttl_cache::TtlCache;
 use crate::monitoring::Scraper;
 use crate::reason::{Finding, Reason};
 
-/// How long an answer holds.
+/// The time for which an answer is cached.
 const SPAN: Duration = Duration::from_mins(10);
 
 /// Access reviews, each answer kept for a while.
@@ -27,7 +27,7 @@ impl AccessReviews {
         Self { client, held: TtlCache::new(SPAN) }
     }
 
-    /// Whether a Prometheus may discover targets in a namespace.
+    /// The right that a Prometheus lacks to discover targets in a namespace.
     pub(super) async fn missing_permission(&self, reader: &Scraper, namespace: &str) -> Option<Finding> {
         let (user, group, resource) = reader.discovery()?;
         let slot = (format!("{reader} as {user}"), resource, namespace.to_owned());

@@ -23,7 +23,7 @@ use crate::reason::{Finding, Reason};
 /// An object's kind and place.
 type ObjectKey = (&'static str, NamespacedName);
 
-/// What was last applied under each name: a hash of the content, and the version of the object that this gave.
+/// The last applied version of each object: a hash of its content, and the resource version that resulted.
 pub(super) type AppliedVersions = HashMap<ObjectKey, (u64, String)>;
 
 /// Applies and deletes objects of one gateway.
@@ -38,7 +38,7 @@ pub(super) struct Writer<'a> {
 /// An object that is as it should be.
 #[derive(Debug)]
 pub(super) struct Applied {
-    /// Whether it was not before.
+    /// True if the request changed the object.
     pub(super) changed: bool,
     /// The labels that it has now, whoever set them.
     pub(super) labels: Labels,
@@ -51,7 +51,7 @@ impl Writer<'_> {
         self.as_applied(&slot, hash, written)
     }
 
-    /// What [`AppliedVersions`] knows an object by, and a hash of its content.
+    /// The object's key in [`AppliedVersions`], and a hash of its content.
     fn fingerprint(&self, object: &Value) -> (ObjectKey, u64) {
         let kind = if object["kind"] == MONITOR.1 { MONITOR.1 } else { SERVICE.1 };
         ((kind, place_of(object)), self.hasher.hash_one(object.to_string()))
@@ -154,8 +154,8 @@ impl Writer<'_> {
     }
 }
 
-/// Whether the API server understood a request and said no, for good: not for want of a right, which [`plain`] tells, and not
-/// because another one came first or too many did.
+/// Returns true if the API server refused a request for good: not for a missing right, which [`api_error`] reports,
+/// nor for a conflict or a rate limit.
 fn is_refusal(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let is_ending = causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating");
@@ -163,8 +163,8 @@ fn is_refusal(status: &Status) -> bool {
     (400..500).contains(&status.code) && !is_for_now && !is_right_lacking(status)
 }
 
-/// Whether a version that a watch has shown comes after another: Kubernetes 1.35 promises that versions are numbers of
-/// one order, and every version before it has kept to that.
+/// Returns true if a resource version from a watch is newer than another. Kubernetes 1.35 promises that versions are
+/// ordered numbers, and every version before it has kept to that.
 fn is_newer(seen: Option<&str>, than: &str) -> bool {
     match (seen.and_then(|seen| seen.parse::<u64>().ok()), than.parse::<u64>()) {
         (Some(seen), Ok(than)) => seen > than,
@@ -178,7 +178,7 @@ pub(super) fn place_of(object: &Value) -> NamespacedName {
     (text("namespace"), text("name"))
 }
 
-/// What the API server says of a workload.
+/// The state of a workload on the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     /// It is there and to stay.
@@ -210,8 +210,8 @@ fn former_owner(object: &Meta, key: &GatewayKey) -> Option<Owner> {
     reference.filter(is_gwmons).map(Owner::from)
 }
 
-/// Whether gwmon applied this object for this gateway (R27). One of its two marks may have been taken off by hand: then
-/// it is put back.
+/// Returns true if gwmon applied this object for this gateway (R27). If one of its two marks was removed by hand, it
+/// is restored.
 fn is_ours(object: &Meta, key: &GatewayKey, owner: &Owner) -> bool {
     let owners = object.owner_references();
     let owned = owners.iter().any(|reference| reference.uid == owner.uid);

@@ -1,5 +1,5 @@
-//! What a Prometheus Operator says of a ServiceMonitor, on the monitor itself: `status.bindings`, where its feature gate
-//! `StatusForConfigurationResources` is on. The one proof that gwmon can read without new rights.
+//! The verdict of a Prometheus Operator on a ServiceMonitor, in the monitor's `status.bindings` (feature gate
+//! `StatusForConfigurationResources`). It is the one proof that gwmon can read without new rights.
 
 use std::collections::HashMap;
 

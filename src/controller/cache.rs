@@ -42,7 +42,7 @@ pub(crate) enum Change {
     Everything,
 }
 
-/// What is kept of a pod.
+/// The cached fields of a pod.
 #[derive(Debug)]
 struct Pod {
     created: Option<Time>,
@@ -86,7 +86,7 @@ impl OptedInWorkloads {
     }
 }
 
-/// Whether an object carries `gwmon.io/inject: "true"`.
+/// Returns true if an object has `gwmon.io/inject: "true"`.
 pub(crate) fn asks_for_injection(object: &Meta) -> bool {
     object.annotations().get(INJECT).is_some_and(|inject| inject == "true")
 }
@@ -178,7 +178,7 @@ impl ClusterCache {
         keys
     }
 
-    /// How many gateways have injected pods.
+    /// The number of gateways with injected pods.
     pub(crate) fn count(&self) -> usize {
         lock(&self.pods).keys().count()
     }
@@ -190,14 +190,14 @@ impl ClusterCache {
         newest.map(|((_, name), pod)| (name.clone(), Arc::clone(&pod.part.revision)))
     }
 
-    /// Whose places in the queue a gateway takes: its namespace's, or where only monitors of it are known, which may be in any
-    /// namespace and name any, those of all such.
+    /// The share of the queue that a gateway uses: its namespace's; or, if only its monitors are known, which may be
+    /// in any namespace and name any, a common one.
     pub(crate) fn share_of<'k>(&self, key: &'k GatewayKey) -> &'k str {
         let is_known = lock(&self.pods).of(key).next().is_some() || lock(&self.services).of(key).next().is_some();
         if is_known { &key.namespace } else { "" }
     }
 
-    /// How many gateways of a namespace have a Service.
+    /// The number of gateways in a namespace that have a Service.
     pub(crate) fn served(&self, namespace: &str) -> usize {
         lock(&self.services).keys().filter(|key| key.namespace == namespace).count()
     }
@@ -240,7 +240,7 @@ impl ClusterCache {
         pods.keys().filter_map(copied).collect()
     }
 
-    /// What is known of the cluster's monitoring.
+    /// The objects that configure monitoring in the cluster.
     pub(crate) fn cluster(&self) -> Arc<Cluster> {
         self.cluster.load_full()
     }

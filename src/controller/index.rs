@@ -1,4 +1,4 @@
-//! What is kept of the objects of each gateway: an index by gateway, filled by a watch.
+//! An index of objects by gateway, filled by a watch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,8 +22,8 @@ pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference
     owner.filter(|owner| is_reference(owner))
 }
 
-/// Whether every part of an owner reference is what Kubernetes names are: a kind of letters and digits, a name that is a
-/// DNS subdomain, `version` or `group/version`. A ReplicaSet, which is looked up, is the one that everybody means.
+/// Returns true if every part of an owner reference is a valid Kubernetes name: a kind of letters and digits, a DNS
+/// subdomain, `version` or `group/version`. A ReplicaSet, which gwmon looks up, must be of apps/v1.
 pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
     let is_subdomain = |name: &str| {
         (1..=253).contains(&name.len())
@@ -42,7 +42,7 @@ pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
 /// Objects with gwmon's labels that are seen of one namespace: whoever may make them there may make any number.
 const MOST_OBJECTS: usize = 10_000;
 
-/// What is kept of each object, by gateway.
+/// Values by gateway.
 #[derive(Debug)]
 pub(crate) struct Index<V> {
     live: Content<V>,
@@ -53,9 +53,9 @@ pub(crate) struct Index<V> {
 #[derive(Debug)]
 struct Content<V> {
     gateways: HashMap<GatewayKey, BTreeMap<NamespacedName, V>>,
-    /// Which gateway an object was last seen to belong to: a label can be changed by hand.
+    /// The gateway of each object when it was last seen: somebody may change a label.
     keys: HashMap<NamespacedName, GatewayKey>,
-    /// How many objects there are in a namespace, whichever gateways they say they belong to.
+    /// The number of objects in each namespace, whatever gateway they name.
     counts: HashMap<String, usize>,
 }
 
@@ -107,7 +107,7 @@ impl<V> Content<V> {
     }
 }
 
-/// Where an object is.
+/// The namespace and name of an object.
 pub(crate) fn place(object: &Meta) -> NamespacedName {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
@@ -135,7 +135,7 @@ impl<V> Index<V> {
         vec![]
     }
 
-    /// What is kept of one gateway's objects.
+    /// The values of one gateway's objects.
     pub(crate) fn of(&self, key: &GatewayKey) -> impl Iterator<Item = (&NamespacedName, &V)> {
         self.live.gateways.get(key).into_iter().flatten()
     }

@@ -1,5 +1,5 @@
-//! Whether Kong shows its traffic: that takes a global prometheus plugin, which is an object of Kong's. gwmon looks for
-//! it and says what is missing; a plugin changes every route, so it makes none.
+//! Checks that Kong has a global Prometheus plugin, without which it reports no traffic. gwmon creates none, since a
+//! plugin affects every route.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::annotations::Version;
 use crate::injection::gateway::kong::{PLUGIN, counts_traffic, plugin};
 use crate::reason::{Finding, Reason};
 
-/// How long an answer holds.
+/// The time for which an answer is cached.
 const SPAN: Duration = Duration::from_mins(1);
 
 /// Asks for Kong's plugins, once in a while.
@@ -28,7 +28,7 @@ impl Plugins {
         Self { client, held: TtlCache::new(SPAN) }
     }
 
-    /// What is missing for a Kong of this version, if anything.
+    /// The plugin or setting that a Kong of this version lacks.
     pub(super) async fn missing(&self, version: Option<Version>) -> Option<Finding> {
         let plugins = if let Some(answer) = self.held.get(&()) {
             answer

@@ -1,7 +1,7 @@
-//! What happened while no gwmon answered: pods that ask for injection and run without (R2), and workloads that no longer ask
-//! and whose pods still have it. Pods are looked for from time to time and page by page, since a watch would have to see every
-//! pod of the cluster; workloads as soon as they ask or no longer ask. Nothing is kept between two looks but what has been
-//! found and told. gwmon restarts nothing on its own (R3).
+//! Finds what changed while the webhook was unavailable: pods that ask for injection and run without it (R2), and
+//! workloads that no longer ask but whose pods still have it. Pods are listed from time to time, page by page, since
+//! a watch would receive every pod of the cluster; workloads are checked when they start or stop asking. gwmon
+//! restarts nothing by itself (R3).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
@@ -80,7 +80,7 @@ pub(super) async fn scan(context: &Context, surroundings: &Surroundings) {
     }
 }
 
-/// Which namespaces gwmon's webhook configuration asks it about. Whoever runs the cluster may leave some out.
+/// The namespaces that gwmon's webhook configuration includes. Whoever runs the cluster may exclude some.
 struct WebhookScope {
     namespaces: Selector,
     cluster: Arc<Cluster>,
@@ -98,7 +98,7 @@ impl WebhookScope {
         Ok(Self { namespaces, cluster: context.cache.cluster() })
     }
 
-    /// Whether gwmon is asked about this namespace, or why not.
+    /// Checks that the webhook is called for a namespace.
     fn check(&self, namespace: &str) -> Result<(), Finding> {
         self.namespaces.check(&self.cluster.namespace_labels(namespace)).map_err(|mismatch| {
             let detail = format!(
@@ -220,7 +220,7 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
     }
 }
 
-/// What the webhook would have said to this pod.
+/// The webhook's decision on this pod, if somebody has to act on it.
 async fn check_pod(
     context: &Context,
     limits: &[LimitRange],
@@ -241,8 +241,8 @@ async fn check_pod(
     })
 }
 
-/// How many pods a workload has that are not what it asks for, or no longer asks for (`asks`), and why; or what stands against
-/// that. What the webhook would say is what decides.
+/// The number of pods that differ from what the workload asks for (`asks`), and the reason. The webhook's own
+/// decision counts.
 async fn check_workload(
     context: &Context,
     limits: &[LimitRange],
@@ -302,7 +302,7 @@ async fn check_workload(
     })
 }
 
-/// What repairs it: any change of the template makes new pods, and an update passes the webhook.
+/// The command that repairs it: any change of the template makes new pods, and an update passes the webhook.
 fn repair(namespace: &str, owner: &Owner) -> String {
     match owner.kind.as_str() {
         "Deployment" | "StatefulSet" | "DaemonSet" => {

@@ -44,7 +44,7 @@ use index::Meta;
 pub(crate) use objects::api_resource;
 use reconcile::Context;
 
-/// Where gwmon itself is installed. Its Deployment, Service and webhook configuration have one name.
+/// The namespace and the name of gwmon's own objects.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// The namespace.
@@ -67,8 +67,8 @@ pub(crate) struct GatewayKey {
     pub(crate) monitor: String,
 }
 
-/// Whether gwmon's account lacks a right, in the words of the API server's authorizer. Quotas, admission policies and namespaces
-/// on their way out answer 403 as well, in words of their own.
+/// Returns true if the API server's authorizer refused a request. Quotas, admission policies and terminating
+/// namespaces answer 403 as well, in other words.
 fn is_right_lacking(status: &Status) -> bool {
     status.code == 403 && status.message.contains("forbidden: User \"") && status.message.contains(" cannot ")
 }

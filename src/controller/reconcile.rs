@@ -34,7 +34,7 @@ use crate::monitoring::predicate::Condition;
 use crate::monitoring::{Cluster, CurrentState, Owner, Plan, ScrapeTarget, Scraper, Source, plan};
 use crate::reason::{Finding, Reason};
 
-/// What reconciling needs, and what it remembers from one time to the next.
+/// The state that reconciliations share.
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) installation: Installation,
@@ -54,7 +54,7 @@ pub(super) struct Context {
     whole_pods: Semaphore,
 }
 
-/// What is remembered of one gateway.
+/// The state of one gateway between reconciliations.
 #[derive(Default)]
 struct GatewayState {
     /// The workload above the ReplicaSet of this UID.
@@ -70,9 +70,10 @@ struct GatewayState {
     published: Published,
 }
 
-/// How long a Prometheus may be gone, as it is while its chart is installed anew, until another one reads its gateways.
+/// The time that gwmon waits for a deleted Prometheus to come back, as it does when its chart is reinstalled, before
+/// another one gets its gateways.
 const READER_AWAITED: Duration = Duration::from_mins(10);
-/// How long a list of other people's monitors holds: they only tip the balance between Prometheuses that would both do.
+/// The time for which a list of other monitors is cached; they only decide between Prometheuses that match equally.
 const NEIGHBOURS_HOLD: Duration = Duration::from_mins(1);
 
 /// Monitors that are deleted at once.
@@ -446,8 +447,8 @@ impl Context {
     }
 }
 
-/// Whether a gateway's name follows from its workload, as the API server knows that, or from the pods' controller: who makes a
-/// pod may write any label on it.
+/// Returns true if the gateway's name follows from its workload, or from the pods' controller: whoever creates a pod
+/// may set any label on it.
 fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revision) -> bool {
     let controller = revision.owner.as_ref().map(|controller| controller.name.as_str()).unwrap_or_default();
     // A ReplicaSet's less the hash of its template.

@@ -1,5 +1,5 @@
-//! What is kept of pods' annotations: once for the pods of one roll-out, and within a share for each namespace, since whoever
-//! may make pods writes as many as they like.
+//! The annotations of pods, stored once for all pods of one roll-out, with a limit for each namespace, since whoever
+//! creates pods may write any number.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,7 +13,7 @@ use crate::annotations::Annotations;
 /// Bytes of annotations in one namespace: those of some thousand gateways.
 const SHARE: usize = 2 << 20;
 
-/// What the pods of one roll-out have in common.
+/// The fields that all pods of one roll-out have in common.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Revision {
     /// Those of gwmon's that are read; `None` where the pods of the namespace have too many.

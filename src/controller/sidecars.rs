@@ -67,7 +67,7 @@ pub(super) struct FailedCreate {
     pub(super) message: String,
     /// In seconds since 1970.
     at: i64,
-    /// Whether it comes from a list, and not from what has just happened.
+    /// True if it comes from an initial list, not from a change.
     is_listed: bool,
 }
 
@@ -77,26 +77,26 @@ pub(super) struct FailingPod {
     pub(super) key: Key,
     pub(super) owner: OwnerReference,
     pub(super) created: i64,
-    /// When it failed first, in seconds since 1970; unknown where it did already when it was listed.
+    /// The time of the first failure, in seconds since 1970; `None` if it failed before the initial list.
     pub(super) began: Option<i64>,
     pub(super) finding: Finding,
     /// Since when the exporter is down; `None` while it runs.
     pub(super) down: Option<Instant>,
-    /// How long it was down before that, in all.
+    /// The total time it was down before that.
     before: Duration,
     /// Since when it runs; meaningless while it is down.
     up: Instant,
-    /// Whether its workload was suspended for it already.
+    /// True once its workload was suspended for it.
     pub(super) is_reported: bool,
 }
 
 impl FailingPod {
-    /// Whether the exporter has been running again for this many seconds.
+    /// Returns true if the exporter has run again for this many seconds.
     pub(super) fn has_recovered(&self, seconds: i64) -> bool {
         self.down.is_none() && whole_seconds(self.up.elapsed()) >= seconds
     }
 
-    /// How long the exporter was down, in all.
+    /// The total time the exporter was down.
     pub(super) fn lasts(&self) -> Duration {
         self.before + self.down.map_or(Duration::ZERO, |down| down.elapsed())
     }
@@ -117,7 +117,7 @@ pub(super) struct RefusedPods {
 pub(super) struct SuspendedFor {
     pub(super) key: Key,
     pub(super) since: Instant,
-    /// How many pods the controller had then.
+    /// The number of pods of the controller at that time.
     pub(super) pods: u64,
 }
 
@@ -143,7 +143,7 @@ pub(super) struct SidecarState {
     pub(super) pods: HashMap<NamespacedName, FailingPod>,
     /// The pods of a list that has begun.
     listed: Option<HashSet<NamespacedName>>,
-    /// Whether any list has been complete.
+    /// True once an initial list was complete.
     pub(super) is_known: bool,
     pub(super) refusals: HashMap<String, RefusedPods>,
     /// Controllers whose pods are refused without the exporter as well, and since when that is known.

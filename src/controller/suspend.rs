@@ -26,10 +26,10 @@ use crate::reason::{Finding, Reason};
 use crate::suspension::{Key, Phase, Suspension, Suspensions, Timing, Workload};
 use crate::webhook::Surroundings;
 
-/// How often it is looked at what lasts too long; while there is nothing, only for suspensions that somebody has written.
+/// The interval at which failures are checked for their duration.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AT_REST: Duration = Duration::from_secs(10);
-/// How long a suspension takes to reach every replica, at most.
+/// The time in which a suspension reaches every replica.
 const KNOWN: Duration = Duration::from_secs(3);
 /// One read and one write.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -80,7 +80,7 @@ enum Verdict {
 struct InjectedWorkload {
     owner: Owner,
     key: Key,
-    /// How many pods the controller has whose pod was refused.
+    /// The number of pods of the controller whose pod was refused.
     pods: u64,
 }
 
@@ -91,7 +91,7 @@ async fn attempt<T>(what: impl Future<Output = Result<T>>) -> Option<T> {
     done.inspect_err(|error| tracing::warn!("cannot step aside: {error:#}")).ok()
 }
 
-/// What decides and writes.
+/// Decides on suspensions and writes them.
 struct Suspender<'a> {
     context: &'a Context,
     surroundings: &'a Surroundings,
@@ -117,7 +117,7 @@ impl Suspender<'_> {
         }
     }
 
-    /// Whether a pod shows that its workload is to be suspended.
+    /// Returns true if a pod's failure has lasted long enough to suspend its workload.
     fn is_due(&self, pod: &str, failing: &FailingPod) -> bool {
         let suspensions = self.surroundings.suspensions();
         let stands = match suspensions.get(&failing.key) {
@@ -269,7 +269,7 @@ impl Suspender<'_> {
         self.save(key, next.as_ref().filter(|_| is_there)).await
     }
 
-    /// Whether a suspended workload is still there; one that may not be read is.
+    /// Returns true if a suspended workload exists, or cannot be read.
     async fn exists(&self, namespace: &str, entry: &Suspension) -> Result<bool> {
         let workload = entry.workload.clone().into();
         Ok(presence(&self.context.client, namespace, &workload).await? != Presence::Gone)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::lock;
 
-/// What was found out, by what was asked. Nothing is kept longer than it holds, once something else is asked.
+/// A map whose entries expire. Expired entries are removed at the next insertion.
 #[derive(Debug)]
 pub(super) struct TtlCache<K, V> {
     span: Duration,

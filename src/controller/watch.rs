@@ -25,8 +25,8 @@ use crate::reason::Finding;
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Whether the cluster does not serve the kind, as opposed to serving none of it. The API server's answer to an
-/// unknown path is no `Status`, so only its code tells.
+/// Returns true if the cluster does not serve the kind, as opposed to having no object of it. The API server answers
+/// an unknown path without a `Status`, so only the code tells.
 fn is_absent(error: &watcher::Error) -> bool {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -39,7 +39,7 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
-/// Whether the controller can do without a kind that it has no right to see.
+/// The need for a kind: the controller cannot work without it, or can.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     /// It cannot: without, it waits.
@@ -59,7 +59,7 @@ pub(super) fn labelled(selector: &str) -> watcher::Config {
     watcher::Config::default().labels(selector).page_size(PAGE)
 }
 
-/// What is kept of the objects of one kind, by place.
+/// Parsed objects of one kind.
 #[derive(Debug)]
 pub(super) struct Parsed<T> {
     pub(super) live: BTreeMap<NamespacedName, T>,
@@ -70,7 +70,7 @@ pub(super) struct Parsed<T> {
 /// Watches of one client.
 pub(super) struct Watches<'a> {
     client: &'a Client,
-    /// How many watches have not delivered their first list yet.
+    /// The number of watches whose initial list is not complete.
     pending: Arc<AtomicUsize>,
     listed: CancellationToken,
 }

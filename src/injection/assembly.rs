@@ -1,5 +1,5 @@
-//! What is added to a pod, noted three times as it comes together: as operations, as a list for a person, and for the
-//! hash by which two injections are told apart.
+//! The plan of an injection: every addition to the pod, with its description for the status and its part in the hash
+//! that tells two injections apart.
 
 use super::exporter::{self, Exporter};
 use super::naming::short_hash;
@@ -38,7 +38,7 @@ impl InjectionPlan {
         self.patch.sidecar = Some((exporter.kind, container.into()));
     }
 
-    /// What the gateway's container gets, and the file that it reads.
+    /// Adds to the gateway's container, and the file that it reads.
     pub(super) fn container(&mut self, index: usize, name: &str, mut additions: ContainerPatch, file: Option<String>) {
         if let Some(file) = file {
             let (volume, mount) = exporter::bootstrap_file();

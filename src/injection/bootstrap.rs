@@ -1,5 +1,5 @@
-//! What Envoy is told, in its own configuration language: a statsd sink, as each version spells it, by itself or in
-//! the midst of a configuration that is there.
+//! Envoy's statsd sink, in the configuration language of each version, alone or merged into an existing
+//! configuration.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const V3_SINCE: Version = Version(1, 14);
 /// `max_bytes_per_datagram` on the `dog_statsd` sink: of what gwmon writes, the last that came.
 pub(crate) const BATCHES_SINCE: Version = Version(1, 16);
 
-/// What a gateway writes on the wire.
+/// The statsd dialect that a gateway sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// Names as Envoy shows them to Prometheus, labels as tags.
@@ -102,9 +102,9 @@ struct SocketAddress {
 /// A sink that sends to the pod itself already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalSink {
-    /// Where to.
+    /// The UDP port.
     pub port: u16,
-    /// What.
+    /// The dialect.
     pub dialect: Dialect,
 }
 
@@ -182,14 +182,14 @@ pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
     if json!(read(&merged)?) == expected { Ok(merged) } else { Err(unreadable("unsupported YAML layout")) }
 }
 
-/// As much space as there is between the line's start and this place, where what follows shall begin again.
+/// The indentation of the line at this place.
 fn indent(yaml: &str, place: usize) -> String {
     let line = yaml[..place].rfind('\n').map_or(0, |end| end + 1);
     " ".repeat(yaml[line..place].chars().count())
 }
 
-/// Where the list's first item, or the list itself, is to be inserted; whether that is between brackets, and whether
-/// nothing follows there. `None` for a text without content.
+/// The place at which to insert the list's first item or the list itself; whether that is between brackets, and
+/// whether nothing follows. `None` for a text without content.
 fn place_of_list(yaml: &str, list: &str) -> Result<Option<(usize, bool, bool)>, Finding> {
     let mut events = Parser::new_from_str(yaml)
         .filter(|event| !matches!(event, Ok((Event::Comment(..) | Event::StreamStart | Event::DocumentStart(..), _))));

@@ -18,10 +18,10 @@ pub(super) const ENTRIES: usize = 1024;
 /// All keys and values of a map: more than the API server takes for all annotations of an object (256 KiB).
 const MAP_BYTES: usize = 512 << 10;
 
-/// Of YAML inside a pod: more than any configuration has that stands on a command line or in an annotation.
+/// The maximum size of YAML inside a pod: more than any configuration in an argument or an annotation has.
 pub(super) const YAML_BYTES: usize = 256 << 10;
 
-/// What a message says of anything that is longer.
+/// The message about anything longer.
 pub(super) const TOO_LARGE: &str = "more than any real pod has";
 
 /// A list; empty where it is absent.

@@ -1,4 +1,4 @@
-//! What keeps a pod as it is though its gateway is known, and what a user should know of a pod that is changed.
+//! Checks of a pod whose gateway is known, and warnings about its annotations.
 
 use super::bootstrap::Dialect;
 use super::exporter::{self, Exporter};
@@ -12,7 +12,7 @@ use crate::annotations::{
 };
 use crate::reason::{Finding, Reason, shown};
 
-/// What forbids any change, whatever the gateway is.
+/// Checks for what forbids any change, whatever the gateway is.
 pub(super) fn check_pod(pod: &Pod) -> Result<(), Finding> {
     // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
     // them, and with an empty configuration the gateway itself does not start.
@@ -56,7 +56,7 @@ fn is_statsd_agent(container: &Container) -> bool {
         )
 }
 
-/// What forbids a sidecar like this one.
+/// Checks for what forbids this sidecar.
 pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
     if pod.spec.host_network {
         let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";

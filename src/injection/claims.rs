@@ -1,6 +1,6 @@
-//! Which annotations people have written on a pod template: as `kubectl apply` notes on the workload, or as the API server notes
-//! of each manager of fields. What gwmon copies there is nobody's. Anybody writes these notes, so nothing of them is kept but the
-//! names that are looked for.
+//! The annotations that people, not gwmon, have set on a pod template: by
+//! `kubectl.kubernetes.io/last-applied-configuration` or by `managedFields`. Anybody can write these, so only the
+//! names that are looked for are kept.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -17,7 +17,7 @@ struct Word<'c> {
 pub(crate) struct CommandLine<'c> {
     container: &'c str,
     words: Vec<Word<'c>>,
-    /// Whether the pod writes nothing at all, so that the image's own `CMD` runs.
+    /// True if the pod sets neither command nor arguments, so that the image's own `CMD` runs.
     pub(crate) is_empty: bool,
 }
 
@@ -26,9 +26,9 @@ pub(crate) struct CommandLine<'c> {
 pub(crate) struct FlagValue<'c> {
     /// The value.
     pub(crate) value: &'c str,
-    /// Where its word stands: `args/3`.
+    /// The path of the argument, such as `args/3`.
     pub(crate) path: String,
-    /// What stands before it in the same word: Envoy also takes a flag and its value in one, separated by a space.
+    /// The text before it in the same argument: Envoy also accepts a flag and its value in one, separated by a space.
     pub(crate) before: &'c str,
 }
 
@@ -80,7 +80,7 @@ impl<'c> CommandLine<'c> {
         Ok(self)
     }
 
-    /// Whether this word stands there.
+    /// Returns true if this argument is there.
     #[must_use]
     pub(crate) fn has(&self, text: &str) -> bool {
         self.words.iter().any(|word| word.text == text)

@@ -1,4 +1,4 @@
-//! Whether a pod's `gwmon.io/status` can be gwmon's: whoever may make pods may write it.
+//! Checks that gwmon may have written a pod's `gwmon.io/status`: whoever creates pods can write it.
 
 use super::exporter;
 use super::gateway::Endpoint;

@@ -7,8 +7,8 @@ use crate::reason::{Finding, Reason};
 /// Read when Istio's webhook injects (`files/injection-template.yaml`), which by the configurations' names is after
 /// gwmon's. Without Istio it means nothing.
 const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
-/// What Istio's webhook writes on the pods that it has injected. A container of its image alone may be there for its
-/// certificates only, as in Gloo's.
+/// The annotation that Istio's webhook sets on the pods that it injects. A container of its image alone may be there
+/// only for its certificates, as in Gloo's pods.
 const INJECTED: &str = "sidecar.istio.io/status";
 const ASKED: &str = "sidecar.istio.io/inject";
 

@@ -40,7 +40,7 @@ pub use status::{Status, StatusMode};
 pub struct Injection {
     /// The operations, for just this pod.
     pub patch: Patch,
-    /// What they amount to.
+    /// The result, for the status annotation.
     pub status: Status,
     /// Warnings; the change is made all the same.
     pub warnings: Vec<Finding>,
@@ -49,7 +49,7 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Whether the pod gets a container.
+    /// Returns true if the pod gets a container.
     #[must_use]
     pub const fn adds_exporter(&self) -> bool {
         self.status.statsd_port.is_some()
@@ -62,10 +62,11 @@ impl Injection {
     }
 }
 
-/// What becomes of a pod. There is no "deny": gwmon cannot refuse a pod.
+/// The decision on a pod. There is no "deny": gwmon cannot refuse a pod.
 pub type Decision = Result<Injection, Finding>;
 
-/// Which gateway a pod is, for a person: its kind, its version where the image tells, and its container. `None` where it is none.
+/// Describes a pod's gateway: its kind, its version if the image shows it, and its container. `None` if there is
+/// none.
 #[must_use]
 pub fn describe_gateway(pod: &str) -> Option<String> {
     let pod = Pod::parse(pod).ok()?;

@@ -1,4 +1,4 @@
-//! What a gateway's objects are called, and when two things are the same.
+//! Names of a gateway's objects, and hashes.
 
 use super::pod::Metadata;
 
@@ -10,7 +10,7 @@ pub fn workload_of(pod: &Metadata) -> Option<String> {
     Some(workload_named(&owner.kind, &owner.name, |label| pod.label(label)))
 }
 
-/// The same from the parts: kind and name of the pod's controller, and the pod's labels.
+/// The same from its parts: kind and name of the pod's controller, and the pod's labels.
 #[must_use]
 pub fn workload_named<'l>(kind: &str, name: &str, label: impl Fn(&'static str) -> Option<&'l str>) -> String {
     let hashes = ["pod-template-hash", "rollouts-pod-template-hash"].into_iter().filter(|_| kind == "ReplicaSet");

@@ -29,7 +29,7 @@ struct Operation {
 }
 
 impl Patch {
-    /// Whether there is nothing to do.
+    /// Returns true if there are no operations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -109,8 +109,8 @@ fn pointer(tokens: &[&str]) -> String {
     tokens.iter().fold(String::new(), |path, token| path + "/" + Token::new(*token).encoded())
 }
 
-/// What to add to a pod. Collected by meaning first; [`PodPatch::build`] knows which parents are missing, so
-/// that no list is made twice and none is taken to exist that does not (R20).
+/// Additions to a pod. [`PodPatch::build`] knows which parents are missing, so that no list is created twice and none
+/// is assumed to exist (R20).
 #[derive(Debug, Default)]
 pub struct PodPatch {
     /// Labels of the pod.
@@ -121,9 +121,9 @@ pub struct PodPatch {
     pub volumes: Vec<Json>,
     /// The exporter.
     pub sidecar: Option<(Sidecar, Json)>,
-    /// Which of `spec.containers` is the gateway's.
+    /// The index of the gateway in `spec.containers`.
     pub container: usize,
-    /// What is added to that.
+    /// The changes of that container.
     pub additions: ContainerPatch,
 }
 
@@ -143,9 +143,9 @@ pub struct ContainerPatch {
 /// A string in a container that gets another value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ReplacedValue {
-    /// Where it stands: `args/3`, `env/2/value`.
+    /// Its path in the container: `args/3`, `env/2/value`.
     pub path: String,
-    /// What it shall be.
+    /// The new value.
     pub to: String,
 }
 

@@ -24,7 +24,7 @@ pub struct Metadata {
     /// Absent on a pod that the API server is still to name.
     #[serde(default, deserialize_with = "or_null")]
     pub name: String,
-    /// What the API server will make the name from.
+    /// The prefix of a generated name.
     #[serde(default, deserialize_with = "or_null")]
     pub generate_name: String,
     /// `None` where a patch must make the map first.
@@ -33,7 +33,7 @@ pub struct Metadata {
     /// `None` where a patch must make the map first.
     #[serde(default, deserialize_with = "bounded::map_if_any")]
     pub annotations: Option<Annotations>,
-    /// Who made this object.
+    /// The owners.
     #[serde(default, deserialize_with = "bounded::list::<_, _, ENTRIES>")]
     pub owner_references: Vec<OwnerReference>,
 }
@@ -66,7 +66,7 @@ pub struct OwnerReference {
     pub kind: String,
     /// The owner's name.
     pub name: String,
-    /// Whether this owner manages the object.
+    /// True if this owner manages the object.
     pub controller: Option<bool>,
 }
 
@@ -76,10 +76,10 @@ pub struct Pod<'a> {
     /// Labels, annotations, owners.
     #[serde(default, deserialize_with = "or_null")]
     pub metadata: Metadata,
-    /// What runs.
+    /// The specification.
     #[serde(borrow)]
     pub spec: PodSpec<'a>,
-    /// Whether a container of Contour's is there: worked out once, and not for each Envoy.
+    /// True if the pod has a container of Contour; computed once.
     #[serde(skip)]
     pub(super) has_contour: OnceCell<bool>,
 }
@@ -151,12 +151,12 @@ pub struct PodSpec<'a> {
     /// `None` where a patch must make the list first: so with `automountServiceAccountToken: false` (R20).
     #[serde(default, deserialize_with = "bounded::list_if_any::<_, _, ENTRIES>")]
     pub volumes: Option<Vec<Volume>>,
-    /// Whether the pod shares the node's network.
+    /// True if the pod uses the node's network.
     #[serde(default, deserialize_with = "or_null")]
     pub host_network: bool,
-    /// As whom its containers run.
+    /// The users of its containers.
     pub security_context: Option<SecurityContext>,
-    /// What the pod as a whole asks for and may take (Kubernetes 1.34).
+    /// Requests and limits of the whole pod (Kubernetes 1.34).
     pub resources: Option<Requirements>,
     /// The operating system the pod asks for.
     pub os: Option<Os>,
@@ -166,7 +166,7 @@ pub struct PodSpec<'a> {
 }
 
 impl PodSpec<'_> {
-    /// Whether the pod has a volume of this name.
+    /// Returns true if the pod has a volume of this name.
     #[must_use]
     pub fn has_volume(&self, name: &str) -> bool {
         self.volumes.iter().flatten().any(|volume| volume.name == name)
@@ -223,7 +223,7 @@ pub struct Container<'a> {
     pub env_from: Vec<serde::de::IgnoredAny>,
     /// Present where a patch finds the list.
     pub volume_mounts: Option<serde::de::IgnoredAny>,
-    /// What it asks for and may take.
+    /// Requests and limits.
     pub resources: Option<Requirements>,
     /// Declared ports; a hint, not a promise.
     #[serde(default, deserialize_with = "bounded::list::<_, _, PORTS>")]
@@ -253,10 +253,10 @@ fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Quantity>, D::Error>
 /// `resources` of a container or of a whole pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Requirements {
-    /// What the scheduler sets aside.
+    /// The requests.
     #[serde(default, deserialize_with = "or_null")]
     pub requests: Amounts,
-    /// What the kernel allows.
+    /// The limits.
     #[serde(default, deserialize_with = "or_null")]
     pub limits: Amounts,
 }
@@ -287,7 +287,7 @@ pub struct Port {
 }
 
 impl Container<'_> {
-    /// Whether this container declares the port.
+    /// Returns true if this container declares the port.
     #[must_use]
     pub fn declares(&self, port: u16, protocol: &str) -> bool {
         self.declared(protocol).any(|declared| declared == port)
@@ -355,7 +355,7 @@ impl Container<'_> {
     }
 }
 
-/// What Rancher's mirrors make of `organisation/name`, for the images of k3s and RKE2: `mirrored-organisation-name`.
+/// The organisation and name in the form of Rancher's mirrors, `mirrored-organisation-name`, used by k3s and RKE2.
 fn mirrored(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix("mirrored-")?.split_once('-')
 }

@@ -1,5 +1,5 @@
-//! What the exporter asks of the node: the user's requests and limits, fitted to what the pod and its namespace allow, so
-//! that the sidecar does not get the gateway's pod refused, or into another quality-of-service class.
+//! Requests and limits of the exporter: the user's, fitted to what the pod and its namespace allow, so that the
+//! sidecar neither gets the pod refused nor changes its quality-of-service class.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -168,8 +168,8 @@ fn most(pod: &Pod, resource: Resource, item: &Item, ranges: &[LimitRange]) -> Op
     }
 }
 
-/// How much memory the exporter may take: its own limit, or, in a pod with one limit for all, a quarter of that, so that the
-/// gateway keeps the rest.
+/// The exporter's memory limit: its own or, in a pod with one limit for all, a quarter of that, so that the gateway
+/// keeps the rest.
 ///
 /// # Errors
 /// [`Reason::PodMemoryTooSmall`] where a quarter is too little for any exporter.
@@ -190,8 +190,8 @@ pub(super) fn memory_limit(pod: &Pod, fitted: &Requirements, asked: &Resources) 
     Ok(part.min(asked.memory.1))
 }
 
-/// What the limits of the pod's own containers add up to as the API server counts: all that run at one time. A template's
-/// have not got the namespace's defaults yet.
+/// The sum of the limits of the pod's own containers as the API server counts them: all that run at the same time. A
+/// template does not have the namespace's defaults yet.
 fn others(pod: &Pod, resource: Resource, ranges: &[LimitRange]) -> Quantity {
     let default =
         items(ranges).filter(|(_, item)| item.kind == "Container").find_map(|(_, item)| resource.of(&item.default));
@@ -209,8 +209,8 @@ fn others(pod: &Pod, resource: Resource, ranges: &[LimitRange]) -> Quantity {
     highest.max(sidecars + pod.spec.containers.iter().flatten().map(limit).sum())
 }
 
-/// Whether the pod is of the class Guaranteed: every container has limits for both resources, and requests nothing less.
-/// <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>
+/// Returns true if the pod has the class Guaranteed: every container has limits for both resources, and equal
+/// requests. <https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>
 fn is_guaranteed(pod: &Pod) -> bool {
     pod.all_containers().all(|container| {
         let own = container.resources.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where a pod's metrics come from: an exporter that is there, the gateway's own endpoint, or the gateway's statsd.
+//! The source of a pod's metrics: an existing exporter, the gateway's own endpoint, or the gateway's statsd.
 
 use super::command::CommandLine;
 use super::exporter::METRICS_PORT as EXPORTER_PORT;
@@ -8,7 +8,7 @@ use super::status::{METRICS_PATH, StatusMode};
 use crate::annotations::{METRICS_PORT, Mode, Settings};
 use crate::reason::{Finding, Reason, shown};
 
-/// Where a pod's metrics come from.
+/// The gateway of a pod, and the source of its metrics.
 pub(super) struct Source<'a> {
     /// The gateway's kind.
     pub(super) gateway: &'static str,
@@ -17,7 +17,7 @@ pub(super) struct Source<'a> {
     pub(super) mode: StatusMode,
     /// The gateway's container, by its index in `spec.containers`.
     pub(super) index: Option<usize>,
-    /// What is to be done.
+    /// The source.
     pub(super) way: Way,
 }
 
@@ -68,7 +68,7 @@ fn is_exporter(container: &Container) -> bool {
         || container.command.iter().chain(container.args.iter().flatten()).any(is_flag)
 }
 
-/// Where an exporter serves its metrics: one dash before version 0.7, two since.
+/// The endpoint of an existing exporter. Its flags have one dash before version 0.7, two since.
 fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding> {
     let line = CommandLine::whole(exporter);
     let flag = |names: [&str; 2]| line.value(&names).map(|set| set.value.to_owned());

@@ -1,8 +1,8 @@
-//! What gwmon notes on a pod that it has changed.
+//! The status annotation of an injected pod.
 
 use serde::{Deserialize, Serialize};
 
-/// What gwmon has done to a pod: the value of the annotation `gwmon.io/status`.
+/// The value of the annotation `gwmon.io/status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
@@ -15,23 +15,23 @@ pub struct Status {
     /// The version that its image's tag tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_version: Option<String>,
-    /// How the metrics reach Prometheus.
+    /// The mode.
     pub mode: StatusMode,
-    /// Where the sidecar listens, UDP on loopback.
+    /// The UDP port of the sidecar on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statsd_port: Option<u16>,
-    /// What Prometheus scrapes.
+    /// The port that Prometheus scrapes.
     pub metrics_port: u16,
     /// The path that it scrapes there.
     #[serde(default = "default_path")]
     pub metrics_path: String,
-    /// What was added, by its path in the pod.
+    /// The additions, by their path in the pod.
     pub added: Vec<String>,
     /// Changes when gwmon would inject something else: first half of a SHA-256, in hex.
     pub hash: String,
 }
 
-/// How a pod's metrics reach Prometheus.
+/// The mode of an injected pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatusMode {
@@ -46,12 +46,12 @@ pub enum StatusMode {
     Unknown,
 }
 
-/// Of pods that were injected before there was another.
+/// The path for pods that were injected before the field existed.
 fn default_path() -> String {
     METRICS_PATH.to_owned()
 }
 
-/// Where a statsd_exporter serves its metrics.
+/// The path of a statsd_exporter's metrics.
 pub(super) const METRICS_PATH: &str = "/metrics";
 
 impl Status {

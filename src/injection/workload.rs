@@ -43,12 +43,12 @@ struct Template<'a> {
     spec: PodSpec<'a>,
 }
 
-/// What becomes of a workload.
+/// The decision on a workload.
 #[derive(Debug)]
 pub struct WorkloadChange {
     /// The operations; none where the template is as it should be.
     pub patch: Patch,
-    /// What its pods will get, where they ask for it.
+    /// The decision on its pods.
     pub pods: Result<Injection, Finding>,
 }
 
@@ -168,8 +168,8 @@ impl Annotated {
     }
 }
 
-/// What those should know who take gwmon's copies off the template of a workload that keeps its own annotation, where they
-/// are put back: `kubectl rollout undo` does so with a StatefulSet or DaemonSet, whose revisions hold the template only.
+/// Warns whoever removes gwmon's copies from the template of a workload that keeps its own annotation, since they are
+/// restored. `kubectl rollout undo` of a StatefulSet or DaemonSet does that: their revisions hold only the template.
 #[must_use]
 pub fn puts_back(kind: &str, before: &str, after: &str) -> Option<Finding> {
     let before: Annotated = serde_json::from_str(before).ok()?;
@@ -186,7 +186,7 @@ pub fn puts_back(kind: &str, before: &str, after: &str) -> Option<Finding> {
     Some(Finding::new(Reason::InjectionKept, detail))
 }
 
-/// Which parents of the template's annotations exist.
+/// The parents of the template's annotations that exist.
 struct Parents {
     metadata: bool,
     annotations: bool,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::scalar::Scalar;
 
-/// What is wrong with a document.
+/// A document cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed {
     /// The line in the document, from 0.
@@ -49,7 +49,7 @@ pub(super) fn compose(text: &[u8]) -> Result<Option<Value>, Malformed> {
 
 struct Composer<'t> {
     parser: Parser<Cursor<&'t [u8]>>,
-    /// Where the last event began.
+    /// The line of the last event.
     line: usize,
     /// Each with its number of nodes.
     anchors: HashMap<String, (Value, usize)>,
@@ -176,8 +176,8 @@ impl Composer<'_> {
     }
 }
 
-/// Whether too large a part is repeated: more than 99 of 100 nodes up to 400,000, falling to 10 of 100 at 4,000,000, as kubectl
-/// has it.
+/// Returns true if aliases make up too large a part: more than 99 % of up to 400,000 nodes, falling to 10 % at
+/// 4,000,000, as in kubectl.
 fn exceeds(repeated: usize, read: usize) -> bool {
     let (low, high) = (400_000, 4_000_000);
     let beyond = read.clamp(low, high) - low;

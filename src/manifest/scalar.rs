@@ -1,5 +1,5 @@
-//! What a scalar means: the resolver of `go.yaml.in/yaml/v2` (`resolve.go`, `decode.go`), through which kubectl reads. It is
-//! that of YAML 1.1, with exceptions of its own, so `0755` is 493, `yes` is true and `1e3` is 1000.
+//! The value of a scalar, resolved as `go.yaml.in/yaml/v2` does (`resolve.go`, `decode.go`), through which kubectl
+//! reads. That is YAML 1.1 with exceptions of its own, so `0755` is 493, `yes` is true and `1e3` is 1000.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Number, Value};
@@ -61,13 +61,13 @@ impl Scalar<'_> {
         }
     }
 
-    /// Whether this key takes in the fields of another mapping.
+    /// Returns true if this key merges the fields of another mapping.
     pub(super) fn is_merge(&self) -> bool {
         self.text == "<<" && (self.is_plain || self.tag.and_then(|tag| tag.strip_prefix(TAGS)) == Some("merge"))
     }
 }
 
-/// What a plain scalar is.
+/// The type and value of a plain scalar.
 #[derive(Debug)]
 enum Plain {
     Null,
@@ -133,7 +133,7 @@ fn resolve(text: &str) -> Plain {
     }
 }
 
-/// As Go's `strconv.ParseInt` and `ParseUint` with base 0: a leading zero is octal.
+/// Parses as Go's `strconv.ParseInt` and `ParseUint` with base 0: a leading zero means octal.
 fn integer(digits: &str) -> Option<Number> {
     let (is_negative, rest) = match digits.as_bytes().first()? {
         b'-' => (true, &digits[1..]),

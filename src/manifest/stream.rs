@@ -14,11 +14,11 @@ use super::compose::{Malformed, compose};
 /// One document of a stream.
 #[derive(Debug)]
 pub struct Document {
-    /// Which it is, from 1.
+    /// Its number, from 1.
     pub number: usize,
     /// The line of the stream where it begins, or where the error is, from 1.
     pub line: usize,
-    /// What it holds, or what is wrong with it.
+    /// Its value, or why it cannot be read.
     pub value: Result<Value, String>,
 }
 
@@ -36,12 +36,12 @@ pub fn documents<R: Read>(stream: R, words: &[&'static str]) -> impl Iterator<It
 }
 
 const SEPARATOR: &[u8] = b"---";
-/// What has been read is forgotten when there is so much of it.
+/// The amount of read text at which it is dropped.
 const FORGET: usize = 1 << 20;
 
 struct Stream<R> {
     reader: BufReader<R>,
-    /// What has been read of the stream; before `at` it is done with.
+    /// The text read from the stream; the part before `at` is done with.
     text: Vec<u8>,
     at: usize,
     /// The line that was looked for last, or the rest of it.
@@ -116,7 +116,7 @@ impl<R: Read> Stream<R> {
         Ok((end > from).then_some(end))
     }
 
-    /// Where the document at hand ends: at the next separator, or with the stream.
+    /// Finds the end of the current document: the next separator, or the end of the stream.
     fn separator(&mut self) -> io::Result<usize> {
         let mut end = self.at;
         while let Some(next) = self.line_end(end)? {

@@ -1,4 +1,4 @@
-//! What makes Prometheus scrape a gateway: the metrics Service and the ServiceMonitor. Pure.
+//! The objects that make Prometheus scrape a gateway: the metrics Service and the ServiceMonitor.
 
 pub mod network;
 pub mod objects;
@@ -28,22 +28,22 @@ pub struct Plan<'c> {
     pub service: Option<Value>,
     /// The ServiceMonitors, or why none would be selected.
     pub monitors: Result<Vec<Value>, Finding>,
-    /// What should be known, though the monitors are made.
+    /// Warnings; the monitors are made all the same.
     pub warnings: Vec<Finding>,
-    /// Why the monitors look as they do, for a person.
+    /// The cause of the monitors' labels and place, for a person.
     pub why: String,
-    /// Who is to read the monitors.
+    /// The scrapers that select the monitors.
     pub readers: Vec<&'c Scraper>,
 }
 
-/// What else there is where a gateway's objects are to be made.
+/// The state of the cluster around a gateway's objects.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CurrentState<'a> {
     /// The labels of other people's monitors in the gateway's namespace.
     pub existing_monitors: &'a [Labels],
     /// Whom the gateway's monitor was made for before, as `namespace/name`.
     pub reader: Option<&'a str>,
-    /// Whether that one is gone, and not for long: an upgrade may be making it anew.
+    /// True if that scraper was deleted a short time ago: an upgrade may recreate it.
     pub is_reader_awaited: bool,
 }
 

@@ -19,7 +19,7 @@ pub struct NetworkPolicy {
     rules: Vec<Rule>,
 }
 
-/// Who may come in, and where. An empty list is everybody, or every port.
+/// An ingress rule. An empty list means everybody, or every port.
 #[derive(Clone, Debug)]
 struct Rule {
     peers: Vec<Peer>,
@@ -121,7 +121,7 @@ impl Rule {
     }
 }
 
-/// Where a Prometheus runs.
+/// The namespace in which a Prometheus runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     /// Its namespace.

@@ -34,7 +34,7 @@ pub struct Owner {
     pub uid: String,
 }
 
-/// What is scraped.
+/// The target of the scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Injected pods, at this port. They need a Service, which is made.
@@ -60,13 +60,13 @@ pub struct ScrapeTarget {
     pub namespace: String,
     /// The name of its objects, and the value of its pods' label.
     pub monitor: String,
-    /// What it is, by the word of [`crate::annotations::GATEWAY`]; gwmon itself is none.
+    /// The kind of gateway ([`crate::annotations::GATEWAY`]); empty for gwmon itself.
     pub kind: String,
     /// The version of its image.
     pub version: Option<Version>,
-    /// What is scraped.
+    /// The target of the scrape.
     pub source: Source,
-    /// How often to scrape, where the user says so.
+    /// The scrape interval, if the user sets one.
     pub interval: Option<String>,
     /// Labels of the pods that every series gets.
     pub pod_labels: &'static [&'static str],
@@ -76,7 +76,7 @@ pub struct ScrapeTarget {
     pub labels: Labels,
     /// Its workload; absent in a preview, where no UID is known.
     pub owner: Option<Owner>,
-    /// What the user asks for and does not get.
+    /// Settings of the user that are not allowed.
     pub notes: Vec<Finding>,
 }
 
@@ -105,8 +105,8 @@ fn bound(settings: &mut Settings, bounds: &Bounds) -> Vec<Finding> {
     notes
 }
 
-/// What a gateway's objects are called in a namespace. Away from its own, workloads of one name from several namespaces
-/// meet. A namespace's name has no dot, and a Service's neither.
+/// The name of a gateway's objects in a namespace. Outside its own, workloads of the same name from several
+/// namespaces meet; neither a namespace's nor a Service's name has a dot.
 #[must_use]
 pub fn name_in(namespace: &str, home: &str, monitor: &str) -> String {
     if namespace == home { monitor.to_owned() } else { format!("{home}.{monitor}") }

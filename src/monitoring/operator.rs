@@ -1,5 +1,5 @@
-//! What a Prometheus Operator looks after: the flags of its Deployment (prometheus-operator 0.93, `cmd/operator/main.go`
-//! there).
+//! The scope of a Prometheus Operator: the flags of its Deployment (prometheus-operator 0.93,
+//! `cmd/operator/main.go`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,15 +27,15 @@ pub struct Operator {
     controller_id: String,
     /// Feature gate `StatusForConfigurationResources`: it writes on a monitor who has taken it.
     pub writes_bindings: bool,
-    /// Whether it writes conditions on what it runs: since 0.57.
+    /// True if it writes conditions on the objects that it runs: since 0.57.
     pub(super) writes_conditions: bool,
-    /// Whether its pods run, as far as its Deployment tells.
+    /// The state of its pods, as far as its Deployment shows.
     pub(super) running: Running,
     /// Flags whose value cannot be seen from outside, and which are taken as absent.
     pub unread: Vec<String>,
 }
 
-/// Whether the pods of an operator run.
+/// The state of an operator's pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Running {
     /// The Deployment has had no replica yet, or is to have none: it may be no operator at all.
@@ -95,7 +95,7 @@ struct Condition {
 }
 
 impl Status {
-    /// Whether the Deployment has been rolled out once: of what it runs now that says nothing.
+    /// Returns true if the Deployment was rolled out once; about the present it says nothing.
     fn was_rolled_out(&self) -> bool {
         self.conditions.iter().any(|condition| condition.reason == "NewReplicaSetAvailable")
     }
@@ -173,13 +173,14 @@ impl Operator {
         }
     }
 
-    /// Whether the operator sees ServiceMonitors in this namespace.
+    /// Returns true if the operator sees ServiceMonitors in this namespace.
     pub(super) fn watches(&self, namespace: &str) -> bool {
         is_among(self.namespaces.as_ref(), namespace) && !self.denied.contains(namespace)
     }
 
-    /// Whether the operator knows the namespace itself, with its labels. It asks for those by a label selector, which
-    /// unlike its lists of monitors goes without the blanks around a name and takes the empty name for one of a namespace.
+    /// Returns true if the operator knows the namespace itself, with its labels. It lists namespaces by a label
+    /// selector, which, unlike its lists of monitors, ignores blanks around a name and takes the empty name
+    /// literally.
     pub(super) fn knows(&self, namespace: &str) -> bool {
         let has = |names: &BTreeSet<String>| names.iter().any(|name| name.trim() == namespace);
         match &self.namespaces {
@@ -188,7 +189,7 @@ impl Operator {
         }
     }
 
-    /// Whether a `Prometheus` or `PrometheusAgent` is this operator's to run.
+    /// Checks that this operator runs a `Prometheus` or `PrometheusAgent`.
     ///
     /// # Errors
     /// The flag that leaves it out, with both sides.
@@ -227,7 +228,7 @@ pub const OPERATOR_LABELS: [&str; 2] =
 /// Ties a Prometheus to the operator with that `--controller-id`.
 pub(super) const CONTROLLER_ID: &str = "operator.prometheus.io/controller-id";
 
-/// What an operator looks at to tell whether a Prometheus is its own.
+/// The fields by which an operator decides whether a Prometheus is its own.
 pub(super) struct Instance<'a> {
     pub(super) namespace: &'a str,
     pub(super) labels: &'a crate::labels::Labels,
@@ -261,7 +262,7 @@ const SWITCHES: &[&str] = &[
 const CONDITIONS_SINCE: Version = Version(0, 57);
 const BINDINGS_GATE: &str = "StatusForConfigurationResources=";
 
-/// Whether a list of namespaces has this one. An absent list has all, and so has the empty name.
+/// Returns true if a list of namespaces has this one. An absent list has all, and so has the empty name.
 fn is_among(names: Option<&BTreeSet<String>>, namespace: &str) -> bool {
     names.is_none_or(|names| names.contains(namespace) || names.contains(""))
 }

@@ -1,5 +1,5 @@
-//! Which Prometheus selects a ServiceMonitor: the predicate of prometheus-operator 0.93
-//! (`pkg/prometheus/resource_selector.go`, `pkg/operator/operator.go` there).
+//! The predicate by which a Prometheus selects a ServiceMonitor, as in prometheus-operator 0.93
+//! (`pkg/prometheus/resource_selector.go`, `pkg/operator/operator.go`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::reason::{Finding, Reason};
 
 pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
-/// What is known of a cluster's monitoring.
+/// The objects that configure monitoring in a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// Everything that reads ServiceMonitors.
@@ -35,12 +35,12 @@ pub enum Condition {
     Labels,
 }
 
-/// Why a monitor is not selected: the first condition that fails, with both sides.
+/// The first condition that fails, with both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmet {
-    /// Which condition.
+    /// The condition.
     pub condition: Condition,
-    /// What is needed and what is there.
+    /// The requirement, and what was found.
     pub detail: String,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Unmet {
     }
 }
 
-/// What keeps a scraper from scraping.
+/// The cause why a scraper does not scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// For a person.
@@ -83,7 +83,7 @@ impl Cluster {
         self.would_select(scraper, namespace, labels)
     }
 
-    /// As [`Self::selects`], once it runs and some operator handles it.
+    /// The same as [`Self::selects`], assuming that an operator handles it and it runs.
     pub(super) fn would_select(&self, scraper: &Scraper, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
         if let Some(obstacle) = &scraper.obstacle {
             return Err(Unmet::new(Condition::Handled, obstacle));
@@ -122,7 +122,8 @@ impl Cluster {
         Ok(found)
     }
 
-    /// What keeps this scraper from scraping what it selects, as far as the cluster's objects tell. `None` where it runs.
+    /// The cause why this scraper does not scrape what it selects, as far as the cluster's objects show. `None` if it
+    /// runs.
     #[must_use]
     pub fn outage(&self, scraper: &Scraper) -> Option<Outage> {
         let outage = |reason, is_passing, detail: &str| {
@@ -162,7 +163,8 @@ impl Cluster {
         None
     }
 
-    /// Whether its operator writes on a monitor that it has taken it. For a `PrometheusAgent` operator 0.93 does not.
+    /// Returns true if its operator writes on a monitor that it accepted it. Operator 0.93 does not for a
+    /// `PrometheusAgent`.
     #[must_use]
     pub fn writes_bindings(&self, scraper: &Scraper) -> bool {
         let handlers = self.handlers(scraper).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Who reads ServiceMonitors: the objects that configure a Prometheus or its like, brought to one shape.
+//! Scrapers: the objects that configure a Prometheus or something like it, in one shape.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,7 @@ impl Kind {
         Self::ALL.into_iter().map(|(kind, _)| kind).find(|kind| kind.as_str() == name)
     }
 
-    /// Whether a prometheus-operator runs it, by its flags.
+    /// Returns true if a prometheus-operator runs it, by its flags.
     pub(super) const fn is_operated(self) -> bool {
         matches!(self, Self::Prometheus | Self::PrometheusAgent)
     }
@@ -73,7 +73,7 @@ pub(super) enum NamespaceScope {
     Matching(Selector),
 }
 
-/// What an operator says of the pods that it runs for a scraper.
+/// The conditions that an operator writes about the pods of a scraper.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
     /// `spec.replicas` is 0.
@@ -92,7 +92,7 @@ pub struct Scraper {
     pub(super) namespace: String,
     pub(super) labels: Labels,
     pub(super) controller_id: String,
-    /// Why it reads no ServiceMonitor, whatever that looks like.
+    /// The cause why it selects no ServiceMonitor, whatever its selector.
     pub(super) obstacle: Option<String>,
     /// `spec.paused`: its configuration stays as it was.
     pub(super) paused: bool,
@@ -111,7 +111,7 @@ pub struct Scraper {
     pub(super) ignore_namespace_selectors: bool,
     /// Set to the monitor's namespace on every series.
     pub(super) enforced_namespace_label: Option<String>,
-    /// How often it scrapes where a monitor does not say.
+    /// The default scrape interval.
     pub(super) scrape_interval: Option<String>,
     /// The scrape class that applies to monitors which name none, and those of its fields that change what is scraped. Its
     /// `tlsConfig` does not: the scheme is the monitor's.
@@ -235,7 +235,7 @@ impl Scraper {
         }
     }
 
-    /// Whether it is about to go.
+    /// Returns true if it is being deleted.
     #[must_use]
     pub fn is_being_deleted(&self) -> bool {
         self.obstacle.as_deref() == Some(BEING_DELETED)
@@ -262,8 +262,8 @@ impl Scraper {
         Some((format!("system:serviceaccount:{}:{account}", self.namespace), group, resource))
     }
 
-    /// Why its operator would skip this monitor although it is selected (`checkServiceMonitor` there), as far as gwmon
-    /// writes the fields that can be wrong.
+    /// The cause why its operator would reject a selected monitor (`checkServiceMonitor` there), for the fields that
+    /// gwmon writes.
     #[must_use]
     pub fn rejects(&self, monitor: &Value) -> Option<String> {
         let endpoints = monitor.pointer("/spec/endpoints").and_then(Value::as_array);

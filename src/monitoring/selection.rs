@@ -1,5 +1,5 @@
-//! Which Prometheus is to scrape a gateway, and where its ServiceMonitor must live and what labels it must carry for that:
-//! the inverse of the predicate.
+//! The inverse of the predicate: which Prometheus scrapes a gateway, and the namespace and labels that its
+//! ServiceMonitor needs for that.
 
 use std::cmp::Reverse;
 
@@ -14,7 +14,7 @@ use crate::reason::{Finding, Reason};
 /// Monitors of one gateway, each for Prometheuses that cannot share one.
 const MOST_MONITORS: usize = 8;
 
-/// What is asked for: monitors for a gateway.
+/// A request for the monitors of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectionRequest<'a> {
     /// The gateway's namespace.
@@ -30,7 +30,7 @@ pub struct SelectionRequest<'a> {
     /// Whom the gateway's monitor was made for before, as `namespace/name`: as long as that can read it, another Prometheus
     /// that somebody creates does not take it away.
     pub reader: Option<&'a str>,
-    /// What the operator of gwmon allows.
+    /// The limits of gwmon's configuration.
     pub bounds: &'a Bounds,
 }
 
@@ -50,11 +50,11 @@ pub struct Placement {
 pub struct Selection<'c> {
     /// One, where a single Prometheus is asked for or all of them can agree.
     pub placements: Vec<Placement>,
-    /// Who asks for that and where it says so, for a person.
+    /// The selector that requires the labels, and its field, for a person.
     pub why: String,
-    /// What is done all the same and should be known.
+    /// Warnings; the selection holds all the same.
     pub warnings: Vec<Finding>,
-    /// Who is to read the monitors.
+    /// The scrapers that select the monitors.
     pub readers: Vec<&'c Scraper>,
 }
 
@@ -169,7 +169,7 @@ impl Cluster {
         Ok(named)
     }
 
-    /// What it takes for this scraper to select a monitor for the gateway, and to reach its pods with it.
+    /// The namespace and labels with which this scraper selects a monitor and reaches the gateway's pods.
     fn candidate<'c>(&self, scraper: &'c Scraper, wish: &SelectionRequest) -> Result<Candidate<'c>, String> {
         if let Some(obstacle) = &scraper.obstacle {
             return Err(obstacle.clone());
@@ -219,7 +219,7 @@ impl Cluster {
         Ok(Candidate { scraper, namespace: namespace.to_owned(), labels, why })
     }
 
-    /// How a person could have the gateway's namespace read. gwmon itself labels no namespaces.
+    /// Advice on including the gateway's namespace. gwmon itself labels no namespace.
     fn advice(&self, scraper: &Scraper, namespace: &str) -> String {
         let NamespaceScope::Matching(selector) = &scraper.reach else { return String::new() };
         let has = self.namespace_labels(namespace);
@@ -253,7 +253,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What will not be as a person would expect.
+    /// Warns of settings that change what a person would expect.
     fn warn(&self, scraper: &Scraper, warnings: &mut Vec<Finding>) {
         let mut warn = |reason, detail| warnings.push(Finding::new(reason, detail));
         if let Some((class, effects)) = &scraper.default_class {
@@ -291,7 +291,7 @@ impl Cluster {
         }
     }
 
-    /// Who else takes the gateway's series, and who takes them twice.
+    /// Warns of other scrapers that select the monitors, and of duplicate scrapes.
     fn warn_collateral(&self, readers: &[&Scraper], placements: &[Placement], warnings: &mut Vec<Finding>) {
         for scraper in &self.scrapers {
             let selected = placements.iter().filter(|p| self.selects(scraper, &p.namespace, &p.labels).is_ok()).count();
@@ -308,7 +308,8 @@ impl Cluster {
     }
 }
 
-/// As few monitors as a greedy search finds: scrapers that read one namespace share one where some labels satisfy all.
+/// Partitions the scrapers into few monitors, greedily: those that read one namespace share one if some labels
+/// satisfy all.
 fn partition(candidates: &[Candidate], wish: &SelectionRequest) -> Vec<Placement> {
     let mut placements: Vec<(Placement, Vec<&Selector>)> = Vec::new();
     for candidate in candidates {

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::labels::{Labels, is_key, is_value};
 
-/// What a selector asks of one label key.
+/// The requirement of a selector on one label key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LabelOperator {
     In(BTreeSet<String>),
@@ -161,7 +161,7 @@ impl Selector {
         parts.map(str::trim).filter(|part| !part.is_empty()).map(parse).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether there is no condition.
+    /// Returns true if there is no condition.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -172,7 +172,7 @@ impl Selector {
         self.0.iter().map(|requirement| requirement.key.as_str())
     }
 
-    /// Whether the labels meet every condition.
+    /// Checks that the labels meet every condition.
     ///
     /// # Errors
     /// The first condition that does not hold, with both sides.
@@ -185,14 +185,14 @@ impl Selector {
         })
     }
 
-    /// Whether the labels meet every condition.
+    /// Returns true if the labels meet every condition.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.check(labels).is_ok()
     }
 }
 
-/// Whether this may be a label's key and these its values: Kubernetes takes no selector that names others.
+/// Checks that key and values are valid: Kubernetes accepts no selector with others.
 fn checked(key: &str, demand: LabelOperator) -> Result<Requirement, String> {
     if !is_key(key) {
         return Err(format!("{key:?} is not a valid label key"));

@@ -5,8 +5,8 @@ use super::Severity::{self, Error, Info, Warning};
 
 macro_rules! reasons {
     ($($(#[doc = $meaning:literal])+ $name:ident: $severity:ident, $remedy:literal,)+) => {
-        /// Why gwmon did or did not do something. Admission warnings, Events, logs and metrics all use the same word, so
-        /// that one search finds them all (R14).
+        /// The reason why gwmon did or did not do something. Admission warnings, Events, logs and metrics use the
+        /// same word, so that one search finds them all (R14).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[doc = $meaning])+ $name,)+ }
 
@@ -20,7 +20,7 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)+ }
             }
 
-            /// Whether a person has to act on it.
+            /// The need to act.
             #[must_use]
             pub const fn severity(self) -> Severity {
                 match self { $(Self::$name => $severity,)+ }
@@ -32,7 +32,7 @@ macro_rules! reasons {
                 match self { $(Self::$name => concat!($($meaning),+).trim_ascii(),)+ }
             }
 
-            /// What to do, in Markdown.
+            /// The remedy, in Markdown.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)+ }

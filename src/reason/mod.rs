@@ -7,7 +7,7 @@ use std::fmt;
 
 pub use list::Reason;
 
-/// Whether a person has to act.
+/// The need for a person to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Nothing is wrong. Events of this severity have the type `Normal`, the others `Warning`.
@@ -19,7 +19,7 @@ pub enum Severity {
 }
 
 impl Reason {
-    /// Whether this can only be the exporter's fault, and not that of a node, a queue or a quota.
+    /// Returns true if only the exporter can be the cause, not a node, a queue or a quota.
     #[must_use]
     pub const fn is_of_the_exporter(self) -> bool {
         matches!(self, Self::ImageNotPulled | Self::ExporterNotRunning | Self::GatewayNotStarting)
@@ -38,7 +38,7 @@ impl fmt::Display for Reason {
 pub struct Finding {
     /// The word from the closed list.
     pub reason: Reason,
-    /// What was found, what is needed and how to get there.
+    /// The object, the field and the fix.
     pub detail: String,
 }
 
@@ -53,7 +53,7 @@ impl Finding {
         Self { reason, detail }
     }
 
-    /// Whether somebody has to act on it.
+    /// Returns true if somebody has to act on it.
     #[must_use]
     pub fn is_warning(&self) -> bool {
         self.reason.severity() > Severity::Info

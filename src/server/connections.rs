@@ -18,7 +18,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// From the end of the handshake, or the beginning of a request, to the first byte of the next. Longer than the API server
 /// keeps a connection that it does not use (90 s): it does not repeat a review that it sends just when the connection is closed.
 const IDLE: Duration = Duration::from_mins(2);
-/// How often it is looked at whether a request has begun meanwhile.
+/// The interval at which idle connections are checked.
 const LOOK: Duration = Duration::from_secs(5);
 /// Connections that any address may have before it is one of those that have many.
 const FEW: usize = 16;
@@ -46,13 +46,13 @@ struct Connection {
 
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// When the handshake was done, or the latest request began.
+    /// The end of the handshake, or the start of the latest request.
     since: Instant,
-    /// When the handshake, or the head that is being read, began.
+    /// The start of the handshake, or of the head that is being read.
     head: Option<Instant>,
-    /// Whether a request has ever come.
+    /// True once a request has come.
     has_asked: bool,
-    /// Whether a request is being answered.
+    /// True while a request is being answered.
     is_asking: bool,
 }
 
@@ -191,7 +191,7 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// Whether a connection has been told to go.
+    /// Waits until a connection is told to close.
     async fn is_told(place: &Place) -> bool {
         tokio::time::timeout(Duration::from_millis(1), place.ends()).await.is_ok()
     }

@@ -24,14 +24,14 @@ use tower::ServiceExt;
 
 use connections::{Connections, Place};
 
-/// How long open connections may take to end.
+/// The time in which open connections may end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// After a failed accept (no file descriptor left, as a rule), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What a connection may hold of a request that is not read yet: a head, or the next part of a body.
+/// The buffer of a connection for a request that is not read yet: a head, or the next part of a body.
 const BUFFER: usize = 16 << 10;
 
-/// How many connections each port may have.
+/// The maximum number of connections of each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// The webhook's: a few API servers with a few connections each, many times over.
@@ -45,7 +45,7 @@ impl ConnectionLimits {
     /// File descriptors for the controller's own connections, the log and the runtime.
     const KEPT: u64 = 128;
 
-    /// As many as the process may have files open (`RLIMIT_NOFILE`), and no more than make sense.
+    /// The limits that `RLIMIT_NOFILE` of this process allows.
     #[must_use]
     pub fn of_this_process() -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);

@@ -27,7 +27,7 @@ pub const CAUSES: [Reason; 6] = [
     Reason::PodUnschedulable,
 ];
 
-/// How far an entry is on its way back.
+/// The phase of a suspension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
@@ -48,24 +48,24 @@ pub struct Suspension {
     /// The workload.
     #[serde(flatten)]
     pub workload: Workload,
-    /// Why, in a word.
+    /// The reason.
     pub reason: String,
-    /// Why, in a sentence.
+    /// The reason's detail.
     pub detail: String,
-    /// When it was suspended, or has resumed, in seconds since 1970.
+    /// The time of the suspension or of its end, in seconds since 1970.
     pub since: i64,
-    /// How far it is.
+    /// The phase.
     pub phase: Phase,
-    /// When the phase ends by itself, in seconds since 1970.
+    /// The end of the phase, in seconds since 1970.
     pub until: i64,
-    /// How often it has failed; the back-off follows it.
+    /// The number of failures, on which the back-off depends.
     pub failures: u32,
     /// The pod that is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
 }
 
-/// Which workload is suspended.
+/// The workload that is suspended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
@@ -79,10 +79,10 @@ pub struct Workload {
     pub uid: String,
 }
 
-/// How long things take, in seconds.
+/// Durations in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// How long an exporter may keep a gateway from being ready.
+    /// The time for which an exporter may keep a gateway from being ready.
     pub patience: i64,
     /// After the first failure, until the exporter is tried again; twice as long after each further one.
     pub first_retry: i64,
@@ -97,13 +97,13 @@ impl Timing {
         self.first_retry.saturating_mul((1 << doublings).min(Self::LONGEST))
     }
 
-    /// How long an entry that resumed is remembered.
+    /// The time for which a resumed entry is kept.
     #[must_use]
     pub const fn memory(self) -> i64 {
         self.first_retry.saturating_mul(Self::LONGEST)
     }
 
-    /// How long a pod that is tried may take to start, for reasons that are not the exporter's.
+    /// The time in which a trial pod may start, for causes other than the exporter.
     const fn trial(self) -> i64 {
         self.patience.saturating_mul(20)
     }
@@ -163,13 +163,13 @@ impl Suspension {
         Self { phase: Phase::Resumed, since: now, until: now + timing.memory(), pod: None, ..self.clone() }
     }
 
-    /// Why, where the word is one of the list.
+    /// The reason, if it is known.
     #[must_use]
     pub fn reason(&self) -> Option<Reason> {
         Reason::ALL.iter().find(|reason| reason.as_str() == self.reason).copied()
     }
 
-    /// Whether the pods of this workload are at present made without.
+    /// Returns true if pods of this workload are created without the exporter at present.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.phase != Phase::Resumed
@@ -227,21 +227,21 @@ impl Suspensions {
         self.entries.iter()
     }
 
-    /// Whether there is none.
+    /// Returns true if there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether there is room for another one in this namespace.
+    /// Returns true if this namespace may have another entry.
     #[must_use]
     pub fn has_room(&self, namespace: &str) -> bool {
         let in_namespace = self.entries.keys().filter(|key| key.0 == namespace).count();
         self.entries.len() < Self::MOST && in_namespace < Self::MOST_IN_NAMESPACE
     }
 
-    /// What keeps the exporter out of a new pod of this workload, if anything does. In [`Phase::Trial`] only one pod gets
-    /// it; which, the caller knows.
+    /// The cause why a new pod of this workload gets no exporter. In [`Phase::Trial`] only one pod gets it; the
+    /// caller chooses which.
     #[must_use]
     pub fn obstacle(&self, key: &Key) -> Option<Finding> {
         if let Some(entry) = self.entries.get(key).filter(|entry| entry.is_active()) {
@@ -293,14 +293,14 @@ fn stops(entries: &BTreeMap<Key, Suspension>) -> Vec<Stop> {
     stops
 }
 
-/// Where nobody gets an exporter at present.
+/// A namespace, or the whole cluster, in which injection is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
     /// One namespace, or all of them.
     pub namespace: Option<String>,
-    /// Why, in a word.
+    /// The reason.
     pub reason: String,
-    /// How many workloads are suspended for that.
+    /// The number of workloads suspended for that reason.
     pub workloads: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a pod's status tells of its exporter.
+//! The state of a pod's exporter, read from the pod's status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
@@ -55,20 +55,20 @@ struct Ended {
 }
 
 impl PodStatus {
-    /// Whether the pod has ended.
+    /// Returns true if the pod has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
     }
 
-    /// Whether all of the pod's containers are ready, the exporter and the gateway among them.
+    /// Returns true if all containers are ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
     }
 
-    /// What keeps the pod from being ready at this moment, and may be gwmon's doing; `gateway` is the container that sends
-    /// to the exporter.
+    /// The cause why the pod is not ready, if gwmon may be the cause; `gateway` is the container that sends to the
+    /// exporter.
     #[must_use]
     pub fn failure(&self, gateway: &str) -> Option<Finding> {
         self.exporter_failure().or_else(|| self.gateway_failure(gateway))
@@ -89,7 +89,8 @@ impl PodStatus {
         Some(Finding::new(Reason::GatewayNotStarting, detail))
     }
 
-    /// Whether the condition `Ready` has changed since the pod got its node, a few seconds for the kubelet apart.
+    /// Returns true if the condition `Ready` changed after the pod was bound to its node, apart from a few seconds
+    /// for the kubelet.
     fn has_been_ready(&self) -> bool {
         let changed = |kind: &str| {
             let condition = self.conditions.iter().find(|condition| condition.kind == kind)?;
@@ -98,7 +99,7 @@ impl PodStatus {
         changed("Ready").zip(changed("PodScheduled")).is_none_or(|(ready, scheduled)| ready - scheduled > 5)
     }
 
-    /// What keeps the exporter, and with it the pod, from running at this moment.
+    /// The cause why the exporter, and so the pod, does not run.
     fn exporter_failure(&self) -> Option<Finding> {
         let is =
             |condition: &&Condition, kind: &str, status: &str| condition.kind == kind && condition.status == status;

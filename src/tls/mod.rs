@@ -1,4 +1,4 @@
-//! What the webhook shows to its clients, and what it asks of them: certificates, and the one being served.
+//! The webhook's certificate, and the certificates that it accepts from clients.
 
 pub mod leaf;
 pub mod pki;

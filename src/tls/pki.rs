@@ -65,9 +65,9 @@ impl CertificateBundle {
         Ok(Self { bundle: authority.pem(), authority_key, leaf, leaf_key })
     }
 
-    /// What has to take this material's place by now, if anything: at two thirds of a life (R5), for other
-    /// names, or where a part cannot be read. The authority before stays in the bundle while it is valid, so
-    /// that replicas which still serve its leaf are believed (R6).
+    /// The successor that is due: after two thirds of the validity (R5), for other names, or if a part cannot be
+    /// read. The previous authority stays in the bundle while it is valid, so that clients trust replicas which still
+    /// serve its leaf (R6).
     ///
     /// # Errors
     /// Where a name is none.
@@ -123,7 +123,7 @@ fn still_valid(bundle: &str, now: OffsetDateTime) -> Result<String, Error> {
 #[derive(Debug)]
 pub struct Validity {
     not_before: OffsetDateTime,
-    /// When it ends.
+    /// The end.
     pub not_after: OffsetDateTime,
     names: Vec<String>,
 }

@@ -7,17 +7,17 @@ use axum::body::{Body, Bytes, HttpBody};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What nearly every review is smaller than. So much each connection may hold; connections are limited (`server::ConnectionLimits`).
+/// The size of nearly every review. Each connection may hold this much; connections are limited
+/// (`server::ConnectionLimits`).
 pub(super) const SMALL: usize = 16 << 10;
 /// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
 pub(super) const LARGEST: usize = 4 << 20;
-/// What nearly every other one is smaller than.
+/// The size of nearly every other review.
 const MEDIUM: usize = 256 << 10;
 /// For all medium reviews together, and for all larger ones: neither wait for the other. Reading takes a few times as much
 /// again, one at a time.
 const BUDGET: usize = 4 << 20;
-/// How long a body that holds a part of a budget may take to come, by its length: from the API server, over the cluster's
-/// network.
+/// The time in which a body that holds a part of a budget must arrive, in addition to its length.
 const BODY_TIMEOUT: Duration = Duration::from_millis(250);
 const BYTES_PER_SECOND: usize = 8 << 20;
 
@@ -34,13 +34,13 @@ pub(super) struct Budget {
 pub(super) struct Received {
     /// All of it, or of one that is too large its front.
     pub(super) bytes: Bytes,
-    /// Whether it is all.
+    /// True if the body is complete.
     pub(super) is_complete: bool,
     /// Its part of the budget, where it is not small.
     pub(super) share: Option<OwnedSemaphorePermit>,
 }
 
-/// Why a body could not be read.
+/// A body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The connection ended, or what came is not HTTP.

@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 use crate::injection::patch::{Patch, quoted};
 use crate::reason::{Finding, Reason, cut};
 
-/// What the API server asks about. The object is not decoded here.
+/// An admission request. The object is not decoded here.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request<'a> {
     /// Must come back in the reply.
     pub uid: String,
-    /// What is asked about.
+    /// The object.
     #[serde(default)]
     pub kind: Kind,
     /// `CREATE`, `UPDATE`, …
@@ -28,7 +28,7 @@ pub struct Request<'a> {
     /// Empty for a pod that is still to be named.
     #[serde(default)]
     pub name: String,
-    /// Whether nothing will be stored. gwmon's answer is the same: it has no side effects.
+    /// True if nothing will be stored. gwmon's answer is the same: it has no side effects.
     #[serde(default)]
     pub dry_run: Option<bool>,
     /// The object; `null` for a `DELETE`.
@@ -66,9 +66,9 @@ const API_VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta
 /// A body that is no usable review.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadReview {
-    /// Where it can still be read, the API server gets a reply to it: allowed, with the reason.
+    /// The uid, if it could be read: the API server then gets a reply, allowed, with the reason.
     pub uid: Option<String>,
-    /// What is wrong with it.
+    /// The error.
     pub refusal: Finding,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Request<'a> {
 }
 
 impl BadReview {
-    /// What can be said of a body, of which this may be only the front.
+    /// Describes a body of which only the front may be there.
     #[must_use]
     pub fn of(body: &[u8], reason: Reason, detail: String) -> Self {
         Self { uid: uid_of(body), refusal: Finding::new(reason, detail) }
@@ -145,7 +145,7 @@ fn uid_of(body: &[u8]) -> Option<String> {
     found.filter(|uid| !uid.is_empty())
 }
 
-/// What goes back. There is no way to say "not allowed": telemetry never stops traffic.
+/// An admission response. There is no way to say "not allowed": telemetry never stops traffic.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
     api_version: &'static str,

@@ -27,7 +27,7 @@ const LOGGED: usize = 253;
 /// Below the webhook's `timeoutSeconds`, so that it is gwmon that gives up (R11).
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Which of the two webhooks is called.
+/// The webhook that is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
     /// `POST /mutate/pods`.
@@ -46,7 +46,7 @@ impl Route {
         }
     }
 
-    /// Whether this webhook asks for that object, in the words of the shipped configuration's rules.
+    /// Returns true if the shipped configuration's rules send such an object to this webhook.
     fn expects(self, request: &Request) -> bool {
         let kind = (request.kind.group.as_str(), request.kind.kind.as_str());
         match self {
@@ -59,20 +59,20 @@ impl Route {
     }
 }
 
-/// What a review needs: the operator's config, what is known of the cluster, and where to count.
+/// The state that reviews share.
 #[derive(Debug)]
 pub struct Admission {
-    /// What holds for every injection.
+    /// The configuration.
     pub config: Config,
-    /// What is known of the cluster.
+    /// The state of the cluster.
     pub surroundings: Arc<Surroundings>,
-    /// Where reviews are counted.
+    /// The metrics.
     pub metrics: Metrics,
     budget: Budget,
 }
 
 impl Admission {
-    /// What a review needs.
+    /// Creates the shared state.
     #[must_use]
     pub fn new(config: Config, surroundings: Arc<Surroundings>, metrics: Metrics) -> Self {
         Self { config, surroundings, metrics, budget: Budget::new() }
@@ -130,8 +130,8 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
     deciding.await.unwrap_or_else(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
 }
 
-/// Whether a review may have YAML inside, which has to be read as well. Of a body with letters escaped that need not be, anything
-/// may be inside; those that Go's encoder escapes are `<`, `>`, `&` and control characters.
+/// Returns true if a review may hold YAML, which takes longer to read. In a body with other escapes than those of
+/// Go's encoder (`<`, `>`, `&` and control characters) anything may be hidden.
 fn may_hold_yaml(body: &[u8]) -> bool {
     let is_odd = |place: usize| {
         let digits = body.get(place + 4..place + 6).and_then(|digits| std::str::from_utf8(digits).ok());
@@ -215,8 +215,10 @@ impl Admission {
     fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Result<Vec<Finding>, Finding>), Finding> {
         if !route.expects(request) {
             let what = format!("{} of {}/{}", request.operation, request.kind.group, request.kind.kind);
-            let detail =
-                format!("{what} is not for /mutate/{}; fix the rules of the MutatingWebhookConfiguration", route.as_str());
+            let detail = format!(
+                "{what} is not for /mutate/{}; fix the rules of the MutatingWebhookConfiguration",
+                route.as_str()
+            );
             return Err(Finding::new(Reason::UnexpectedObject, detail));
         }
         let object =
@@ -250,7 +252,7 @@ impl Admission {
         }
     }
 
-    /// Whether a pod gets its exporter. One that is scraped itself has none to step aside with.
+    /// Decides whether a pod gets its exporter. One that is scraped itself has none to suspend.
     fn admit(&self, injection: &Injection, request: &Request, is_dry_run: bool) -> Admitted {
         if !injection.adds_exporter() {
             return Admitted::With;

@@ -1,5 +1,5 @@
-//! What admission has to know of the cluster: the `LimitRange`s, and the workloads that gwmon has stepped aside from. Kept
-//! by watches on every replica, so that no review asks anybody.
+//! The state of the cluster that admission reads: LimitRanges and suspended workloads. Watched by every replica, so
+//! that no review makes a request.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -26,16 +26,16 @@ use crate::suspension::{Key, Phase, Suspensions};
 /// After a pod has got an exporter to try, until another may: the controller has noticed the first by then.
 const TRIAL: Duration = Duration::from_secs(10);
 
-/// What admission has to know of the cluster.
+/// The state of the cluster that admission reads.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     limits: ArcSwap<HashMap<String, Arc<[LimitRange]>>>,
     suspensions: ArcSwap<Suspensions>,
-    /// When this replica has last given an exporter to a pod that is tried.
+    /// The time at which this replica last admitted a trial pod.
     trials: Mutex<HashMap<Key, Instant>>,
 }
 
-/// What a suspended workload's new pod gets.
+/// The admission of a pod of a workload that may be suspended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admitted {
     /// The exporter.
@@ -64,8 +64,8 @@ impl Surroundings {
         self.suspensions.store(Arc::new(Suspensions::parse(data)));
     }
 
-    /// What a new pod of this workload gets. Of a workload that is to be tried one pod gets the exporter; a dry run makes
-    /// no pod, and is none to try.
+    /// Decides on a new pod of this workload. Of a workload on trial one pod gets the exporter; a dry run creates no
+    /// pod, and is not one.
     #[must_use]
     pub fn admit(&self, key: &Key, is_dry_run: bool) -> Admitted {
         let suspensions = self.suspensions.load();

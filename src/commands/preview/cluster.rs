@@ -1,4 +1,4 @@
-//! What `gwmon preview` asks a cluster, with the caller's own rights.
+//! The reads of `gwmon preview` from a cluster, with the caller's own rights.
 
 use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
@@ -46,7 +46,7 @@ impl Cluster {
         Ok(Self { runtime, client, namespace })
     }
 
-    /// What the decision and the plan depend on.
+    /// Lists the objects on which the decision and the plan depend.
     pub(super) fn ask(&self) -> Result<Known> {
         self.runtime.block_on(async {
             let mut objects = Vec::new();

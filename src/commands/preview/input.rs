@@ -16,7 +16,7 @@ const SUFFIXES: [&str; 3] = ["json", "yaml", "yml"];
 #[derive(Debug)]
 pub(super) enum Source {
     File(PathBuf),
-    /// What can be read once only, by its name, kept in a file without one.
+    /// A stream that can be read only once, copied to an anonymous file.
     Kept(String, File),
 }
 
@@ -27,7 +27,8 @@ pub(super) struct Document {
     pub(super) value: Result<Value, String>,
 }
 
-/// What is named by `--filename`; of a folder the files in it, and with `--recursive` those of its folders.
+/// The sources that `--filename` names: files, and the manifests in folders, with `--recursive` in their subfolders
+/// too.
 ///
 /// # Errors
 /// What is not there, a folder without manifests, a URL.

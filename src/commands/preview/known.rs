@@ -1,4 +1,4 @@
-//! What is known of the cluster for which manifests are previewed.
+//! The state of the cluster for which manifests are previewed.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::NetworkPolicy;
 use crate::monitoring::{Cluster, Operator, Scraper};
 
-/// What is known of the cluster.
+/// The state of the cluster, as far as it was read.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) cluster: Cluster,
     /// The labels of other people's ServiceMonitors, by namespace.
     pub(super) existing_monitors: BTreeMap<String, Vec<Labels>>,
-    /// Which Kubernetes it is.
+    /// The Kubernetes version.
     pub(super) kubernetes: Option<Version>,
-    /// What namespaces allow their containers.
+    /// The LimitRanges of each namespace.
     pub(super) limits: BTreeMap<String, Vec<LimitRange>>,
     pub(super) network: Vec<NetworkPolicy>,
 }
@@ -29,7 +29,7 @@ impl Known {
     /// The kinds that say something of the namespaces in which workloads are to run, and that may stand among these.
     pub(super) const BESIDE: [&'static str; 3] = ["LimitRange", "Namespace", "NetworkPolicy"];
 
-    /// What the objects of a cluster tell.
+    /// Reads the objects of a cluster.
     ///
     /// # Errors
     /// One that cannot be read.

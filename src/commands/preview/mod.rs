@@ -111,12 +111,12 @@ fn read_all(sources: &[Source], read: &mpsc::SyncSender<Result<Document>>) {
 struct Previewer {
     config: Config,
     known: Known,
-    /// Of objects that name none.
+    /// The namespace of objects that name none.
     namespace: String,
     server: Option<cluster::Cluster>,
-    /// Whether the LimitRanges of a namespace are asked for when it is first met.
+    /// Reads the LimitRanges of a namespace when it first occurs.
     asks_for_limits: bool,
-    /// Whether gateways that say nothing are taken to ask.
+    /// Treats gateways without an annotation as if they asked for injection.
     injects: bool,
     report: Report,
     objects: usize,

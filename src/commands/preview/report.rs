@@ -1,5 +1,4 @@
-//! What a preview prints: the objects on standard output, what is to be said of them on standard error, each as soon as it is
-//! known.
+//! The output of a preview: objects on standard output, messages on standard error, each as soon as it is known.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,9 +18,9 @@ use crate::reason::Finding;
 
 pub(super) struct Report {
     output: Output,
-    /// Whether somebody told which Prometheus there is.
+    /// False if neither a cluster nor a file told which Prometheus there is.
     is_prometheus_known: bool,
-    /// Whether standard output takes colours.
+    /// The colours of standard output.
     colour: ColorChoice,
     /// Objects that have been printed.
     printed: usize,
@@ -37,7 +36,7 @@ impl Report {
         Self { output, is_prometheus_known, colour, printed: 0, has_failed: false, is_closed: false }
     }
 
-    /// Whether there is nobody left to print for.
+    /// Returns true once standard output is closed.
     pub(super) const fn is_closed(&self) -> bool {
         self.is_closed
     }
@@ -49,7 +48,9 @@ impl Report {
         let Status { container, gateway, metrics_port, metrics_path, .. } = status;
         let what = match (status.statsd_port, status.mode) {
             (Some(port), _) => format!("gateway {gateway} in container {container} sends statsd to 127.0.0.1:{port}"),
-            (None, StatusMode::Existing) => format!("container {container} already runs a statsd_exporter for {gateway}"),
+            (None, StatusMode::Existing) => {
+                format!("container {container} already runs a statsd_exporter for {gateway}")
+            }
             (None, _) => format!("gateway {gateway} in container {container} serves metrics itself"),
         };
         note(name, &format!("{what}; Prometheus scrapes :{metrics_port}{metrics_path}"))?;

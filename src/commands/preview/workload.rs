@@ -22,11 +22,11 @@ pub(super) struct Previewed<'c> {
     pub(super) injection: Injection,
     /// `None` where the pod is to be found by its annotations only.
     pub(super) plan: Option<Plan<'c>>,
-    /// What stands between Prometheus and the pod.
+    /// A NetworkPolicy that keeps Prometheus from the pod.
     pub(super) closed: Option<Finding>,
 }
 
-/// Where an object has its pod, or its pod template: `None` where it has none.
+/// The JSON pointer to an object's pod template; `None` if it has none.
 pub(super) fn template_path(object: &Value) -> Option<&'static str> {
     let path = match object["kind"].as_str()? {
         "Pod" => "",
@@ -36,13 +36,13 @@ pub(super) fn template_path(object: &Value) -> Option<&'static str> {
     object.pointer(path)?.get("spec").map(|_| path)
 }
 
-/// Whether gwmon's webhook is asked about the object itself, and copies its annotations to the template.
+/// Returns true if the webhook is called for the object and copies its annotations to the template.
 fn is_copied(object: &Value) -> bool {
     object["apiVersion"] == "apps/v1"
         && matches!(object["kind"].as_str(), Some("Deployment" | "StatefulSet" | "DaemonSet"))
 }
 
-/// What stands in the object or in its template under this annotation.
+/// The value of an annotation on the object's template or, if the webhook copies it, on the object.
 fn annotation<'o>(object: &'o Value, path: &str, key: &str) -> Option<&'o str> {
     let at = |path: &str| object.pointer(path)?.get("metadata")?.get("annotations")?.get(key)?.as_str();
     at(path).or_else(|| at("").filter(|_| is_copied(object)))
@@ -55,7 +55,7 @@ fn maker(object: &Value) -> Option<String> {
     Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
 }
 
-/// Why gwmon cannot look at an object: one of the maps that every object may have is something else.
+/// The field that keeps gwmon from reading an object, because it is not a map.
 pub(super) fn malformed(object: &Value) -> Option<String> {
     let path = template_path(object).unwrap_or_default();
     ["", path].into_iter().find_map(|path| {
@@ -73,8 +73,8 @@ pub(super) fn malformed(object: &Value) -> Option<String> {
     })
 }
 
-/// What to type so that a gateway that nobody has annotated is monitored, and which gateway that is; `None` where it is none, and
-/// where another object makes it.
+/// The command that has a gateway without an annotation monitored; `None` if the object is not a gateway, or another
+/// object makes it.
 pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<String> {
     if maker(object).is_some() {
         return None;
@@ -89,7 +89,7 @@ pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<Stri
     })
 }
 
-/// Where an annotation has to stand, for a person.
+/// The place of an annotation, in words.
 fn place(path: &str) -> String {
     match path {
         "" => "in metadata.annotations".to_owned(),

@@ -41,8 +41,8 @@ impl Mapping {
         }
     }
 
-    /// How many names the exporter keeps the outcome of. A name that it has to look up again costs it a hundred times
-    /// as much where there are many rules, so for those it is more than an Envoy has statistics.
+    /// The size of the exporter's cache of mapped names. With many rules, a name that is not cached costs a hundred
+    /// times as much, so the cache then holds more names than an Envoy has statistics.
     #[must_use]
     pub const fn cache_size(self) -> u32 {
         match self {

@@ -19,7 +19,7 @@ use mapping::Mapping;
 pub const CONTAINER: &str = "gwmon-statsd-exporter";
 /// The name of its metrics port, in the pod, on the Service and in the monitor.
 pub const PORT_NAME: &str = "gwmon-metrics";
-/// Where `/metrics` is served by default: statsd_exporter's own default.
+/// The default port of `/metrics`, which is statsd_exporter's own.
 pub const METRICS_PORT: u16 = 9102;
 
 /// The volume that holds the mapping. The sidecar mounts it a second time over the place where the API server would mount
@@ -33,28 +33,29 @@ pub const BOOTSTRAP_VOLUME: &str = "gwmon-bootstrap";
 pub const READ_FROM_ANNOTATIONS: [(&str, &str); 2] = [(MAPPING_VOLUME, MAPPING), (BOOTSTRAP_VOLUME, BOOTSTRAP)];
 
 const FOLDER: &str = "/etc/gwmon";
-/// Where a gateway's container finds the Envoy configuration that is for it. Envoy tells the format by the ending.
+/// The file from which a gateway's container reads its Envoy configuration. Envoy detects the format by the
+/// extension.
 pub const BOOTSTRAP_FILE: &str = "/etc/gwmon/bootstrap.json";
 
-/// What varies from one sidecar to the other.
+/// The parameters of a sidecar.
 #[derive(Debug)]
 pub struct Exporter<'a> {
-    /// As what kind of container it runs.
+    /// The kind of container.
     pub kind: Sidecar,
-    /// Where it takes statsd, on loopback.
+    /// The UDP port on loopback.
     pub statsd_port: u16,
-    /// Where it serves `/metrics`.
+    /// The port of `/metrics`.
     pub metrics_port: u16,
-    /// What it makes of what it takes.
+    /// The mapping of statsd names to metrics.
     pub mapping: Mapping,
-    /// Where it passes everything on to, as `host:port`.
+    /// The statsd server to which it forwards everything, as `host:port`.
     pub relay: Option<&'a str>,
-    /// Whether it says as which user it runs: where the pod's would be root, or the one whose traffic Istio lets by. Else
-    /// the image's user is as good, and `OpenShift` gives each namespace its own (R25).
+    /// True if it sets its user: when the pod's user is root, or the one whose traffic Istio does not intercept.
+    /// Otherwise the image's user is as good, and `OpenShift` assigns one to each namespace (R25).
     pub is_user_set: bool,
     /// Its requests and limits.
     pub resources: Requirements,
-    /// How much memory it may take, by its own limit or as a part of one that is set for the whole pod.
+    /// The memory limit: its own, or its part of a limit for the whole pod.
     pub memory_limit: Quantity,
 }
 

@@ -1,5 +1,5 @@
-//! Which parts of a statistic's name Envoy takes out of it as labels: its `well_known_names.cc`, for gateways that send
-//! plain statsd, with the parts still in the name. Checked against what three real Envoys show (`tests/parity`).
+//! The parts of a statistic's name that Envoy turns into labels (`well_known_names.cc`), for gateways that send plain
+//! statsd with the parts still in the name. Compared with three real Envoys (`tests/parity`).
 
 use crate::annotations::Version;
 
@@ -11,9 +11,9 @@ pub(super) struct Tag {
     pattern: &'static str,
     /// The labels, in the order of the pattern. Envoy puts `envoy_` before each but `cipher_suite`.
     labels: &'static [&'static str],
-    /// Whether response codes are counted under this form, which Envoy makes labels of too.
+    /// True if this form counts response codes, which Envoy turns into labels too.
     has_codes: bool,
-    /// Whether it came with [`XDS_NAMES_SINCE`].
+    /// True if it came with [`XDS_NAMES_SINCE`].
     pub(super) is_new: bool,
 }
 

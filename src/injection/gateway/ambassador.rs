@@ -39,7 +39,7 @@ const HOST: &str = "STATSD_HOST";
 const DOG: &str = "DOGSTATSD";
 const FLUSH: &str = "STATSD_FLUSH_INTERVAL";
 
-/// What else the same images run, by the container's name or by the first word of what it runs.
+/// The other roles of the same images, by the container's name or by the first word of its command.
 const OTHER_ROLES: [&str; 7] = [
     "agent",
     "apiext",
@@ -107,7 +107,7 @@ fn repeater<'a>(pod: &'a Pod<'a>) -> Option<&'a Container<'a>> {
     pod.all_containers().find(|container| container.name == "statsd")
 }
 
-/// What has to be added to the environment, and to whom everything is to be passed on.
+/// The environment variables to add, and the server to forward to.
 fn environment(
     context: &GatewayContext,
     container: &Container,
@@ -142,8 +142,8 @@ fn environment(
     Ok((patch, relay))
 }
 
-/// Whether what the user has set goes with what gwmon needs. Ambassador takes `true` in any case, and nothing
-/// else, for on; the flush interval is the user's to choose.
+/// Returns true if the user's setting is compatible. Ambassador takes only `true`, in any case, for on; the flush
+/// interval is the user's choice.
 fn is_respected(name: &str, set: &Env, needed: &str) -> bool {
     let value = set.value.as_deref().unwrap_or_default();
     match name {

@@ -126,7 +126,7 @@ mod tests {
         testing::statsd(&GATEWAY, &json!({"image": IMAGE, "env": env})).map_err(|refusal| refusal.reason)
     }
 
-    /// What the annotation becomes in a pod whose Envoy is still to come.
+    /// The annotation on a pod whose Envoy another webhook adds later.
     fn annotated(before: &Value) -> Result<String, Reason> {
         let pod = pod(
             &json!({"image": "corp/app:1"}),

@@ -39,11 +39,11 @@ fn runs_consul(container: &Container) -> bool {
         && words.next().is_some_and(|word| word == "connect")
 }
 
-/// Where consul-k8s has a gateway serve its metrics.
+/// The metrics port of gateways that consul-k8s creates.
 const GATEWAY_PORT: u16 = 20200;
 
-/// Where metrics are switched on, consul-k8s declares the port, annotates it, or, for API gateways before 1.5, only hands the
-/// dataplane what it is to serve them by.
+/// consul-k8s declares the port of enabled metrics, annotates it or, for API gateways before 1.5, passes it only to
+/// the dataplane.
 fn endpoint(context: &GatewayContext) -> Result<Endpoint, Finding> {
     let annotation = |key| context.pod.metadata.annotation(key);
     let is_annotated = annotation("prometheus.io/scrape") == Some("true");

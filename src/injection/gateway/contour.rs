@@ -14,8 +14,8 @@ pub(super) const GATEWAY: GatewayKind = GatewayKind {
     ..DEFAULTS
 };
 
-/// As a plain Envoy; unless the configuration that Contour 0.6 to 1.0 wrote has a sink already, which no second one goes beside
-/// without everything being sent twice.
+/// The same as for a plain Envoy, unless the configuration that Contour 0.6 to 1.0 wrote has a sink already: a second
+/// one would send everything twice.
 fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     const FLAG: &str = "--statsd-enabled";
     let mut containers = context.pod.all_containers();

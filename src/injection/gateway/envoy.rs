@@ -37,8 +37,8 @@ fn is_named(container: &Container) -> bool {
     )
 }
 
-/// Whether it is a published image, from wherever it is pulled: only of those is the tag Envoy's version, and known what
-/// runs where the pod does not say.
+/// Returns true for a published image, from any registry. Only those have Envoy's version as their tag and a known
+/// default command.
 fn is_published(container: &Container) -> bool {
     matches!(container.image_parts().0.as_slice(), [.., "envoyproxy", _]) && is_named(container)
 }

@@ -11,10 +11,10 @@ use crate::reason::{Finding, Reason, shown};
 pub(super) const GATEWAY: GatewayKind =
     GatewayKind { name: NAME, matches: |container, _| matches(container), mode: Mode::Scrape, endpoint, ..DEFAULTS };
 
-/// What it is called.
+/// The value of `gwmon.io/gateway`.
 pub const NAME: &str = "kong";
 const LISTEN: &str = "KONG_STATUS_LISTEN";
-/// Where the chart has it since 1.14.0.
+/// The chart's status port since 1.14.0.
 const PORT: u16 = 8100;
 /// The first with a status API, and with the plugin that answers there.
 const STATUS_SINCE: Version = Version(1, 4);
@@ -86,7 +86,7 @@ pub const PLUGIN: (&str, &str) = ("configuration.konghq.com/v1", "KongClusterPlu
 
 const SWITCHES: [&str; 4] = ["status_code_metrics", "latency_metrics", "bandwidth_metrics", "upstream_health_metrics"];
 
-/// Whether this plugin counts the traffic of every route of a Kong of this version, as far as can be seen.
+/// Returns true if this plugin counts the traffic of every route of a Kong of this version.
 #[must_use]
 pub fn counts_traffic(plugin: &Value, version: Option<Version>) -> bool {
     let needs_switches = version.is_some_and(|version| version >= SWITCHES_SINCE);

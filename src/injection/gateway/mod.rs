@@ -26,25 +26,25 @@ use crate::reason::{Finding, Reason, shown};
 pub struct GatewayKind {
     /// The value of `gwmon.io/gateway`.
     pub name: &'static str,
-    /// Whether this container is such a gateway.
+    /// Returns true if this container is such a gateway.
     matches: fn(&Container, &Pod) -> bool,
-    /// Whether this pod will have such a container, which another webhook is still to add.
+    /// Returns true if another webhook will add such a container to this pod.
     awaits_injection: fn(&Pod) -> bool,
     /// The name under which another webhook adds it.
     pub container: &'static str,
-    /// Whether its proxy stands in no template, but comes by a webhook.
+    /// True if a webhook adds the proxy, so that no template has it.
     injected_later: bool,
     /// A mesh's proxy, which gives way to a gateway beside it.
     is_mesh: bool,
-    /// What it does where nobody says otherwise.
+    /// The default mode.
     pub mode: Mode,
     /// Where users of a gateway that a controller makes set pod annotations.
     pub pod_annotations: Option<&'static str>,
-    /// What keeps that controller from writing `prometheus.io/` annotations of its own.
+    /// The setting that stops that controller from writing `prometheus.io/` annotations.
     pub scrape_annotations_off: Option<&'static str>,
-    /// How it is told to send statsd; `None` where a pod cannot tell it.
+    /// Configures the gateway to send statsd; `None` if its pod cannot do that.
     statsd: Option<ConfigureStatsd>,
-    /// Where it serves its metrics itself.
+    /// Finds the gateway's own metrics endpoint.
     endpoint: fn(&GatewayContext) -> Result<Endpoint, Finding>,
 }
 
@@ -86,39 +86,39 @@ pub const ALL: &[GatewayKind] = &[
     envoy::GATEWAY,
 ];
 
-/// What a gateway is asked about.
+/// The input of a gateway's functions.
 pub struct GatewayContext<'a> {
     /// The pod.
     pub pod: &'a Pod<'a>,
     /// The gateway's container; `None` where another webhook is still to add it.
     pub container: Option<&'a Container<'a>>,
-    /// What the user asks for.
+    /// The settings from the annotations.
     pub settings: &'a Settings,
 }
 
-/// How a gateway is made to send statsd.
+/// The configuration with which a gateway sends statsd.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StatsdConfig {
     /// The UDP port on loopback to which it will send.
     pub statsd_port: u16,
-    /// What it will send.
+    /// The dialect that it sends.
     pub dialect: Dialect,
-    /// Which Envoy it is, where that is known.
+    /// The Envoy version, if known.
     pub envoy: Option<Version>,
-    /// Where it sent until now, and where everything is passed on to: `host:port`.
+    /// The server to which it sent before, as `host:port`, and to which the exporter forwards.
     pub relay: Option<String>,
-    /// What that takes.
+    /// The changes to the pod.
     pub changes: Changes,
 }
 
-/// Where a gateway serves its metrics itself.
+/// A gateway's own metrics endpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The port.
     pub port: u16,
     /// The path.
     pub path: Cow<'static, str>,
-    /// What it takes.
+    /// The changes to the pod.
     pub changes: Changes,
 }
 
@@ -136,17 +136,17 @@ impl Endpoint {
         Self { port, path: ENVOY_PATH.into(), changes: Changes { warnings, ..Changes::default() } }
     }
 
-    /// Whether only metrics are to be had there.
+    /// Returns true if the endpoint serves only metrics.
     #[must_use]
     pub fn is_harmless(&self) -> bool {
         self.changes.warnings.iter().all(|warning| warning.reason != Reason::AdminPortScraped)
     }
 }
 
-/// Where Envoy serves its metrics.
+/// The path of Envoy's own metrics.
 const ENVOY_PATH: &str = "/stats/prometheus";
 
-/// What has to be changed in a pod.
+/// Changes to a pod.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// In the gateway's container.
@@ -174,7 +174,7 @@ impl<'a> GatewayContext<'a> {
         self.settings.gateway_version.or_else(|| self.container?.version())
     }
 
-    /// What an Envoy that can send either is told to send.
+    /// The dialect for an Envoy that can send either.
     fn dialect(&self) -> Dialect {
         match self.settings.profile {
             Profile::Envoy => Dialect::DogStatsd,
@@ -223,7 +223,7 @@ impl<'a> GatewayContext<'a> {
 }
 
 impl GatewayKind {
-    /// How it is made to send statsd.
+    /// Configures it to send statsd.
     ///
     /// # Errors
     /// The reason why it cannot be.
@@ -236,7 +236,7 @@ impl GatewayKind {
         statsd(context)
     }
 
-    /// Where it serves its metrics itself. The user's port is taken as it is.
+    /// Finds the gateway's own metrics endpoint.
     ///
     /// # Errors
     /// The reason why it does not.
@@ -323,7 +323,7 @@ pub(super) mod testing {
         GatewayContext { pod, container: pod.spec.containers.as_ref().unwrap().first(), settings }
     }
 
-    /// What it is told.
+    /// The statsd configuration of a container.
     pub(in crate::injection) fn statsd(gateway: &GatewayKind, container: &Value) -> Result<StatsdConfig, Finding> {
         gateway.statsd(&context(&pod(container, &json!({})), &Settings::default()))
     }

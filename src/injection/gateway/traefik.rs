@@ -12,7 +12,7 @@ pub(super) const GATEWAY: GatewayKind = GatewayKind {
     ..DEFAULTS
 };
 
-/// Where the entry point `traefik` is unless it is told otherwise.
+/// The default port of the entry point `traefik`.
 const PORT: u16 = 8080;
 
 /// Arguments as Traefik reads them: any case, `=` between flag and value. Those of a file or of the environment cannot
