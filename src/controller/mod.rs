@@ -13,6 +13,8 @@ mod kong;
 pub mod leader_election;
 mod missed;
 mod objects;
+mod owners;
+mod plan;
 mod reconcile;
 mod revisions;
 mod sidecars;

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::apply::{Presence, presence};
 use super::index::controller_of;
 use super::objects::objects;
-use super::reconcile::{Context, workload};
+use super::owners::workload;
+use super::reconcile::Context;
 use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };

@@ -1,0 +1,42 @@
+//! From a pod's controller to the workload.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Client;
+
+use super::index::controller_of;
+use super::objects::objects;
+use super::revisions::Revision;
+use super::{GatewayKey, api_error};
+use crate::injection::monitor_name;
+use crate::monitoring::Owner;
+
+/// Returns true if the gateway's name follows from its workload, or from the pods' controller: whoever creates a pod
+/// may set any label on it.
+pub(super) fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revision) -> bool {
+    let controller = revision.owner.as_ref().map(|controller| controller.name.as_str()).unwrap_or_default();
+    // A ReplicaSet's less the hash of its template.
+    let stem = controller.rsplit_once('-').map_or(controller, |(stem, _)| stem);
+    [owner.name.as_str(), controller, stem].into_iter().any(|name| monitor_name(name) == key.monitor)
+}
+
+/// Follows a pod's controller up to the workload: through a ReplicaSet to what controls that, of whatever kind. `None`
+/// where it is gone.
+pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerReference) -> Result<Option<Owner>> {
+    if owner.kind != "ReplicaSet" {
+        return Ok(Some(owner.into()));
+    }
+    let api = objects(client, namespace, (&owner.api_version, &owner.kind));
+    let replica_set = api.get_metadata_opt(&owner.name).await.map_err(api_error);
+    let Some(replica_set) = replica_set.with_context(|| format!("cannot read ReplicaSet {}", owner.name))? else {
+        return Ok(None);
+    };
+    // A ReplicaSet made by hand is a workload of its own.
+    Ok(Some(controller_of(&replica_set).cloned().unwrap_or(owner).into()))
+}
+
+impl From<OwnerReference> for Owner {
+    fn from(reference: OwnerReference) -> Self {
+        Self { api_version: reference.api_version, kind: reference.kind, name: reference.name, uid: reference.uid }
+    }
+}

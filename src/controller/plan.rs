@@ -1,0 +1,169 @@
+//! Applies the planned objects of one gateway, and publishes what stands against it.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::GatewayKey;
+use super::apply::place_of;
+use super::bindings::Binding;
+use super::index::{NamespacedName, place};
+use super::reconcile::{Context, GatewayState, READER_AWAITED};
+use crate::annotations::{PROMETHEUS, Target};
+use crate::injection::gateway::kong;
+use crate::labels::Labels;
+use crate::monitoring::objects::{MONITOR, SERVICE};
+use crate::monitoring::predicate::Condition;
+use crate::monitoring::{Cluster, CurrentState, Owner, Plan, ScrapeTarget, Scraper, plan};
+use crate::reason::{Finding, Reason};
+
+impl Context {
+    /// Applies what is planned and tells what stands against it. Without leave to write it only looks whether there is
+    /// anything to do: false, if so.
+    pub(super) async fn apply_plan(
+        &self,
+        key: &GatewayKey,
+        gateway: &ScrapeTarget,
+        state: &mut GatewayState,
+        write: bool,
+    ) -> Result<bool> {
+        let Some(owner) = &gateway.owner else { return Ok(true) };
+        let cluster = self.cache.cluster();
+        let before = self.cache.object(SERVICE.1, key, &(key.namespace.clone(), key.monitor.clone()));
+        let reader = before.as_ref().and_then(|service| service.annotations().get(PROMETHEUS)).map(String::as_str);
+        let is_there = |reader: &str| {
+            cluster.scrapers.iter().any(|scraper| scraper.place() == reader && !scraper.is_being_deleted())
+        };
+        let is_gone = gateway.target == Target::Best && reader.is_some_and(|reader| !is_there(reader));
+        state.reader_gone = is_gone.then(|| state.reader_gone.unwrap_or_else(Instant::now));
+        let is_reader_awaited = state.reader_gone.is_some_and(|since| since.elapsed() < READER_AWAITED);
+        let current = CurrentState { existing_monitors: &[], reader, is_reader_awaited };
+        let mut plan = plan(gateway, &cluster, &self.config.bounds, &current);
+        if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
+            let existing_monitors = self.existing_monitors(&key.namespace).await?;
+            let current = CurrentState { existing_monitors: &existing_monitors, ..current };
+            plan = crate::monitoring::plan(gateway, &cluster, &self.config.bounds, &current);
+        }
+        let wanted = plan.service.iter().chain(plan.monitors.iter().flatten());
+        let is_done = |object: &Value| self.writer(key).up_to_date(object, &state.written).is_some();
+        if !write && !wanted.clone().all(is_done) {
+            return Ok(false);
+        }
+        let mut findings = Vec::new();
+        if gateway.kind == kong::NAME {
+            findings.extend(self.plugins.missing(gateway.version).await);
+        }
+        let outcome = self.apply(key, owner, &cluster, plan, state, &mut findings).await;
+        self.events.publish_new(&key.namespace, owner, findings, &mut state.published).await;
+        outcome.map(|()| true)
+    }
+
+    /// Applies each object for itself: a name that is taken for one is no reason not to make the other.
+    async fn apply(
+        &self,
+        key: &GatewayKey,
+        owner: &Owner,
+        cluster: &Cluster,
+        plan: Plan<'_>,
+        state: &mut GatewayState,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let Plan { service, monitors, warnings, why, readers } = plan;
+        findings.extend(warnings);
+        let writer = self.writer(key);
+        let mut first_error = None;
+        let mut failed = |error: anyhow::Error, findings: &mut Vec<Finding>| {
+            findings.extend(error.downcast_ref::<Finding>().cloned());
+            first_error.get_or_insert(error);
+        };
+        if let Some(service) = &service {
+            match writer.apply(service, owner, &mut state.written).await {
+                Ok(applied) => state.is_news |= applied.changed,
+                Err(error) => failed(error, findings),
+            }
+        }
+        let mut planned: Vec<NamespacedName> = Vec::new();
+        let mut is_selected = monitors.is_ok();
+        match monitors {
+            // What was selected once may be so again; it stays.
+            Err(finding) => findings.push(finding),
+            Ok(monitors) => {
+                let mut complete = true;
+                for monitor in &monitors {
+                    let place = place_of(monitor);
+                    match writer.apply(monitor, owner, &mut state.written).await {
+                        Ok(applied) => {
+                            state.is_news |= applied.changed;
+                            let unselected = unselected(cluster, &readers, &place, &applied.labels, monitors.len());
+                            is_selected &= unselected.is_none();
+                            findings.extend(unselected);
+                        }
+                        Err(error) => {
+                            complete = false;
+                            failed(error, findings);
+                        }
+                    }
+                    planned.push(place);
+                }
+                // The new ones are there before the old ones go.
+                if complete {
+                    for old in self.cache.monitors(key) {
+                        let place = place(&old);
+                        if !planned.contains(&place) {
+                            writer.delete(MONITOR, &old).await?;
+                            state.written.remove(&(MONITOR.1, place));
+                        }
+                    }
+                }
+            }
+        }
+        let mut is_scraped = false;
+        for reader in &readers {
+            let lacking = self.access.missing_permission(reader, &key.namespace).await;
+            let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none() && is_selected;
+            findings.extend(lacking);
+            if let ([place], true) = (&planned[..], cluster.writes_bindings(reader)) {
+                let version = self.cache.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
+                match state.bindings.read(&self.client, reader, place, version).await {
+                    Ok(Binding::Accepted) => {}
+                    Ok(Binding::Awaited) => scrapes = false,
+                    Ok(Binding::Rejected(finding)) => {
+                        scrapes = false;
+                        findings.push(finding);
+                    }
+                    Err(error) => {
+                        scrapes = false;
+                        first_error.get_or_insert(error);
+                    }
+                }
+            }
+            is_scraped |= scrapes;
+        }
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        if state.is_news && is_scraped {
+            self.events.publish(&key.namespace, owner, &Finding::new(Reason::Monitored, why)).await;
+            state.is_news = false;
+        }
+        Ok(())
+    }
+}
+
+/// Labels that other people have set on a monitor can keep a Prometheus from selecting it.
+fn unselected(
+    cluster: &Cluster,
+    readers: &[&Scraper],
+    (namespace, name): &NamespacedName,
+    labels: &Labels,
+    monitors: usize,
+) -> Option<Finding> {
+    // Of several monitors each reader needs one only.
+    let [reader] = readers else { return None };
+    let unmet = cluster.selects(reader, namespace, labels).err();
+    let unmet = unmet.filter(|unmet| monitors == 1 && unmet.condition == Condition::Labels)?;
+    let detail = format!("{reader} does not select ServiceMonitor {namespace}/{name} with the labels it has: {unmet}");
+    Some(Finding::new(Reason::NotSelected, detail))
+}
