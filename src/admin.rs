@@ -37,7 +37,7 @@ impl Readiness {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// The conditions that are not met yet.
+    /// The first condition that is not met yet.
     #[must_use]
     pub fn obstacle(&self) -> Option<&'static str> {
         if self.0.stopping.load(Ordering::Relaxed) {

@@ -85,7 +85,7 @@ fn prometheus(value: &str) -> Result<(String, String), &'static str> {
 }
 
 impl ConfigArgs {
-    /// The policy that was typed, for a cluster of this version; one of which nothing is known is taken for a new one.
+    /// The configuration from the flags, for a cluster of this version; an unknown version counts as new.
     #[must_use]
     pub fn config(self, kubernetes: Option<Version>) -> Config {
         let is_new = kubernetes.is_none_or(|version| version >= NATIVE_SIDECARS_SINCE);
@@ -143,9 +143,10 @@ pub struct Serve {
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "gwmon")]
     pub namespace: String,
 
-    /// The name of gwmon's Deployment, Service, Lease and MutatingWebhookConfiguration; its Secret and its ConfigMap
-    /// begin with it.
-    #[arg(long, value_name = "NAME", env = "GWMON_NAME", default_value = "gwmon")]
+    /// The name of gwmon's Deployment, Service (and its label app.kubernetes.io/name), Lease and
+    /// MutatingWebhookConfiguration; the names of its Secret and its ConfigMap begin with it. The RBAC rules must name
+    /// the same objects.
+    #[arg(long, value_name = "NAME", env = "GWMON_NAME", value_parser = name, default_value = "gwmon")]
     pub name: String,
 
     /// How long an exporter may keep a gateway's pod from being ready or created, before gwmon suspends injection for
@@ -181,13 +182,13 @@ pub struct Serve {
     #[arg(long, value_name = "FILTER", env = "GWMON_LOG", default_value = "info,kube_client::client=error")]
     pub log: String,
 
-    /// The config.
+    /// The shared flags.
     #[command(flatten)]
     pub config: ConfigArgs,
 }
 
 impl Serve {
-    /// The policy that was typed, for a cluster of this version.
+    /// The configuration from the flags, for a cluster of this version.
     #[must_use]
     pub fn config(&self, kubernetes: Option<Version>) -> Config {
         let mut config = self.config.clone().config(kubernetes);
@@ -195,6 +196,19 @@ impl Serve {
         config.bounds.gateways = self.max_gateways_per_namespace;
         config
     }
+}
+
+/// The name of a Service (DNS-1035), which is no gateway's.
+fn name(value: &str) -> Result<String, &'static str> {
+    let is_part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let is_name = value.starts_with(|c: char| c.is_ascii_lowercase()) && !value.ends_with('-');
+    if !is_name || value.len() > 50 || !value.bytes().all(is_part) {
+        return Err("use lower case letters, digits and -, beginning with a letter, at most 50 characters");
+    }
+    if value.ends_with("-gwmon") {
+        return Err("names that end in -gwmon are those of gateways' objects");
+    }
+    Ok(value.to_owned())
 }
 
 /// Whole seconds of a duration such as `30s` or `1m30s`.
@@ -250,7 +264,7 @@ pub struct Preview {
     #[arg(long, value_name = "NAME", requires = "connected")]
     pub context: Option<String>,
 
-    /// The config.
+    /// The shared flags.
     #[command(flatten)]
     pub config: ConfigArgs,
 }

@@ -56,7 +56,7 @@ pub enum LabelError {
 pub fn parse(text: &str) -> Result<Labels, LabelError> {
     let mut labels = Labels::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let cut = |text: &str| text.chars().take(64).collect::<String>();
+        let cut = |text: &str| text.chars().take(24).collect::<String>();
         let (key, value) = part.split_once('=').ok_or_else(|| LabelError::NoEquals(cut(part)))?;
         let (key, value) = (key.trim(), value.trim());
         if !is_key(key) {

@@ -158,6 +158,7 @@ impl Metrics {
 
     /// Notes which workloads are suspended.
     pub(crate) fn suspended(&self, suspensions: &Suspensions) {
+        self.suspended_workloads.clear();
         for reason in suspension::CAUSES {
             self.suspended_workloads.get_or_create(&SuspendedLabels { reason }).set(0);
         }

@@ -137,9 +137,11 @@ fn exponent(suffix: &str) -> Result<Option<i32>, QuantityError> {
     let Some(digits) = suffix.strip_prefix(['e', 'E']) else { return Ok(None) };
     let end = digits.find(|c: char| !c.is_ascii_digit() && !"+-".contains(c)).unwrap_or(digits.len());
     let (exponent, rest) = digits.split_at(end);
-    match exponent.parse::<i8>() {
+    match exponent.parse::<i64>() {
         Ok(_) if !rest.is_empty() => Err(QuantityError::ExponentAndSuffix),
-        Ok(exponent) => Ok(Some(i32::from(exponent))),
+        Ok(exponent) => {
+            i8::try_from(exponent).map(|exponent| Some(exponent.into())).map_err(|_| QuantityError::TooLarge)
+        }
         Err(_) => Ok(None),
     }
 }
@@ -229,6 +231,7 @@ mod tests {
             ("1e3m", ExponentAndSuffix),
             ("999999999999999999999999999999Ei", TooLarge),
             ("1e99", TooLarge),
+            ("1e200", TooLarge),
         ] {
             assert_eq!(broken.parse::<Quantity>(), Err(error), "{broken}");
         }

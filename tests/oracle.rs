@@ -393,7 +393,7 @@ fn warns(known: &Cluster, scraper: &Scraper, namespace: &str) -> bool {
     let (owner, name) = scraper.key();
     let target = Target::Named { namespace: owner.to_owned(), name: name.to_owned() };
     let (none, bounds) = (Labels::new(), Bounds::default());
-    let wish = SelectionRequest {
+    let request = SelectionRequest {
         namespace,
         target: &target,
         required: &none,
@@ -403,7 +403,7 @@ fn warns(known: &Cluster, scraper: &Scraper, namespace: &str) -> bool {
         bounds: &bounds,
     };
     let told = |warnings: &[gwmon::reason::Finding]| warnings.iter().any(|w| w.reason == Reason::OperatorUnknown);
-    known.select(&wish).is_ok_and(|selection| told(&selection.warnings))
+    known.select(&request).is_ok_and(|selection| told(&selection.warnings))
 }
 
 /// The smallest cluster found on which they still disagree, and how they do.

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::labels::LabelError;
 use crate::quantity::{Quantity, QuantityError};
-use crate::reason::shown;
+use crate::reason::{cut, shown};
 
 /// An annotation's value is not valid. The text follows the value in a message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -72,7 +72,7 @@ pub enum ResourcesError {
     NoAmount(&'static str),
     #[error("sets more than a request and a limit for {0}; use {0}=REQUEST/LIMIT")]
     TooManyAmounts(&'static str),
-    #[error("sets {resource} to {}, which {error}; use an amount such as {}", shown(.amount), example(.resource))]
+    #[error("sets {resource} to {}, which {error}; use an amount such as {}", shown(&cut(.amount, 24)), example(.resource))]
     Amount { resource: &'static str, amount: String, error: QuantityError },
     #[error("sets {0} to zero, which Kubernetes takes for no limit; use more than zero")]
     Zero(&'static str),
@@ -253,12 +253,28 @@ mod tests {
         (
             "resources",
             "memory=999999999999999999999999999999Ei",
-            "sets memory to \"999999999999999999999999999999Ei\", which is too large; use an amount such as 64Mi",
+            "sets memory to \"999999999999999999999999…\", which is too large; use an amount such as 64Mi",
         ),
         (
             "resources",
             "memory=0.5/64Mi",
             "sets memory to \"0.5\", a fraction of a byte; for mebibytes use the suffix Mi, such as 128Mi",
+        ),
+        (
+            "resources",
+            "memory=/16Mi",
+            "requests 32Mi (the default) of memory, more than its limit of 16Mi; use memory=32Mi/32Mi, for example",
+        ),
+        (
+            "monitor-labels",
+            "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk=v",
+            "holds a label that is not valid: \"kkkkkkkkkkkkkkkkkkkkkkkk\" is not a key: letters, digits, -, _ and ., 63 characters at most, after an optional domain and /",
+        ),
+        ("interval", "500ms1s", "is not a duration; use one such as 15s or 1m30s"),
+        (
+            "metrics-port",
+            "99999999999999999999999999999999999999999999",
+            "is outside the range of ports; use 1 to 65535",
         ),
     ];
 

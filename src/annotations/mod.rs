@@ -100,7 +100,7 @@ pub const VOCABULARY: &[Key] = &[
     Key {
         name: STATSD_PORT,
         allowed: "a port from 1 to 65535",
-        meaning: "the UDP port of the exporter on the pod's loopback; 9125 by default, always 8125 with Ambassador",
+        meaning: "the UDP port of the exporter on the pod's loopback; 9125 by default, 8125 with App Mesh, always 8125 with Ambassador",
     },
     Key {
         name: METRICS_PORT,
@@ -120,7 +120,7 @@ pub const VOCABULARY: &[Key] = &[
     Key {
         name: RELAY,
         allowed: "\"true\" or \"false\"",
-        meaning: "forward everything to the statsd server to which the gateway sends now, given as an IP address",
+        meaning: "forward everything to the statsd server to which the gateway sends now; Ambassador only, and only to an IPv4 address",
     },
     Key {
         name: PROFILE,
@@ -150,7 +150,7 @@ pub const VOCABULARY: &[Key] = &[
     Key { name: INTERVAL, allowed: "a duration such as 15s or 1m30s", meaning: "the scrape interval" },
     Key {
         name: RESOURCES,
-        allowed: " cpu=50m/500m,memory=32Mi/192Mi",
+        allowed: "requests and limits such as cpu=50m/500m,memory=32Mi/192Mi",
         meaning: "requests and limits of the exporter; what is left out keeps its default, which is shown here",
     },
 ];
@@ -209,7 +209,7 @@ pub struct Settings {
     pub relay: bool,
     /// [`PROFILE`].
     pub profile: Profile,
-    /// [`SIDECAR`]; without it, the policy's.
+    /// [`SIDECAR`]; without it, the configuration's.
     pub sidecar: Option<Sidecar>,
     /// [`DISCOVERY`].
     pub discovery: Discovery,

@@ -168,8 +168,11 @@ impl FromStr for Target {
 }
 
 pub(super) fn port(value: &str) -> Result<u16, InvalidValue> {
-    let number: i128 = value.parse().map_err(|_| InvalidValue::PortNotANumber)?;
-    u16::try_from(number).ok().filter(|port| *port != 0).ok_or(InvalidValue::PortOutOfRange)
+    let digits = value.strip_prefix('-').unwrap_or(value);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(InvalidValue::PortNotANumber);
+    }
+    value.parse().ok().filter(|port| *port != 0).ok_or(InvalidValue::PortOutOfRange)
 }
 
 pub(super) fn flag(value: &str) -> Result<bool, InvalidValue> {
@@ -226,6 +229,7 @@ pub(crate) fn duration(value: &str) -> Result<u64, DurationError> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let is_pair = |text: &str| UNITS.iter().any(|(unit, _)| text.strip_suffix(unit).is_some_and(is_number));
     Err(match rest {
+        _ if value.is_empty() => DurationError::NotADuration,
         _ if value.starts_with('-') => DurationError::Negative,
         _ if is_number(value) && value.bytes().all(|b| b == b'0') => DurationError::Zero,
         _ if is_number(value) => DurationError::NoUnit(value.chars().take(20).collect()),
@@ -303,6 +307,7 @@ fn within(
     let text = |typed: Option<Quantity>, amount: Quantity| {
         if typed.is_some() { amount.to_string() } else { format!("{amount} (the default)") }
     };
-    let fix = request.unwrap_or(both.1);
+    let least = if resource == "memory" { SMALLEST_MEMORY_LIMIT } else { Quantity::default() };
+    let fix = request.unwrap_or(both.1).max(least);
     Err(ResourcesError::RequestAboveLimit { resource, request: text(request, both.0), limit: text(limit, both.1), fix })
 }

@@ -29,7 +29,7 @@ use crate::tls::{self, CurrentLeaf};
 use crate::webhook::surroundings::{self, Surroundings};
 use crate::webhook::{self, Admission};
 
-/// The API server goes on calling a replica until all of its endpoints know that it is gone (R30).
+/// The API server goes on calling a replica until it has seen that the replica left the Service's endpoints (R30).
 const SHUTDOWN_DELAY: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
@@ -124,7 +124,7 @@ impl Process {
         self.stop.clone().cancelled_owned()
     }
 
-    /// Makes a certificate that lasts as long as this process.
+    /// Makes a certificate, which is kept in memory only and not renewed.
     fn start_standalone(&self, ca_out: Option<&Path>) -> Result<()> {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let certificates = CertificateBundle::new(&names, OffsetDateTime::now_utc())?;
@@ -193,13 +193,17 @@ impl Process {
 async fn connect() -> Result<Client> {
     match Client::try_default().await {
         Ok(client) => Ok(client),
-        // The error repeats itself as its own cause.
-        Err(error) => {
+        // As its own cause it would be printed twice.
+        Err(error @ kube::Error::InferConfig(_)) => {
             let what = error.to_string();
-            let cause = what.rsplit("kubeconfig: (").next().unwrap_or(&what);
-            let cause = cause.strip_suffix(')').unwrap_or(cause);
-            bail!("no cluster: not in a pod, and {cause}; set KUBECONFIG, or run with --standalone")
+            let (in_cluster, kubeconfig) = what.split_once(", kubeconfig: ").unwrap_or((&what, ""));
+            if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+                bail!("no cluster: {in_cluster}");
+            }
+            let kubeconfig = kubeconfig.strip_prefix('(').and_then(|text| text.strip_suffix(')')).unwrap_or(kubeconfig);
+            bail!("no cluster: not in a pod, and {kubeconfig}; set KUBECONFIG, or run with --standalone")
         }
+        Err(error) => Err(error).context("cannot make a client of the cluster"),
     }
 }
 

@@ -19,19 +19,19 @@ const SPAN: Duration = Duration::from_mins(10);
 pub(super) struct AccessReviews {
     client: Client,
     /// By reader and its user, what it discovers targets by, and namespace: what is lacking.
-    held: TtlCache<(String, &'static str, String), Option<Finding>>,
+    answers: TtlCache<(String, &'static str, String), Option<Finding>>,
 }
 
 impl AccessReviews {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, held: TtlCache::new(SPAN) }
+        Self { client, answers: TtlCache::new(SPAN) }
     }
 
     /// The right that a Prometheus lacks to discover targets in a namespace.
     pub(super) async fn missing_permission(&self, reader: &Scraper, namespace: &str) -> Option<Finding> {
         let (user, group, resource) = reader.discovery()?;
-        let slot = (format!("{reader} as {user}"), resource, namespace.to_owned());
-        if let Some(answer) = self.held.get(&slot) {
+        let object_key = (format!("{reader} as {user}"), resource, namespace.to_owned());
+        if let Some(answer) = self.answers.get(&object_key) {
             return answer;
         }
         let groups = vec![
@@ -74,7 +74,7 @@ impl AccessReviews {
             );
             Finding::new(Reason::ScrapeRBACMissing, detail)
         });
-        self.held.put(slot, answer.clone());
+        self.answers.put(object_key, answer.clone());
         answer
     }
 }

@@ -47,8 +47,8 @@ pub(super) struct Applied {
 impl Writer<'_> {
     /// The object as it is, where it stands as it was last applied.
     pub(super) fn up_to_date(&self, object: &Value, written: &AppliedVersions) -> Option<Applied> {
-        let (slot, hash) = self.fingerprint(object);
-        self.as_applied(&slot, hash, written)
+        let (object_key, hash) = self.fingerprint(object);
+        self.as_applied(&object_key, hash, written)
     }
 
     /// The object's key in [`AppliedVersions`], and a hash of its content.
@@ -57,20 +57,20 @@ impl Writer<'_> {
         ((kind, place_of(object)), self.hasher.hash_one(object.to_string()))
     }
 
-    fn as_applied(&self, slot: &ObjectKey, hash: u64, written: &AppliedVersions) -> Option<Applied> {
-        let seen = self.cache.object(slot.0, self.key, &slot.1)?;
-        let (before, at) = written.get(slot)?;
+    fn as_applied(&self, object_key: &ObjectKey, hash: u64, written: &AppliedVersions) -> Option<Applied> {
+        let seen = self.cache.object(object_key.0, self.key, &object_key.1)?;
+        let (before, at) = written.get(object_key)?;
         let settled = *before == hash && !is_newer(seen.resource_version().as_deref(), at);
         settled.then(|| Applied { changed: false, labels: seen.labels().clone() })
     }
 
     /// Applies one object, unless it is settled, or its name is taken.
     pub(super) async fn apply(&self, object: &Value, owner: &Owner, written: &mut AppliedVersions) -> Result<Applied> {
-        let (slot, hash) = self.fingerprint(object);
-        if let Some(settled) = self.as_applied(&slot, hash, written) {
+        let (object_key, hash) = self.fingerprint(object);
+        if let Some(settled) = self.as_applied(&object_key, hash, written) {
             return Ok(settled);
         }
-        let (kind, place) = &slot;
+        let (kind, place) = &object_key;
         let version = if *kind == MONITOR.1 { MONITOR.0 } else { SERVICE.0 };
         let what = format!("{kind} {}/{}", place.0, place.1);
         let seen = self.cache.object(kind, self.key, place);
@@ -114,14 +114,14 @@ impl Writer<'_> {
                 if changed {
                     self.metrics.wrote(Verb::apply);
                 }
-                written.insert(slot, (hash, now));
+                written.insert(object_key, (hash, now));
                 Ok(Applied { changed, labels: applied.metadata.labels.unwrap_or_default() })
             }
             Err(kube::Error::Api(status)) if status.code == 404 && *kind == MONITOR.1 => {
                 let detail = format!("cannot apply {what}: the cluster does not serve {version} {kind}");
                 Err(Finding::new(Reason::ServiceMonitorCRDMissing, detail).into())
             }
-            // A quota, a config, another webhook: whoever set that up can mend it, and so has to be told.
+            // A quota, a policy, another webhook: whoever set that up can mend it, and so has to be told.
             Err(kube::Error::Api(status)) if is_refusal(&status) => {
                 Err(Finding::new(Reason::ObjectRefused, format!("cannot apply {what}: {}", status.message)).into())
             }

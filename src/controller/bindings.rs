@@ -36,8 +36,8 @@ impl Bindings {
         place: &NamespacedName,
         version: Option<String>,
     ) -> Result<Binding> {
-        let slot = (place.clone(), reader.place());
-        if let Some((read, binding)) = self.0.get(&slot)
+        let object_key = (place.clone(), reader.place());
+        if let Some((read, binding)) = self.0.get(&object_key)
             && *read == version
         {
             return Ok(binding.clone());
@@ -46,7 +46,7 @@ impl Bindings {
         let binding = monitor.map_or(Binding::Awaited, |monitor| {
             binding(&monitor.data, monitor.metadata.generation.unwrap_or_default(), reader, place)
         });
-        self.0.insert(slot, (version, binding.clone()));
+        self.0.insert(object_key, (version, binding.clone()));
         Ok(binding)
     }
 }

@@ -100,21 +100,21 @@ async fn reconcile(
     serving: &mut Option<CertificateBundle>,
     metrics: &Metrics,
 ) -> Result<()> {
-    let material = material(secrets, installation).await?;
-    inject_ca_bundle(configurations, &installation.name, &material.bundle).await?;
-    if serving.as_ref() != Some(&material) {
-        leaf.put(&material.leaf, &material.leaf_key)?;
-        let ends = Validity::of(&material.leaf)?.not_after;
+    let certificates = certificates(secrets, installation).await?;
+    inject_ca_bundle(configurations, &installation.name, &certificates.bundle).await?;
+    if serving.as_ref() != Some(&certificates) {
+        leaf.put(&certificates.leaf, &certificates.leaf_key)?;
+        let ends = Validity::of(&certificates.leaf)?.not_after;
         metrics.certificate_ends(ends.unix_timestamp());
         tracing::info!(%ends, "serving a new certificate");
-        *serving = Some(material);
+        *serving = Some(certificates);
     }
     Ok(())
 }
 
-/// The shared material, made or renewed first where that is due. Of two replicas that try at once the API
+/// The shared certificates, made or renewed first where that is due. Of two replicas that try at once the API
 /// server lets one win; the other reads again.
-async fn material(secrets: &Api<Secret>, installation: &Installation) -> Result<CertificateBundle> {
+async fn certificates(secrets: &Api<Secret>, installation: &Installation) -> Result<CertificateBundle> {
     let (names, now) = (installation.names(), OffsetDateTime::now_utc());
     let what = || format!("Secret {}/{}", installation.namespace, installation.secret());
     for _ in 0..5 {
@@ -125,10 +125,10 @@ async fn material(secrets: &Api<Secret>, installation: &Installation) -> Result<
             .with_context(|| format!("cannot read {}", what()))?;
         let found = existing.as_ref().and_then(read);
         let renewed = match &found {
-            Some(material) => material.renewed(&names, now)?,
+            Some(certificates) => certificates.renewed(&names, now)?,
             None => Some(CertificateBundle::new(&names, now)?),
         };
-        let Some(renewed) = renewed else { return found.context("no material") };
+        let Some(renewed) = renewed else { return found.context("no certificates") };
         let secret = write(&renewed, installation, existing.as_ref());
         let written = match existing {
             Some(_) => secrets.replace(&installation.secret(), &PostParams::default(), &secret).await,
@@ -153,8 +153,8 @@ fn read(secret: &Secret) -> Option<CertificateBundle> {
     })
 }
 
-/// The Secret with this material; just this version of it, where there is one, and of its type, which cannot change.
-fn write(material: &CertificateBundle, installation: &Installation, existing: Option<&Secret>) -> Secret {
+/// The Secret with these certificates; just this version of it, where there is one, and of its type, which cannot change.
+fn write(certificates: &CertificateBundle, installation: &Installation, existing: Option<&Secret>) -> Secret {
     let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
     Secret {
         metadata: ObjectMeta {
@@ -166,10 +166,10 @@ fn write(material: &CertificateBundle, installation: &Installation, existing: Op
         },
         type_: existing.map_or_else(|| Some("kubernetes.io/tls".to_owned()), |secret| secret.type_.clone()),
         data: Some(BTreeMap::from([
-            entry("ca.crt", &material.bundle),
-            entry("ca.key", &material.authority_key),
-            entry("tls.crt", &material.leaf),
-            entry("tls.key", &material.leaf_key),
+            entry("ca.crt", &certificates.bundle),
+            entry("ca.key", &certificates.authority_key),
+            entry("tls.crt", &certificates.leaf),
+            entry("tls.key", &certificates.leaf_key),
         ])),
         ..Secret::default()
     }

@@ -20,23 +20,23 @@ const SPAN: Duration = Duration::from_mins(1);
 pub(super) struct Plugins {
     client: Client,
     /// `None` where gwmon cannot tell: Kong is configured otherwise, or by objects that gwmon may not read.
-    held: TtlCache<(), Option<Vec<Value>>>,
+    answers: TtlCache<(), Option<Vec<Value>>>,
 }
 
 impl Plugins {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, held: TtlCache::new(SPAN) }
+        Self { client, answers: TtlCache::new(SPAN) }
     }
 
     /// The plugin or setting that a Kong of this version lacks.
     pub(super) async fn missing(&self, version: Option<Version>) -> Option<Finding> {
-        let plugins = if let Some(answer) = self.held.get(&()) {
+        let plugins = if let Some(answer) = self.answers.get(&()) {
             answer
         } else {
             let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource(PLUGIN.0, PLUGIN.1));
             let list = api.list(&ListParams::default()).await.ok();
             let plugins = list.map(|list| list.items.into_iter().map(|plugin| json!(plugin)).collect());
-            self.held.put((), plugins.clone());
+            self.answers.put((), plugins.clone());
             plugins
         };
         let is_there = plugins?.iter().any(|plugin| counts_traffic(plugin, version));

@@ -242,7 +242,7 @@ async fn check_pod(
     })
 }
 
-/// The number of pods that differ from what the workload asks for (`asks`), and the reason. The webhook's own
+/// The number of pods that differ from what the workload asks for, and the reason. `asks` is false for a workload that no longer asks for injection. The webhook's own
 /// decision counts.
 async fn check_workload(
     context: &Context,

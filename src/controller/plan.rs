@@ -85,7 +85,6 @@ impl Context {
             }
         }
         let mut planned: Vec<NamespacedName> = Vec::new();
-        let mut is_selected = monitors.is_ok();
         match monitors {
             // What was selected once may be so again; it stays.
             Err(finding) => findings.push(finding),
@@ -96,9 +95,7 @@ impl Context {
                     match writer.apply(monitor, owner, &mut state.written).await {
                         Ok(applied) => {
                             state.is_news |= applied.changed;
-                            let unselected = unselected(cluster, &readers, &place, &applied.labels, monitors.len());
-                            is_selected &= unselected.is_none();
-                            findings.extend(unselected);
+                            findings.extend(unselected(cluster, &readers, &place, &applied.labels, monitors.len()));
                         }
                         Err(error) => {
                             complete = false;
@@ -122,17 +119,14 @@ impl Context {
         let mut is_scraped = false;
         for reader in &readers {
             let lacking = self.access.missing_permission(reader, &key.namespace).await;
-            let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none() && is_selected;
+            let mut scrapes = lacking.is_none() && cluster.outage(reader).is_none();
             findings.extend(lacking);
             if let ([place], true) = (&planned[..], cluster.writes_bindings(reader)) {
                 let version = self.cache.object(MONITOR.1, key, place).and_then(|monitor| monitor.resource_version());
                 match state.bindings.read(&self.client, reader, place, version).await {
                     Ok(Binding::Accepted) => {}
                     Ok(Binding::Awaited) => scrapes = false,
-                    Ok(Binding::Rejected(finding)) => {
-                        scrapes = false;
-                        findings.push(finding);
-                    }
+                    Ok(Binding::Rejected(finding)) => findings.push(finding),
                     Err(error) => {
                         scrapes = false;
                         first_error.get_or_insert(error);
@@ -144,7 +138,10 @@ impl Context {
         if let Some(error) = first_error {
             return Err(error);
         }
-        if state.is_news && is_scraped {
+        // Of several scrapers each has to select the gateway.
+        let stands_against =
+            |finding: &Finding| matches!(finding.reason, Reason::NotSelected | Reason::MonitorRejected);
+        if state.is_news && is_scraped && !findings.iter().any(stands_against) {
             self.events.publish(&key.namespace, owner, &Finding::new(Reason::Monitored, why)).await;
             state.is_news = false;
         }

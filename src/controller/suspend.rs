@@ -29,6 +29,7 @@ use crate::webhook::Surroundings;
 
 /// The interval at which failures are checked for their duration.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same while nothing fails: only suspensions that somebody wrote by hand are looked for.
 const LOOK_AT_REST: Duration = Duration::from_secs(10);
 /// The time in which a suspension reaches every replica.
 const KNOWN: Duration = Duration::from_secs(3);
@@ -89,7 +90,7 @@ struct InjectedWorkload {
 async fn attempt<T>(what: impl Future<Output = Result<T>>) -> Option<T> {
     let late = |_| Err(anyhow::anyhow!("no answer from the API server in {ATTEMPT:?}"));
     let done = tokio::time::timeout(ATTEMPT, what).await.unwrap_or_else(late);
-    done.inspect_err(|error| tracing::warn!("cannot step aside: {error:#}")).ok()
+    done.inspect_err(|error| tracing::warn!("cannot suspend or resume injection: {error:#}")).ok()
 }
 
 /// Decides on suspensions and writes them.

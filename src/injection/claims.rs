@@ -1,5 +1,5 @@
-//! The annotations that people, not gwmon, have set on a pod template: by
-//! `kubectl.kubernetes.io/last-applied-configuration` or by `managedFields`. Anybody can write these, so only the
+//! The annotations that people, not gwmon, have set on a pod template, as recorded in
+//! `kubectl.kubernetes.io/last-applied-configuration` or `managedFields`. Anybody can write these, so only the
 //! names that are looked for are kept.
 
 use std::borrow::Cow;

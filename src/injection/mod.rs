@@ -289,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_gateway_that_serves_metrics_itself_gets_no_container() {
-        let native = json!({"metadata": {"annotations": {"gwmon.io/mode": "scrape", "gwmon.io/metrics-port": "9901"}}});
-        let pod = admitted(&native);
+        let scrape = json!({"metadata": {"annotations": {"gwmon.io/mode": "scrape", "gwmon.io/metrics-port": "9901"}}});
+        let pod = admitted(&scrape);
         assert!(pod["spec"]["initContainers"].is_null() && pod["spec"]["volumes"].is_null());
         assert_eq!(pod["metadata"]["labels"][MONITORED_BY], "edge-gwmon");
         let status: Status = serde_json::from_str(pod["metadata"]["annotations"][STATUS].as_str().unwrap()).unwrap();

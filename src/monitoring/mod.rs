@@ -63,7 +63,7 @@ pub fn plan<'c>(gateway: &ScrapeTarget, cluster: &'c Cluster, bounds: &Bounds, c
         return Plan { service, monitors: Err(finding), warnings: gateway.notes.clone(), why, readers: vec![] };
     }
     let (required, defaults) = (gateway.required_labels(), ScrapeTarget::default_labels());
-    let wish = SelectionRequest {
+    let request = SelectionRequest {
         namespace: &gateway.namespace,
         target: &gateway.target,
         required: &required,
@@ -72,7 +72,7 @@ pub fn plan<'c>(gateway: &ScrapeTarget, cluster: &'c Cluster, bounds: &Bounds, c
         reader: current.reader,
         bounds,
     };
-    match cluster.select(&wish) {
+    match cluster.select(&request) {
         Ok(Selection { placements, why, mut warnings, readers }) => {
             warnings.extend(gateway.notes.iter().cloned());
             let reader = match readers.as_slice() {

@@ -56,7 +56,7 @@ impl fmt::Display for Unmet {
     }
 }
 
-/// The cause why a scraper does not scrape.
+/// The reason why a scraper does not scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// For a person.
@@ -122,7 +122,7 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The cause why this scraper does not scrape what it selects, as far as the cluster's objects show. `None` if it
+    /// The reason why this scraper does not scrape what it selects, as far as the cluster's objects show. `None` if it
     /// runs.
     #[must_use]
     pub fn outage(&self, scraper: &Scraper) -> Option<Outage> {
@@ -176,7 +176,7 @@ impl Cluster {
         let handlers = self.handlers(scraper).unwrap_or_default();
         if let Some(operator) = handlers.first()
             && !handlers.iter().any(|operator| {
-                operator.watches(namespace) && (scraper.reach == NamespaceScope::Own || operator.knows(namespace))
+                operator.watches(namespace) && (scraper.scope == NamespaceScope::Own || operator.knows(namespace))
             })
         {
             let detail = format!(
@@ -191,8 +191,8 @@ impl Cluster {
             let detail = format!("does not watch {namespace} (its allowNamespaces or denyNamespaces)");
             return Err(Unmet::new(Condition::Watched, detail));
         }
-        let field = scraper.reach_field;
-        match &scraper.reach {
+        let field = scraper.scope_field;
+        match &scraper.scope {
             NamespaceScope::Own if namespace == scraper.namespace => Ok(()),
             NamespaceScope::Own => {
                 let detail = format!(

@@ -92,7 +92,7 @@ pub struct Scraper {
     pub(super) namespace: String,
     pub(super) labels: Labels,
     pub(super) controller_id: String,
-    /// The cause why it selects no ServiceMonitor, whatever its selector.
+    /// The reason why it selects no ServiceMonitor, whatever its selector.
     pub(super) obstacle: Option<String>,
     /// `spec.paused`: its configuration stays as it was.
     pub(super) paused: bool,
@@ -100,9 +100,9 @@ pub struct Scraper {
     pub(super) selector: Selector,
     /// The field that says so.
     pub(super) selector_field: &'static str,
-    pub(super) reach: NamespaceScope,
+    pub(super) scope: NamespaceScope,
     /// The field that says so.
-    pub(super) reach_field: &'static str,
+    pub(super) scope_field: &'static str,
     /// A target allocator's own allow list; `None` is all.
     pub(super) allowed: Option<BTreeSet<String>>,
     /// A target allocator's own deny list.
@@ -183,8 +183,8 @@ impl Scraper {
             paused: false,
             selector: Selector::default(),
             selector_field: "spec.serviceMonitorSelector",
-            reach: NamespaceScope::Own,
-            reach_field: "spec.serviceMonitorNamespaceSelector",
+            scope: NamespaceScope::Own,
+            scope_field: "spec.serviceMonitorNamespaceSelector",
             allowed: None,
             denied: BTreeSet::new(),
             ignore_namespace_selectors: false,
@@ -262,7 +262,7 @@ impl Scraper {
         Some((format!("system:serviceaccount:{}:{account}", self.namespace), group, resource))
     }
 
-    /// The cause why its operator would reject a selected monitor (`checkServiceMonitor` there), for the fields that
+    /// The reason why its operator would reject a selected monitor (`checkServiceMonitor` there), for the fields that
     /// gwmon writes.
     #[must_use]
     pub fn rejects(&self, monitor: &Value) -> Option<String> {

@@ -72,12 +72,12 @@ impl Cluster {
     /// # Errors
     /// [`Reason::NoPrometheus`] where there is no reader at all, [`Reason::PrometheusNotFound`] where the one that is
     /// asked for is not there, [`Reason::NotSelected`] with the condition that cannot be met on each.
-    pub fn select<'c>(&'c self, wish: &SelectionRequest) -> Result<Selection<'c>, Finding> {
-        let asked = self.asked_for(wish)?;
+    pub fn select<'c>(&'c self, request: &SelectionRequest) -> Result<Selection<'c>, Finding> {
+        let asked = self.asked_for(request)?;
         let mut candidates = Vec::new();
         let mut obstacles = Vec::new();
         for &scraper in &asked {
-            match self.candidate(scraper, wish) {
+            match self.candidate(scraper, request) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(why) => obstacles.push(Finding::new(Reason::NotSelected, format!("{scraper} {why}"))),
             }
@@ -87,12 +87,12 @@ impl Cluster {
             return Err(Finding::new(Reason::NotSelected, all.join("; ")));
         }
         let rank = |candidate: &Candidate| {
-            let reads = |labels: &Labels| self.selects(candidate.scraper, wish.namespace, labels).is_ok();
+            let reads = |labels: &Labels| self.selects(candidate.scraper, request.namespace, labels).is_ok();
             (
-                Reverse(wish.reader == Some(candidate.scraper.place().as_str())),
-                Reverse(candidate.namespace == wish.namespace),
+                Reverse(request.reader == Some(candidate.scraper.place().as_str())),
+                Reverse(candidate.namespace == request.namespace),
                 Reverse(self.outage(candidate.scraper).is_none()),
-                Reverse(wish.existing_monitors.iter().any(reads)),
+                Reverse(request.existing_monitors.iter().any(reads)),
                 candidate.scraper.kind,
             )
         };
@@ -101,7 +101,7 @@ impl Cluster {
             (rank(candidate), namespace.to_owned(), name.to_owned())
         });
         let mut warnings = Vec::new();
-        if *wish.target == Target::All {
+        if *request.target == Target::All {
             warnings = obstacles;
         } else {
             let best = rank(&candidates[0]);
@@ -117,7 +117,7 @@ impl Cluster {
             candidates.truncate(1);
         }
 
-        let mut placements = partition(&candidates, wish);
+        let mut placements = partition(&candidates, request);
         self.check(&candidates, &placements)?;
         if placements.len() > MOST_MONITORS {
             let detail = format!(
@@ -130,7 +130,7 @@ impl Cluster {
         for candidate in &candidates {
             self.warn(candidate.scraper, &mut warnings);
         }
-        warn_ownership(&placements, wish, &mut warnings);
+        warn_ownership(&placements, request, &mut warnings);
         let readers: Vec<_> = candidates.iter().map(|candidate| candidate.scraper).collect();
         self.warn_collateral(&readers, &placements, &mut warnings);
         Ok(Selection {
@@ -141,19 +141,21 @@ impl Cluster {
         })
     }
 
-    fn asked_for(&self, wish: &SelectionRequest) -> Result<Vec<&Scraper>, Finding> {
+    fn asked_for(&self, request: &SelectionRequest) -> Result<Vec<&Scraper>, Finding> {
         if self.scrapers.is_empty() {
             return Err(Finding::new(
                 Reason::NoPrometheus,
                 "the cluster has no Prometheus or other object that reads ServiceMonitors",
             ));
         }
-        let (who, names) = match wish.target {
+        let (who, names) = match request.target {
             Target::Named { namespace, name } => {
                 (crate::annotations::PROMETHEUS, &[(namespace.clone(), name.clone())][..])
             }
-            Target::Best | Target::All if wish.bounds.readers.is_empty() => return Ok(self.scrapers.iter().collect()),
-            Target::Best | Target::All => ("gwmon serve --prometheus", wish.bounds.readers.as_slice()),
+            Target::Best | Target::All if request.bounds.readers.is_empty() => {
+                return Ok(self.scrapers.iter().collect());
+            }
+            Target::Best | Target::All => ("gwmon serve --prometheus", request.bounds.readers.as_slice()),
         };
         let is_named = |scraper: &&Scraper| {
             let (namespace, name) = scraper.key();
@@ -170,11 +172,11 @@ impl Cluster {
     }
 
     /// The namespace and labels with which this scraper selects a monitor and reaches the gateway's pods.
-    fn candidate<'c>(&self, scraper: &'c Scraper, wish: &SelectionRequest) -> Result<Candidate<'c>, String> {
+    fn candidate<'c>(&self, scraper: &'c Scraper, request: &SelectionRequest) -> Result<Candidate<'c>, String> {
         if let Some(obstacle) = &scraper.obstacle {
             return Err(obstacle.clone());
         }
-        let (home, own) = (wish.namespace, scraper.namespace.as_str());
+        let (home, own) = (request.namespace, scraper.namespace.as_str());
         let (namespace, whence) = match self.reads(scraper, home) {
             Ok(()) => (home, "and reads this namespace".to_owned()),
             Err(here) => {
@@ -189,7 +191,7 @@ impl Cluster {
                         "{here}, and a monitor in {own} would not reach {home} (spec.ignoreNamespaceSelectors){advice}"
                     ));
                 }
-                if !wish.bounds.cross_namespace {
+                if !request.bounds.cross_namespace {
                     return Err(format!(
                         "{here}, and gwmon may make no monitor in {own} (--allow-cross-namespace-monitors=false){advice}"
                     ));
@@ -203,7 +205,7 @@ impl Cluster {
                 (own, format!("and reads its own namespace, not {home} ({here}){advice}"))
             }
         };
-        let labels = solve(&[&scraper.selector], wish.required, wish.defaults)
+        let labels = solve(&[&scraper.selector], request.required, request.defaults)
             .map_err(|why| format!("{}: {why}", scraper.selector_field))?;
         let asks = if scraper.selector.is_empty() {
             "takes ServiceMonitors with any labels".to_owned()
@@ -221,7 +223,7 @@ impl Cluster {
 
     /// Advice on including the gateway's namespace. gwmon itself labels no namespace.
     fn advice(&self, scraper: &Scraper, namespace: &str) -> String {
-        let NamespaceScope::Matching(selector) = &scraper.reach else { return String::new() };
+        let NamespaceScope::Matching(selector) = &scraper.scope else { return String::new() };
         let has = self.namespace_labels(namespace);
         let Ok(needed) = solve(&[selector], &Labels::new(), &has) else { return String::new() };
         if needed.get(NAMESPACE_NAME) != has.get(NAMESPACE_NAME) {
@@ -310,13 +312,13 @@ impl Cluster {
 
 /// Partitions the scrapers into few monitors, greedily: those that read one namespace share one if some labels
 /// satisfy all.
-fn partition(candidates: &[Candidate], wish: &SelectionRequest) -> Vec<Placement> {
+fn partition(candidates: &[Candidate], request: &SelectionRequest) -> Vec<Placement> {
     let mut placements: Vec<(Placement, Vec<&Selector>)> = Vec::new();
     for candidate in candidates {
         let shared = placements.iter_mut().filter(|(place, _)| place.namespace == candidate.namespace).find_map(
             |(place, selectors)| {
                 let joint: Vec<_> = selectors.iter().copied().chain([&candidate.scraper.selector]).collect();
-                place.labels = solve(&joint, wish.required, wish.defaults).ok()?;
+                place.labels = solve(&joint, request.required, request.defaults).ok()?;
                 *selectors = joint;
                 Some(())
             },
@@ -335,14 +337,14 @@ fn partition(candidates: &[Candidate], wish: &SelectionRequest) -> Vec<Placement
 }
 
 /// Labels by which a GitOps tool takes an object for its own, and may remove it.
-fn warn_ownership(placements: &[Placement], wish: &SelectionRequest, warnings: &mut Vec<Finding>) {
+fn warn_ownership(placements: &[Placement], request: &SelectionRequest, warnings: &mut Vec<Finding>) {
     let is_ownership = |key: &str, value: &str| match key {
         "app.kubernetes.io/managed-by" => value == "Helm",
         "app.kubernetes.io/instance" | "argocd.argoproj.io/instance" => true,
         _ => key.starts_with("kustomize.toolkit.fluxcd.io/") || key.starts_with("helm.toolkit.fluxcd.io/"),
     };
     for (key, value) in placements.iter().flat_map(|place| &place.labels) {
-        if is_ownership(key, value) && !wish.required.contains_key(key) {
+        if is_ownership(key, value) && !request.required.contains_key(key) {
             let detail = format!(
                 "the Prometheus asks for label {key}={value}, by which Argo CD, Flux or Helm may take the monitor for their own and remove it"
             );

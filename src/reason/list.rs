@@ -68,7 +68,7 @@ reasons! {
     AmbiguousGateway: Error, "Choose one with `gwmon.io/container`.",
     /// `gwmon.io/container` names a container that the pod does not have.
     ContainerNotFound: Error, "Name one of the containers that the message lists.",
-    /// This version of the gateway cannot be configured to send statsd.
+    /// This version of the gateway cannot be configured to send statsd, or serves no metrics itself.
     UnsupportedVersion: Error, "Update the gateway. If its image tag is misleading, set `gwmon.io/gateway-version` or `gwmon.io/envoy-version`.",
     /// Arguments added to the gateway's command might not reach the gateway.
     UnpatchableCommand: Error, "Run the gateway itself as the container's command, or set `gwmon.io/mode: scrape`.",
@@ -81,17 +81,17 @@ reasons! {
     /// The port of the gateway's metrics endpoint cannot be found out.
     EndpointUnknown: Error, "Name the port with `gwmon.io/metrics-port`.",
     /// The gateway's metrics endpoint is off, or listens on loopback only.
-    EndpointUnreachable: Error, "Change the setting that the message names, or set `gwmon.io/mode: statsd`.",
+    EndpointUnreachable: Error, "Change the setting that the message names. A gateway that can send statsd can also use `gwmon.io/mode: statsd`.",
     /// Prometheus scrapes the gateway's admin port, by which whoever reaches it can read its configuration and stop it.
     AdminPortScraped: Warning, "Allow only Prometheus to reach the port, with a NetworkPolicy.",
     /// The gateway already sends statsd to another server, or is configured not to send any.
-    ExistingStatsd: Error, "Remove the setting that the message names. `gwmon.io/relay: \"true\"` passes everything on to the present server.",
+    ExistingStatsd: Error, "Remove the setting that the message names. With Ambassador, `gwmon.io/relay: \"true\"` forwards everything to the present server, if that is an IPv4 address.",
     /// A setting of the gateway comes from `envFrom` or `valueFrom`, which admission does not show.
-    EnvironmentNotVisible: Error, "Set the variable literally, or name the port with `gwmon.io/metrics-port`.",
+    EnvironmentNotVisible: Error, "Set the variable in `env`. If it is the port of the gateway's own metrics, `gwmon.io/metrics-port` does as well.",
     /// The pod's `prometheus.io/` annotations point elsewhere.
     ScrapeAnnotationConflict: Error, "Remove them, or set `gwmon.io/discovery: monitor`.",
     /// The pod belongs to a Job and would never complete beside a regular sidecar (R24).
-    JobPod: Error, "Use Kubernetes 1.29 or newer, which has native sidecars.",
+    JobPod: Error, "Use Kubernetes 1.29 or newer, which has native sidecars, and remove `gwmon.io/sidecar: regular`.",
     /// Kong reports no traffic without its global Prometheus plugin.
     KongPluginMissing: Warning, "Apply the KongClusterPlugin that the message holds.",
     /// The pod's `gwmon.io/status` annotation does not match the pod.
@@ -116,8 +116,8 @@ reasons! {
     WindowsPod: Error, "Remove the annotation.",
     /// The cluster has no Prometheus or other object that selects ServiceMonitors.
     NoPrometheus: Error, "Create one, or set the labels yourself with `gwmon.io/monitor-labels`.",
-    /// The cluster does not have the Prometheus that `gwmon.io/prometheus` names.
-    PrometheusNotFound: Error, "Name one that exists: `kubectl get prometheuses -A`.",
+    /// The cluster does not have the Prometheus that `gwmon.io/prometheus` or `gwmon serve --prometheus` names, or the one that scraped the gateway was deleted.
+    PrometheusNotFound: Error, "Name one that exists: `kubectl get prometheuses -A`. A deleted one is awaited for ten minutes.",
     /// No Prometheus would select a ServiceMonitor for this namespace.
     NotSelected: Error, "Change what the message names: a selector of the Prometheus, a label of the namespace, or a flag of its operator.",
     /// Several Prometheuses match equally; gwmon uses the first.
@@ -126,14 +126,14 @@ reasons! {
     SelectedTwice: Warning, "Restrict the selector that the message names, or accept the duplicate series.",
     /// The Prometheus is paused, so its operator applies no change.
     PrometheusPaused: Error, "Set `spec.paused: false` on it.",
-    /// The namespace has more gateways, or the gateway more ServiceMonitors, than gwmon makes objects for.
-    TooManyObjects: Error, "Raise `--max-gateways-per-namespace`, or name one Prometheus with `gwmon.io/prometheus`.",
+    /// The namespace has more gateways, the gateway more ServiceMonitors, or its pods more annotations than gwmon handles.
+    TooManyObjects: Error, "Raise `--max-gateways-per-namespace`, name one Prometheus with `gwmon.io/prometheus`, or shorten the annotations, as the message says.",
     /// gwmon's configuration does not allow what an annotation asks for.
     NotAllowed: Warning, "Change the annotation, or have whoever runs gwmon allow it.",
     /// The Prometheus has no running pod, or its operator does not reconcile it.
     PrometheusNotRunning: Error, "Look at its status: `kubectl get prometheus -A`.",
     /// A default scrape class of the Prometheus changes what it scrapes.
-    ScrapeClassApplies: Warning, "Check that the relabelings and limits that the message names suit the gateway.",
+    ScrapeClassApplies: Warning, "Check that the relabelings and the authorization that the message names suit the gateway.",
     /// The operator of the Prometheus was not found, or one of its flags cannot be read.
     OperatorUnknown: Warning, "If there are no metrics, compare the operator's namespace flags with the gateway's namespace.",
     /// The Prometheus selects by a label with which a GitOps tool tracks its own objects.
@@ -152,10 +152,10 @@ reasons! {
     NameConflict: Error, "Rename or delete that object.",
     /// gwmon's service account lacks a right.
     Forbidden: Error, "Apply `deploy/install.yaml` again, or grant the right that the message names.",
-    /// Pods ask for injection and run without, since they were created while the webhook was unavailable.
+    /// Pods ask for injection and run without, since they were created while the webhook was unavailable, or injection suspended.
     MissedInjection: Error, "Restart them with the command that the message holds.",
     /// The workload no longer asks for injection, but its pod template does: it was changed while the webhook was unavailable.
-    MissedRemoval: Error, "Remove the annotations with the command that the message holds.",
+    MissedRemoval: Error, "Run the command that the message holds: the roll-out removes them.",
     /// The pod template gets its annotations back, since the workload still has them.
     InjectionKept: Warning, "To end injection, remove the annotation from the workload.",
     /// The `namespaceSelector` of gwmon's webhook configuration excludes the namespace.
@@ -176,7 +176,7 @@ reasons! {
     PodUnschedulable: Warning, "Add a node, or lower the requests.",
     /// gwmon admits new pods of the workload without the exporter, until it can run there.
     InjectionSuspended: Error, "Remove the cause that the message names; gwmon tries again by itself.",
-    /// gwmon has suspended injection for several workloads within minutes, and injects no new pod.
+    /// gwmon has suspended injection for several workloads within minutes, and gives no new pod an exporter, in the namespace or in the whole cluster.
     InjectionStopped: Error, "Remove the common cause, most often the exporter's image.",
     /// New pods of the workload get the exporter again.
     InjectionResumed: Info, "Nothing.",

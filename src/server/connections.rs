@@ -191,7 +191,7 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// Waits until a connection is told to close.
+    /// Returns true if a connection is told to close.
     async fn is_told(place: &Place) -> bool {
         tokio::time::timeout(Duration::from_millis(1), place.ends()).await.is_ok()
     }

@@ -240,7 +240,7 @@ impl Suspensions {
         self.entries.len() < Self::MOST && in_namespace < Self::MOST_IN_NAMESPACE
     }
 
-    /// The cause why a new pod of this workload gets no exporter. In [`Phase::Trial`] only one pod gets it; the
+    /// The reason why a new pod of this workload gets no exporter. In [`Phase::Trial`] only one pod gets it; the
     /// caller chooses which.
     #[must_use]
     pub fn obstacle(&self, key: &Key) -> Option<Finding> {

@@ -67,7 +67,7 @@ impl PodStatus {
         self.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True")
     }
 
-    /// The cause why the pod is not ready, if gwmon may be the cause; `gateway` is the container that sends to the
+    /// The reason why the pod is not ready, if gwmon may have caused it; `gateway` is the container that sends to the
     /// exporter.
     #[must_use]
     pub fn failure(&self, gateway: &str) -> Option<Finding> {
@@ -99,7 +99,7 @@ impl PodStatus {
         changed("Ready").zip(changed("PodScheduled")).is_none_or(|(ready, scheduled)| ready - scheduled > 5)
     }
 
-    /// The cause why the exporter, and so the pod, does not run.
+    /// The reason why the exporter, and so the pod, does not run.
     fn exporter_failure(&self) -> Option<Finding> {
         let is =
             |condition: &&Condition, kind: &str, status: &str| condition.kind == kind && condition.status == status;

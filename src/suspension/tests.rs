@@ -1,4 +1,3 @@
-
 use super::*;
 
 const TIMING: Timing = Timing { patience: 30, first_retry: 300 };

@@ -7,17 +7,17 @@ use axum::body::{Body, Bytes, HttpBody};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The size of nearly every review. Each connection may hold this much; connections are limited
+/// Nearly every review is smaller than this. Each connection may hold this much; connections are limited
 /// (`server::ConnectionLimits`).
 pub(super) const SMALL: usize = 16 << 10;
 /// More than any object that fits into etcd (1.5 MiB), twice: an UPDATE carries two.
 pub(super) const LARGEST: usize = 4 << 20;
-/// The size of nearly every other review.
+/// Nearly every other review is smaller than this.
 const MEDIUM: usize = 256 << 10;
 /// For all medium reviews together, and for all larger ones: neither wait for the other. Reading takes a few times as much
 /// again, one at a time.
 const BUDGET: usize = 4 << 20;
-/// The time in which a body that holds a part of a budget must arrive, in addition to its length.
+/// The time in which a body that holds a part of a budget must arrive, besides the time that its length takes.
 const BODY_TIMEOUT: Duration = Duration::from_millis(250);
 const BYTES_PER_SECOND: usize = 8 << 20;
 

@@ -16,7 +16,7 @@ use crate::reason::{Finding, Reason, cut};
 pub struct Request<'a> {
     /// Must come back in the reply.
     pub uid: String,
-    /// The object.
+    /// The kind of the object.
     #[serde(default)]
     pub kind: Kind,
     /// `CREATE`, `UPDATE`, …

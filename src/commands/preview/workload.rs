@@ -26,7 +26,7 @@ pub(super) struct Previewed<'c> {
     pub(super) closed: Option<Finding>,
 }
 
-/// The JSON pointer to an object's pod template; `None` if it has none.
+/// The JSON pointer to an object's pod template, or to the object itself if it is a Pod; `None` for others.
 pub(super) fn template_path(object: &Value) -> Option<&'static str> {
     let path = match object["kind"].as_str()? {
         "Pod" => "",
@@ -55,7 +55,7 @@ fn maker(object: &Value) -> Option<String> {
     Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
 }
 
-/// The field that keeps gwmon from reading an object, because it is not a map.
+/// The reason why gwmon cannot read an object: a field that is not a map.
 pub(super) fn malformed(object: &Value) -> Option<String> {
     let path = template_path(object).unwrap_or_default();
     ["", path].into_iter().find_map(|path| {
@@ -221,8 +221,11 @@ fn closed(
         && denying(&known.network, &Scraped { port: own.status.metrics_port, name: None, ..scraped }, &readers)
             .is_empty()
     {
-        let _ =
-            write!(detail, "; or set {MODE}: scrape, which scrapes port {}, where it does", own.status.metrics_port);
+        let _ = write!(
+            detail,
+            "; or set {MODE}: scrape, which scrapes port {}, which the policies allow",
+            own.status.metrics_port
+        );
     }
     Some(Finding::new(Reason::NetworkPolicyDenies, detail))
 }

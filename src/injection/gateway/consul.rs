@@ -26,7 +26,7 @@ pub(super) const GATEWAY: GatewayKind = GatewayKind {
 fn statsd(context: &GatewayContext) -> StatsdConfig {
     let statsd_port = context.statsd_port(PORT);
     let detail = format!(
-        "Consul's Envoy is told by ProxyDefaults; set spec.config.envoy_dogstatsd_url there to udp://127.0.0.1:{statsd_port}"
+        "Consul's Envoy is configured by ProxyDefaults; set spec.config.envoy_dogstatsd_url there to udp://127.0.0.1:{statsd_port}"
     );
     let changes = Changes { warnings: vec![Finding::new(Reason::ConfiguredElsewhere, detail)], ..Changes::default() };
     StatsdConfig { statsd_port, dialect: Dialect::DogStatsd, envoy: None, relay: None, changes }

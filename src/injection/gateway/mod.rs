@@ -230,7 +230,7 @@ impl GatewayKind {
     pub fn statsd(&self, context: &GatewayContext) -> Result<StatsdConfig, Finding> {
         let Some(statsd) = self.statsd else {
             let detail =
-                format!("{} cannot be told by its pod to send statsd; gwmon.io/mode: \"scrape\" scrapes it", self.name);
+                format!("{} cannot be configured by its pod to send statsd; use gwmon.io/mode: \"scrape\"", self.name);
             return Err(Finding::new(Reason::UnsupportedMode, detail));
         };
         statsd(context)
@@ -263,7 +263,10 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
             Finding::new(Reason::ContainerNotFound, detail)
         })?;
         let kind = asked.or_else(|| kind_of(&containers[index]));
-        return kind.map(|gateway| (Some(index), gateway)).ok_or_else(|| no_gateway(name));
+        return kind.map(|gateway| (Some(index), gateway)).ok_or_else(|| {
+            let detail = format!("container {name} is no known gateway; set {GATEWAY} ({})", GATEWAYS.join(", "));
+            Finding::new(Reason::NoGateway, detail)
+        });
     }
     let mut recognised: Vec<_> = containers
         .iter()
@@ -286,7 +289,7 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
         ([], _) if let Some(gateway) = expected() => Ok((None, gateway)),
         // Not recognised, but the user says what it is and there is only this one.
         ([], [_]) if let Some(gateway) = asked => Ok((Some(0), gateway)),
-        ([], _) => Err(no_gateway(&containers.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "))),
+        ([], _) => Err(no_gateway(containers)),
         (several, _) => {
             let names: Vec<_> = several.iter().map(|(i, _)| containers[*i].name.as_str()).collect();
             let detail = format!("containers {} could each be the gateway; choose with {CONTAINER}", names.join(", "));
@@ -295,11 +298,15 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
     }
 }
 
-fn no_gateway(containers: &str) -> Finding {
-    let detail = format!(
-        "no known gateway among containers {containers}; set {GATEWAY} ({}) and {CONTAINER}",
-        GATEWAYS.join(", ")
-    );
+fn no_gateway(containers: &[Container]) -> Finding {
+    let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
+    let known = GATEWAYS.join(", ");
+    let detail = match names.as_slice() {
+        [] => "the pod has no containers".to_owned(),
+        names => {
+            format!("no known gateway among containers {}; set {GATEWAY} ({known}) and {CONTAINER}", names.join(", "))
+        }
+    };
     Finding::new(Reason::NoGateway, detail)
 }
 

@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn container(image: &str) -> Container<'static> {

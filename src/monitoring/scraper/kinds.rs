@@ -71,7 +71,7 @@ impl Scraper {
             return Err("runs as a DaemonSet, which cannot use ServiceMonitors; it needs a PodMonitor".to_owned());
         }
         if let Some(selector) = &spec.service_monitor_namespace_selector {
-            self.reach = NamespaceScope::Matching(read_selector(self.reach_field, selector)?);
+            self.scope = NamespaceScope::Matching(read_selector(self.scope_field, selector)?);
         }
         let others = [spec.pod_monitor_selector, spec.probe_selector, spec.scrape_config_selector];
         match &spec.service_monitor_selector {
@@ -94,7 +94,7 @@ impl Scraper {
             select_all_by_default: Option<bool>,
             paused: Option<bool>,
         }
-        (self.selector_field, self.reach_field) = ("spec.serviceScrapeSelector", "spec.serviceScrapeNamespaceSelector");
+        (self.selector_field, self.scope_field) = ("spec.serviceScrapeSelector", "spec.serviceScrapeNamespaceSelector");
         let spec: Spec = read_spec(spec)?;
         self.paused = spec.paused.unwrap_or_default();
         let (selector, namespaces) = (spec.service_scrape_selector, spec.service_scrape_namespace_selector);
@@ -104,13 +104,13 @@ impl Scraper {
                     "selects nothing: it has no spec.serviceScrapeSelector and no spec.selectAllByDefault".to_owned()
                 );
             }
-            self.reach = NamespaceScope::Matching(Selector::default());
+            self.scope = NamespaceScope::Matching(Selector::default());
         }
         if let Some(selector) = &selector {
             self.selector = read_selector(self.selector_field, selector)?;
         }
         if let Some(selector) = &namespaces {
-            self.reach = NamespaceScope::Matching(read_selector(self.reach_field, selector)?);
+            self.scope = NamespaceScope::Matching(read_selector(self.scope_field, selector)?);
         }
         Ok(true)
     }
@@ -123,7 +123,7 @@ impl Scraper {
             prometheus_cr: PrometheusCr,
         }
         self.selector_field = "spec.prometheusCR.serviceMonitorSelector";
-        self.reach_field = "spec.prometheusCR.serviceMonitorNamespaceSelector";
+        self.scope_field = "spec.prometheusCR.serviceMonitorNamespaceSelector";
         let spec: Spec = read_spec(spec)?;
         self.read_prometheus_cr(spec.prometheus_cr)
     }
@@ -142,7 +142,7 @@ impl Scraper {
             prometheus_cr: PrometheusCr,
         }
         self.selector_field = "spec.targetAllocator.prometheusCR.serviceMonitorSelector";
-        self.reach_field = "spec.targetAllocator.prometheusCR.serviceMonitorNamespaceSelector";
+        self.scope_field = "spec.targetAllocator.prometheusCR.serviceMonitorNamespaceSelector";
         let spec: Spec = read_spec(spec)?;
         if !spec.target_allocator.enabled.unwrap_or_default() {
             return Ok(false);
@@ -158,8 +158,8 @@ impl Scraper {
         self.scrape_interval = cr.scrape_interval;
         self.allowed = Some(cr.allow_namespaces).filter(|names| !names.is_empty());
         self.denied = cr.deny_namespaces;
-        self.reach = NamespaceScope::Matching(match &cr.service_monitor_namespace_selector {
-            Some(selector) => read_selector(self.reach_field, selector)?,
+        self.scope = NamespaceScope::Matching(match &cr.service_monitor_namespace_selector {
+            Some(selector) => read_selector(self.scope_field, selector)?,
             None => Selector::default(),
         });
         let selector = cr.service_monitor_selector.as_ref();

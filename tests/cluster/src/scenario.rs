@@ -51,19 +51,19 @@ fn version(of: &str) -> Result<String> {
     version.map(str::to_owned).with_context(|| format!("no version of {of}"))
 }
 
-/// gwmon's release binary, built where it is not; cargo shows its progress.
+/// Builds gwmon's binary in this cargo profile; cargo shows its progress.
 ///
 /// # Errors
-/// Where it does not build.
-pub fn build_gwmon() -> Result<PathBuf> {
+/// It does not build.
+pub fn build_gwmon(profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--package", "gwmon", "--bin", "gwmon"]).current_dir(repository());
+    build.args(["build", "--profile", profile, "--package", "gwmon", "--bin", "gwmon"]).current_dir(repository());
     run(build)?;
     // Beside our own: target/debug/demo, target/release/gwmon.
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(2).context("this program does not run from cargo's target folder")?;
-    Ok(target.join("release/gwmon"))
+    Ok(target.join(profile).join("gwmon"))
 }
 
 /// The image that `deploy/` runs.

@@ -14,13 +14,13 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     let mut cluster = Cluster { namespaces: BTreeMap::from([("edge".to_owned(), Labels::new())]), ..Cluster::default() };
     for line in text.lines() {
-        cluster.consumers.extend(Scraper::parse(line).ok().flatten());
+        cluster.scrapers.extend(Scraper::parse(line).ok().flatten());
         cluster.operators.extend(Operator::parse(line).ok().flatten());
     }
     let bounds = Bounds::default();
     for target in [Target::Best, Target::All] {
         let (hard, soft) = (Labels::new(), Labels::from([("a".to_owned(), "b".to_owned())]));
-        let wish = SelectionRequest {
+        let request = SelectionRequest {
             namespace: "edge",
             target: &target,
             required: &hard,
@@ -29,7 +29,7 @@ fuzz_target!(|text: &str| {
             reader: None,
             bounds: &bounds,
         };
-        let Ok(selection) = cluster.select(&wish) else { continue };
+        let Ok(selection) = cluster.select(&request) else { continue };
         let is_paused = selection.warnings.iter().any(|warning| warning.reason == Reason::PrometheusPaused);
         for reader in &selection.readers {
             let mut tried = selection.placements.iter().map(|place| cluster.selects(reader, &place.namespace, &place.labels));

@@ -33,6 +33,6 @@ fn main() -> ExitCode {
 
 fn make(archive: &std::path::Path) -> Result<String> {
     let image = scenario::image()?;
-    write_image(archive, &image, &scenario::build_gwmon()?)?;
+    write_image(archive, &image, &scenario::build_gwmon("dist")?)?;
     Ok(image)
 }

@@ -68,7 +68,7 @@ fn command(text: &str) {
 }
 
 fn demo(mode: Mode) -> Result<()> {
-    let gwmon = scenario::build_gwmon()?;
+    let gwmon = scenario::build_gwmon("release")?;
     gwmon_cluster::build()?;
     let tell = Narrator(Instant::now());
     match (mode, Node::obstacle()) {
