@@ -134,7 +134,11 @@ impl Drop for Gauges<'_> {
     }
 }
 
-/// Reconciles for ever. Errors are logged, counted and tried again, ever more slowly.
+/// Reconciles until it is dropped. Errors are logged, counted and retried with back-off.
+///
+/// Why not kube's `Controller`: it is keyed by an object, and here a gateway is the key, to which any number of pods, a
+/// Service and monitors in several namespaces map; and it has no way to keep one namespace from taking all places in the
+/// queue.
 pub async fn run(
     client: Client,
     installation: Installation,
