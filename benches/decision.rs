@@ -34,7 +34,7 @@ fn pod(variables: usize, bytes: usize) -> Value {
 
 fn decide(bencher: Bencher, pod: &Value) {
     let (config, text) = (Config::default(), pod.to_string());
-    assert!(injection::decide(&config, &[], &text).is_ok());
+    assert!(injection::decide(&config, &[], &text).injection().is_ok());
     bencher.counter(BytesCount::of_str(&text)).bench(|| injection::decide(&config, &[], divan::black_box(&text)));
 }
 

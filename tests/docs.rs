@@ -207,6 +207,21 @@ fn every_link_leads_somewhere() {
     assert!(count >= 10, "only {count} links");
 }
 
+/// A file of the project that a page names in backticks exists.
+#[test]
+fn every_file_that_is_named_exists() {
+    let path = regex::Regex::new(r"`((?:src|tests|benches|deploy|docs|certs|\.ci)/[A-Za-z0-9_./-]+)`").unwrap();
+    let mut count = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for named in path.captures_iter(&text) {
+            assert!(root().join(&named[1]).exists(), "{} names {}", page.display(), &named[1]);
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "only {count} files are named");
+}
+
 /// Each reason of a warning or an Event has a section that can be linked to.
 #[test]
 fn every_reason_has_its_section() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use gwmon::config::Config;
-use gwmon::injection;
+use gwmon::injection::{self, Decision};
 use gwmon::metrics::Metrics;
 use gwmon::reason::Reason;
 use gwmon::webhook::{Admission, Route};
@@ -194,17 +194,17 @@ proptest! {
     #[test]
     fn a_patch_applies_only_adds_and_is_the_last_one(pod in pod()) {
         let config = Config::default();
-        if let Ok(injection) = injection::decide(&config, &[], &pod.to_string()) {
+        if let Decision::Inject(injection) = injection::decide(&config, &[], &pod.to_string()) {
             let operations = injection.patch.to_operations().unwrap();
             let is_safe = |op: &PatchOperation| matches!(op, PatchOperation::Add(_) | PatchOperation::Replace(_));
             prop_assert!(operations.iter().all(is_safe), "{operations:?}");
             let mut after = pod.clone();
             json_patch::patch(&mut after, &operations).unwrap();
             prop_assert!(only_added(&pod, &after), "{pod}\n{after}");
-            let again = injection::decide(&config, &[], &after.to_string()).unwrap_err();
+            let again = injection::decide(&config, &[], &after.to_string()).injection().unwrap_err();
             prop_assert_eq!(again.reason, Reason::AlreadyInjected);
             prop_assert_eq!(injection::confirm(&after.to_string()), Ok(()));
-            let same = injection::decide(&config, &[], &pod.to_string()).unwrap();
+            let same = injection::decide(&config, &[], &pod.to_string()).injection().unwrap();
             prop_assert_eq!(same.patch, injection.patch);
         }
     }

@@ -154,7 +154,7 @@ fn it_survives_what_happens_to_clusters() {
     installed.prometheus("k8s", &by_release("three"));
     settle("the gateway", || kubectl.apply(&injected("edge", "edge", 1).to_string()).map(Some));
     released(&installed, "edge", "three");
-    assert!(gwmon.log().contains("leading"), "{}", gwmon.log());
+    assert!(gwmon.log().contains("acquired leadership"), "{}", gwmon.log());
 }
 
 /// The shipped rules, but Services may only be read.

@@ -96,7 +96,7 @@ fn select<'c>(cluster: &'c Cluster, asked: &Asked) -> Result<Selection<'c>, Find
     })
 }
 
-/// Namespace and labels of the one monitor, without the soft label.
+/// Namespace and labels of the one monitor, without the default label.
 fn one(cluster: &Cluster) -> Result<(String, Labels), String> {
     let selection = select(cluster, &Asked::default()).map_err(|finding| {
         assert_eq!(finding.reason, Reason::NotSelected);
@@ -670,8 +670,8 @@ fn who_comes_first() {
     assert_eq!(first(vec![agent.clone(), c.clone()], &best).unwrap(), "Prometheus monitoring/c");
     assert_eq!(first(vec![c.clone(), b.clone()], &best).unwrap(), "Prometheus monitoring/b");
     // Who reads a monitor that is there already, before who does not.
-    let neighbours = Asked { existing_monitors: vec![labels("by=c")], ..Asked::default() };
-    assert_eq!(first(vec![b.clone(), c.clone()], &neighbours).unwrap(), "Prometheus monitoring/c");
+    let existing = Asked { existing_monitors: vec![labels("by=c")], ..Asked::default() };
+    assert_eq!(first(vec![b.clone(), c.clone()], &existing).unwrap(), "Prometheus monitoring/c");
     // Who is named, before all.
     let named = |name: &str| Asked {
         target: Target::Named { namespace: "monitoring".to_owned(), name: name.to_owned() },
@@ -762,8 +762,8 @@ fn assignments() -> Vec<Vec<Option<usize>>> {
     all
 }
 
-/// The solver agrees with one that tries everything, on 100,000 sets of one or two selectors with hard and soft labels:
-/// it finds labels exactly where there are some, they satisfy every selector, hard ones stay, and nothing is added,
+/// The solver agrees with one that tries everything, on 100,000 sets of one or two selectors with required and default labels:
+/// it finds labels exactly where there are some, they satisfy every selector, required labels stay, and nothing is added,
 /// changed or taken away that need not be.
 #[test]
 fn the_solver_agrees_with_one_that_tries_everything() {
@@ -772,21 +772,22 @@ fn the_solver_agrees_with_one_that_tries_everything() {
     let inputs = (conditions(), proptest::option::of(conditions()), some_labels(), some_labels());
     let satisfiable = std::cell::Cell::new(0);
     proptest::test_runner::TestRunner::new(config)
-        .run(&inputs, |(one, two, hard, soft)| {
+        .run(&inputs, |(one, two, required, defaults)| {
             let sets: Vec<_> = [Some(one), two].into_iter().flatten().collect();
             let possible: Vec<_> = all
                 .iter()
                 .filter(|(_, values)| {
                     sets.iter().all(|set| holds(set, values))
-                        && hard.iter().zip(values).all(|(hard, value)| hard.is_none() || hard == value)
+                        && required.iter().zip(values).all(|(required, value)| required.is_none() || required == value)
                 })
                 .collect();
             let selectors: Vec<_> = sets.iter().map(selector_of).collect();
-            let solved = solve(&selectors.iter().collect::<Vec<_>>(), &as_labels(&hard), &as_labels(&soft));
+            let solved = solve(&selectors.iter().collect::<Vec<_>>(), &as_labels(&required), &as_labels(&defaults));
             prop_assert_eq!(solved.is_ok(), !possible.is_empty(), "{:?}", solved);
             let Ok(solved) = solved else { return Ok(()) };
             satisfiable.set(satisfiable.get() + 1);
-            let start: Vec<_> = hard.iter().zip(&soft).map(|(hard, soft)| hard.or(*soft)).collect();
+            let start: Vec<_> =
+                required.iter().zip(&defaults).map(|(required, defaults)| required.or(*defaults)).collect();
             let changes = |values: &[Option<usize>]| start.iter().zip(values).filter(|(old, new)| old != new).count();
             let found = possible.iter().find(|(labels, _)| *labels == solved).map(|(_, values)| changes(values));
             let fewest = possible.iter().map(|(_, values)| changes(values)).min();

@@ -25,7 +25,7 @@ use super::watch::{PAGE, UNFINISHED};
 use super::{GatewayKey, api_error};
 use crate::annotations::{INJECT, MONITORED_BY};
 use crate::injection::resources::LimitRange;
-use crate::injection::{self, monitor_name};
+use crate::injection::{self, Decision, monitor_name};
 use crate::monitoring::selector::Selector;
 use crate::monitoring::{Cluster, Owner};
 use crate::reason::{Finding, Reason};
@@ -231,14 +231,15 @@ async fn check_pod(
 ) -> Result<Option<Finding>> {
     let Some(found) = context.pod(namespace, pod).await? else { return Ok(None) };
     Ok(match injection::decide(&context.config, limits, &found) {
-        Ok(_) => {
+        Decision::Inject(_) => {
             let detail = format!(
                 "pods request injection but were created while the webhook was unavailable or injection was suspended; {}",
                 repair(namespace, owner)
             );
             Some(Finding::new(Reason::MissedInjection, detail))
         }
-        Err(finding) => Some(finding).filter(Finding::is_warning),
+        Decision::Skip(_) => None,
+        Decision::Cannot(finding) => Some(finding),
     })
 }
 

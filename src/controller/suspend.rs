@@ -20,7 +20,7 @@ use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
 use super::{FIELD_MANAGER, Installation, api_error};
-use crate::injection;
+use crate::injection::{self, Decision};
 use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;
 use crate::reason::{Finding, Reason};
@@ -226,7 +226,9 @@ impl Suspender<'_> {
         let mut pod = found.data.pointer("/spec/template").cloned().unwrap_or_default();
         pod["metadata"]["ownerReferences"] = json!([{"kind": owner.kind, "name": owner.name, "controller": true}]);
         let limits = self.surroundings.limits(namespace);
-        let Ok(injection) = injection::decide(&self.context.config, &limits, &pod.to_string()) else { return Ok(None) };
+        let Decision::Inject(injection) = injection::decide(&self.context.config, &limits, &pod.to_string()) else {
+            return Ok(None);
+        };
         let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
         let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
         let workload = InjectedWorkload {

@@ -164,15 +164,15 @@ fn unreadable(why: &str) -> Finding {
 pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
     let mut expected = json!(read(yaml)?);
     let list = SINKS.into_iter().find(|key| expected.get(key).is_some()).unwrap_or(SINKS[0]);
-    let Some((place, is_flow, is_empty)) = place_of_list(yaml, list)? else { return Ok(overlay(sink)) };
-    let comma = if is_empty { "" } else { ", " };
+    let Some(Insertion { at, is_flow, is_last }) = place_of_list(yaml, list)? else { return Ok(overlay(sink)) };
+    let comma = if is_last { "" } else { ", " };
     let item = match (expected.get(list).is_some(), is_flow) {
         (true, true) => format!("{sink}{comma}"),
-        (true, false) => format!("- {sink}\n{}", indent(yaml, place)),
+        (true, false) => format!("- {sink}\n{}", indent(yaml, at)),
         (false, true) => format!("\"{list}\": [{sink}]{comma}"),
-        (false, false) => format!("{list}: [{sink}]\n{}", indent(yaml, place)),
+        (false, false) => format!("{list}: [{sink}]\n{}", indent(yaml, at)),
     };
-    let merged = [&yaml[..place], &item, &yaml[place..]].concat();
+    let merged = [&yaml[..at], &item, &yaml[at..]].concat();
     // A gateway that cannot read its configuration does not start: better to say no than to be nearly right.
     let added = serde_json::from_str(sink).unwrap_or_default();
     match expected[list].as_array_mut() {
@@ -188,9 +188,18 @@ fn indent(yaml: &str, place: usize) -> String {
     " ".repeat(yaml[line..place].chars().count())
 }
 
-/// The place at which to insert the list's first item or the list itself; whether that is between brackets, and
-/// whether nothing follows. `None` for a text without content.
-fn place_of_list(yaml: &str, list: &str) -> Result<Option<(usize, bool, bool)>, Finding> {
+/// The place at which to insert a list's first item or the list itself.
+struct Insertion {
+    /// The byte offset.
+    at: usize,
+    /// True between brackets or braces.
+    is_flow: bool,
+    /// True if nothing follows in the list, or in the map.
+    is_last: bool,
+}
+
+/// Finds the place for the first item of a list, or for the list. `None` for a text without content.
+fn place_of_list(yaml: &str, list: &str) -> Result<Option<Insertion>, Finding> {
     let mut events = Parser::new_from_str(yaml)
         .filter(|event| !matches!(event, Ok((Event::Comment(..) | Event::StreamStart | Event::DocumentStart(..), _))));
     let mut next = || match events.next() {
@@ -211,11 +220,12 @@ fn place_of_list(yaml: &str, list: &str) -> Result<Option<(usize, bool, bool)>, 
             let is_dash = is_flow || opened(place, '-');
             let place = if is_dash { place } else { yaml[..place].rfind('-').unwrap_or(place) };
             let is_empty = matches!(next()?, Some((Event::SequenceEnd, _)));
-            return Ok(Some((place + usize::from(is_flow), is_flow, is_empty)));
+            return Ok(Some(Insertion { at: place + usize::from(is_flow), is_flow, is_last: is_empty }));
         }
         if closes && depth == 0 {
             let is_flow = opened(root, '{');
-            return Ok(Some((if is_flow { root + 1 } else { first_key.0 }, is_flow, first_key.1)));
+            let at = if is_flow { root + 1 } else { first_key.0 };
+            return Ok(Some(Insertion { at, is_flow, is_last: first_key.1 }));
         }
         if let (Event::Scalar(text, ..), 0, true) = (&event, depth, is_key) {
             found = text == list;

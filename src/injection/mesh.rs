@@ -12,15 +12,19 @@ const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 const INJECTED: &str = "sidecar.istio.io/status";
 const ASKED: &str = "sidecar.istio.io/inject";
 
-/// The annotation that keeps the sidecar off the exporter's port, whether or not a mesh is seen: most often it is the
-/// namespace that asks for one. Or why Prometheus may not reach what it scrapes: a port of the gateway's own stays the mesh's,
-/// and where the sidecar is in the pod already, it is too late.
-pub(super) fn excluded(
-    pod: &Pod,
-    gateway: &str,
-    port: u16,
-    is_exporters: bool,
-) -> Option<Result<(&'static str, String), Finding>> {
+/// The effect of Istio's sidecar on the port that Prometheus scrapes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Interception {
+    /// The sidecar leaves the port alone.
+    None,
+    /// The sidecar leaves the port alone if the pod gets this annotation.
+    Excluded { annotation: &'static str, value: String },
+    /// The sidecar takes the port: it is the gateway's own, or the sidecar is in the pod already.
+    Intercepted(Finding),
+}
+
+/// Excludes the exporter's port, whether or not a mesh is seen: most often it is the namespace that asks for one.
+pub(super) fn interception(pod: &Pod, gateway: &str, port: u16, is_exporters: bool) -> Interception {
     let is_there = pod.metadata.annotation(INJECTED).is_some()
         || pod.all_containers().any(|container| container.name == "istio-init");
     let is_asked = [pod.metadata.label(ASKED), pod.metadata.annotation(ASKED)].contains(&Some("true"))
@@ -28,15 +32,15 @@ pub(super) fn excluded(
     let set = pod.metadata.annotation(EXCLUDED).unwrap_or_default();
     let is_concerned = is_there || is_asked || is_exporters;
     if gateway == "istio" || !is_concerned || set.split(',').any(|one| one.trim() == port.to_string()) {
-        return None;
+        return Interception::None;
     }
     if is_there || !is_exporters {
         let detail =
             format!("Istio's sidecar takes port {port}, and Prometheus may not reach it; set {EXCLUDED}: \"{port}\"");
-        return Some(Err(Finding::new(Reason::MeshInterceptsPort, detail)));
+        return Interception::Intercepted(Finding::new(Reason::MeshInterceptsPort, detail));
     }
-    let all = if set.is_empty() { port.to_string() } else { format!("{set},{port}") };
-    Some(Ok((EXCLUDED, all)))
+    let value = if set.is_empty() { port.to_string() } else { format!("{set},{port}") };
+    Interception::Excluded { annotation: EXCLUDED, value }
 }
 
 #[cfg(test)]
@@ -50,22 +54,22 @@ mod tests {
         let asked = |annotations| {
             pod(&json!({}), &json!({"metadata": {"labels": {ASKED: "true"}, "annotations": annotations}}))
         };
-        let excluded =
-            |pod: &Pod| excluded(pod, "envoy", 9102, true).map(|done| done.map_err(|finding| finding.reason));
-        assert_eq!(excluded(&asked(json!({}))), Some(Ok((EXCLUDED, "9102".to_owned()))));
-        assert_eq!(excluded(&asked(json!({EXCLUDED: "15020"}))), Some(Ok((EXCLUDED, "15020,9102".to_owned()))));
-        assert_eq!(excluded(&asked(json!({EXCLUDED: "9102"}))), None);
-        assert_eq!(excluded(&pod(&json!({}), &json!({}))), Some(Ok((EXCLUDED, "9102".to_owned()))));
+        let of = |pod: &Pod| interception(pod, "envoy", 9102, true);
+        let excluded = |value: &str| Interception::Excluded { annotation: EXCLUDED, value: value.to_owned() };
+        assert_eq!(of(&asked(json!({}))), excluded("9102"));
+        assert_eq!(of(&asked(json!({EXCLUDED: "15020"}))), excluded("15020,9102"));
+        assert_eq!(of(&asked(json!({EXCLUDED: "9102"}))), Interception::None);
+        assert_eq!(of(&pod(&json!({}), &json!({}))), excluded("9102"));
         for late in [
             json!({"spec": {"initContainers": [{"name": "istio-init"}]}}),
             json!({"metadata": {"annotations": {INJECTED: "{}"}}}),
         ] {
-            assert_eq!(excluded(&pod(&json!({}), &late)), Some(Err(Reason::MeshInterceptsPort)), "{late}");
+            assert!(matches!(of(&pod(&json!({}), &late)), Interception::Intercepted(_)), "{late}");
         }
         // Gloo's, for its certificates.
         let sds = pod(&json!({}), &json!({"spec": {"initContainers": [{"name": "istio-proxy"}]}}));
-        assert!(super::excluded(&sds, "gloo", 8081, false).is_none());
-        let own = super::excluded(&asked(json!({})), "traefik", 8000, false);
-        assert!(own.is_some_and(|done| done.is_err()), "traffic may come in there");
+        assert_eq!(interception(&sds, "gloo", 8081, false), Interception::None);
+        let own = interception(&asked(json!({})), "traefik", 8000, false);
+        assert!(matches!(own, Interception::Intercepted(_)), "traffic may come in there");
     }
 }

@@ -27,6 +27,7 @@ pub use confirm::confirm;
 use exporter::Exporter;
 use exporter::mapping::Mapping;
 use gateway::{Endpoint, StatsdConfig};
+use mesh::Interception;
 pub use naming::{monitor_name, workload_named, workload_of};
 use patch::Patch;
 use pod::Pod;
@@ -62,8 +63,39 @@ impl Injection {
     }
 }
 
-/// The decision on a pod. There is no "deny": gwmon cannot refuse a pod.
-pub type Decision = Result<Injection, Finding>;
+/// The decision on a pod. There is no "deny": whatever it is, the pod is admitted.
+#[derive(Debug)]
+pub enum Decision {
+    /// The pod is injected.
+    Inject(Box<Injection>),
+    /// Nothing is to be done: the pod does not ask, or was injected already.
+    Skip(Finding),
+    /// The pod asks and cannot be injected. The finding has the fix.
+    Cannot(Finding),
+}
+
+impl Decision {
+    /// The injection.
+    ///
+    /// # Errors
+    /// The reason why there is none.
+    pub fn injection(self) -> Result<Injection, Finding> {
+        match self {
+            Self::Inject(injection) => Ok(*injection),
+            Self::Skip(finding) | Self::Cannot(finding) => Err(finding),
+        }
+    }
+}
+
+impl From<Result<Injection, Finding>> for Decision {
+    fn from(decided: Result<Injection, Finding>) -> Self {
+        match decided {
+            Ok(injection) => Self::Inject(Box::new(injection)),
+            Err(finding) if finding.is_warning() => Self::Cannot(finding),
+            Err(finding) => Self::Skip(finding),
+        }
+    }
+}
 
 /// Describes a pod's gateway: its kind, its version if the image shows it, and its container. `None` if there is
 /// none.
@@ -77,16 +109,13 @@ pub fn describe_gateway(pod: &str) -> Option<String> {
 }
 
 /// Decides on a pod as the API server sends it, in a namespace with these `LimitRange`s.
-///
-/// # Errors
-/// The reason why the pod stays as it is.
+#[must_use]
 pub fn decide(config: &Config, limits: &[LimitRange], pod: &str) -> Decision {
-    let pod = Pod::parse(pod)?;
-    decide_for(config, limits, &pod, None)
+    Pod::parse(pod).and_then(|pod| decide_for(config, limits, &pod, None)).into()
 }
 
 /// Decides on a pod, or on a template whose workload is known.
-fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Decision {
+fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Result<Injection, Finding> {
     static NONE: Annotations = Annotations::new();
     let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
     check_pod(pod)?;
@@ -134,10 +163,10 @@ fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Optio
             assembly.annotation(key, value);
         }
     }
-    match mesh::excluded(pod, gateway, metrics_port, statsd_port.is_some()) {
-        Some(Ok((key, value))) => assembly.annotation(key, value),
-        Some(Err(warning)) => warnings.push(warning),
-        None => {}
+    match mesh::interception(pod, gateway, metrics_port, statsd_port.is_some()) {
+        Interception::Excluded { annotation, value } => assembly.annotation(annotation, value),
+        Interception::Intercepted(warning) => warnings.push(warning),
+        Interception::None => {}
     }
     for (key, value) in changes.annotations {
         assembly.annotation(key, value);
@@ -180,7 +209,7 @@ mod tests {
     }
 
     fn reason(extra: &Value) -> Reason {
-        decide(&Config::default(), &[], &pod(extra).to_string()).unwrap_err().reason
+        decide(&Config::default(), &[], &pod(extra).to_string()).injection().unwrap_err().reason
     }
 
     #[test]
@@ -226,9 +255,9 @@ mod tests {
     /// The pod after its admission.
     fn admitted(extra: &Value) -> Value {
         let mut pod = pod(extra);
-        let injection = decide(&Config::default(), &[], &pod.to_string()).unwrap();
+        let injection = decide(&Config::default(), &[], &pod.to_string()).injection().unwrap();
         json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
-        let again = decide(&Config::default(), &[], &pod.to_string()).unwrap_err();
+        let again = decide(&Config::default(), &[], &pod.to_string()).injection().unwrap_err();
         assert_eq!(again.reason, Reason::AlreadyInjected, "{extra}");
         pod
     }
@@ -264,7 +293,7 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_said() {
         let said = |extra: Value| -> Vec<String> {
-            let injection = decide(&Config::default(), &[], &pod(&extra).to_string()).unwrap();
+            let injection = decide(&Config::default(), &[], &pod(&extra).to_string()).injection().unwrap();
             injection.warnings.into_iter().map(|warning| warning.detail).collect()
         };
         let relay = said(json!({"metadata": {"annotations": {"gwmon.io/relay": "true"}}}));
@@ -317,12 +346,16 @@ mod tests {
     fn what_vpa_has_set_on_the_sidecar_stays() {
         let mut pod = admitted(&json!({}));
         pod["spec"]["initContainers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
-        assert_eq!(decide(&Config::default(), &[], &pod.to_string()).unwrap_err().reason, Reason::AlreadyInjected);
+        assert_eq!(
+            decide(&Config::default(), &[], &pod.to_string()).injection().unwrap_err().reason,
+            Reason::AlreadyInjected
+        );
     }
 
     #[test]
     fn the_hash_changes_with_what_is_injected_and_with_nothing_else() {
-        let hash = |extra: Value| decide(&Config::default(), &[], &pod(&extra).to_string()).unwrap().status.hash;
+        let hash =
+            |extra: Value| decide(&Config::default(), &[], &pod(&extra).to_string()).injection().unwrap().status.hash;
         let base = hash(json!({}));
         assert_eq!(hash(json!({"metadata": {"labels": {"app": "x"}}})), base);
         for (key, value) in [

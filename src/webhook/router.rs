@@ -71,6 +71,20 @@ pub struct Admission {
     budget: Budget,
 }
 
+/// The decision on one object.
+struct Verdict {
+    patch: Patch,
+    warnings: Vec<Finding>,
+    /// The reason why the object, or a workload's pods, are not injected.
+    refusal: Option<Finding>,
+}
+
+impl From<Finding> for Verdict {
+    fn from(refusal: Finding) -> Self {
+        Self { patch: Patch::default(), warnings: vec![], refusal: Some(refusal) }
+    }
+}
+
 impl Admission {
     /// Creates the shared state.
     #[must_use]
@@ -170,13 +184,8 @@ impl Admission {
             reason = field::Empty,
         );
         let _entered = span.enter();
-        let (patch, refusal, notes) = match self.decide(route, &request) {
-            Ok((patch, Ok(notes))) => (Some(patch), None, notes),
-            Ok((patch, Err(refusal))) => (Some(patch), Some(refusal), vec![]),
-            Err(refusal) => (None, Some(refusal), vec![]),
-        };
-        let patch = patch.filter(|patch| !patch.is_empty());
-        let outcome = if patch.is_some() { Outcome::patched } else { Outcome::unchanged };
+        let Verdict { patch, warnings, refusal } = self.decide(route, &request).unwrap_or_else(Verdict::from);
+        let outcome = if patch.is_empty() { Outcome::unchanged } else { Outcome::patched };
         let reason = refusal.as_ref().map(|refusal| refusal.reason);
 
         span.record("outcome", field::debug(outcome));
@@ -189,10 +198,10 @@ impl Admission {
         self.metrics.reviewed(route.as_str(), outcome, reason, started.elapsed());
 
         let mut reply = Reply::allow(&request.uid).version(version);
-        if let Some(patch) = &patch {
-            reply = reply.patch(patch);
+        if !patch.is_empty() {
+            reply = reply.patch(&patch);
         }
-        for finding in refusal.iter().filter(|refusal| refusal.is_warning()).chain(&notes) {
+        for finding in refusal.iter().filter(|refusal| refusal.is_warning()).chain(&warnings) {
             reply = reply.warn(finding);
         }
         Ok(reply)
@@ -211,8 +220,11 @@ impl Admission {
         answer(&Reply::allow(uid).warn(&bad.refusal))
     }
 
-    /// The patch, and what should be known of the pods, or what stands against their being injected.
-    fn decide(&self, route: Route, request: &Request) -> Result<(Patch, Result<Vec<Finding>, Finding>), Finding> {
+    /// Decides on an object.
+    ///
+    /// # Errors
+    /// The reason why it stays as it is.
+    fn decide(&self, route: Route, request: &Request) -> Result<Verdict, Finding> {
         if !route.expects(request) {
             let what = format!("{} of {}/{}", request.operation, request.kind.group, request.kind.kind);
             let detail = format!(
@@ -227,27 +239,29 @@ impl Admission {
         let is_dry_run = request.dry_run.unwrap_or_default();
         match route {
             Route::Pods => {
-                let mut injection = injection::decide(&self.config, &limits, object)?;
+                let mut injection = injection::decide(&self.config, &limits, object).injection()?;
                 match self.admit(&injection, request, is_dry_run) {
                     Admitted::With => {}
                     Admitted::Trial(since) => injection.mark_trial(since),
                     Admitted::Without(finding) => return Err(finding),
                 }
-                Ok((injection.patch, Ok(injection.warnings)))
+                Ok(Verdict { patch: injection.patch, warnings: injection.warnings, refusal: None })
             }
             Route::Workloads => {
                 let change = workload::decide(&self.config, &limits, object)?;
                 let before = request.old_object.filter(|_| !change.patch.is_empty());
                 let kept = before.and_then(|before| workload::puts_back(&request.kind.kind, before.get(), object));
-                let notes = change.pods.map(|mut injection| {
-                    // A workload is no pod to try.
-                    if let Admitted::Without(finding) = self.admit(&injection, request, true) {
-                        injection.warnings.push(finding);
-                    }
-                    injection.warnings.extend(kept);
-                    injection.warnings
-                });
-                Ok((change.patch, notes))
+                let injection = match change.pods.injection() {
+                    Ok(injection) => injection,
+                    Err(refusal) => return Ok(Verdict { patch: change.patch, ..Verdict::from(refusal) }),
+                };
+                // A workload is no pod to try.
+                let suspended = match self.admit(&injection, request, true) {
+                    Admitted::Without(finding) => Some(finding),
+                    Admitted::With | Admitted::Trial(_) => None,
+                };
+                let warnings = injection.warnings.into_iter().chain(suspended).chain(kept).collect();
+                Ok(Verdict { patch: change.patch, warnings, refusal: None })
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Known {
 
 impl Known {
     /// The kinds that say something of the namespaces in which workloads are to run, and that may stand among these.
-    pub(super) const BESIDE: [&'static str; 3] = ["LimitRange", "Namespace", "NetworkPolicy"];
+    pub(super) const NAMESPACE_KINDS: [&'static str; 3] = ["LimitRange", "Namespace", "NetworkPolicy"];
 
     /// Reads the objects of a cluster.
     ///
@@ -41,11 +41,11 @@ impl Known {
         Ok(known)
     }
 
-    /// Takes in what one of [`Self::BESIDE`] tells.
+    /// Takes in an object of one of [`Self::NAMESPACE_KINDS`].
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub(super) fn take_beside(&mut self, object: &Value, namespace: &str) -> Result<()> {
+    pub(super) fn take_namespace_object(&mut self, object: &Value, namespace: &str) -> Result<()> {
         if object["kind"] == "LimitRange" {
             let range = LimitRange::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
             self.limits.entry(namespace_of(object, namespace).to_owned()).or_default().push(range);
@@ -71,7 +71,7 @@ impl Known {
                 let operator = Operator::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
                 self.cluster.operators.extend(operator);
             }
-            Some(kind) if Self::BESIDE.contains(&kind) => self.take_beside(object, namespace)?,
+            Some(kind) if Self::NAMESPACE_KINDS.contains(&kind) => self.take_namespace_object(object, namespace)?,
             _ => {
                 let scraper = Scraper::parse(&object.to_string()).with_context(|| display_name(object, namespace))?;
                 self.cluster.scrapers.extend(scraper);

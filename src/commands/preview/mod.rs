@@ -51,11 +51,11 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     let is_prometheus_known = args.cluster || args.prometheus.is_some();
     let mut report = Report::new(args.output, is_prometheus_known);
     for source in &sources {
-        for document in source.documents(&Known::BESIDE)? {
+        for document in source.documents(&Known::NAMESPACE_KINDS)? {
             let Document { place, value } = document?;
             // What cannot be read is told when its turn comes.
             for object in value.into_iter().flat_map(manifest::objects) {
-                if let Err(error) = known.take_beside(&object, &namespace) {
+                if let Err(error) = known.take_namespace_object(&object, &namespace) {
                     report.unreadable(&place, &format!("{error:#}"))?;
                 }
             }
@@ -159,7 +159,7 @@ impl Previewer {
         {
             self.known.limits.entry(namespace.clone()).or_default();
             for range in cluster.limit_ranges(&namespace)? {
-                if let Err(error) = self.known.take_beside(&range, &namespace) {
+                if let Err(error) = self.known.take_namespace_object(&range, &namespace) {
                     self.report.unreadable("LimitRange of the cluster", &format!("{error:#}"))?;
                 }
             }

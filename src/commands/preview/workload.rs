@@ -10,7 +10,7 @@ use crate::annotations::{INJECT, MODE, MONITORED_BY};
 use crate::config::Config;
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::patch::Patch;
-use crate::injection::{self, Injection, workload};
+use crate::injection::{self, Decision, Injection, workload};
 use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::{Reader, Scraped, denying};
 use crate::monitoring::{CurrentState, Plan, ScrapeTarget, plan};
@@ -153,7 +153,7 @@ pub(super) fn preview<'c>(
     }
     // Kept only where it will be asked for.
     let asked = (!known.network.is_empty()).then(|| pod.clone());
-    let injection = injection::decide(config, limits, &pod.to_string())?;
+    let injection = injection::decide(config, limits, &pod.to_string()).injection()?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
@@ -216,7 +216,7 @@ fn closed(
     // The gateway's own endpoint, which its chart may have opened.
     own["metadata"]["annotations"][MODE] = json!("scrape");
     if injection.adds_exporter()
-        && let Ok(own) = injection::decide(config, &[], &own.to_string())
+        && let Decision::Inject(own) = injection::decide(config, &[], &own.to_string())
         && own.warnings.is_empty()
         && denying(&known.network, &Scraped { port: own.status.metrics_port, name: None, ..scraped }, &readers)
             .is_empty()

@@ -22,7 +22,7 @@ fuzz_target!(|body: &[u8]| {
         if let (Some(object), true) = (request.object, reply["response"]["patch"].is_string()) {
             let object = object.get();
             let patch = match route {
-                Route::Pods => gwmon::injection::decide(&Config::default(), &[], object).map(|injection| injection.patch),
+                Route::Pods => gwmon::injection::decide(&Config::default(), &[], object).injection().map(|injection| injection.patch),
                 Route::Workloads => gwmon::injection::workload::decide(&Config::default(), &[], object).map(|change| change.patch),
             };
             let operations = patch.expect("a patch that was sent").to_operations().expect("operations");

@@ -19,12 +19,12 @@ fuzz_target!(|text: &str| {
     }
     let bounds = Bounds::default();
     for target in [Target::Best, Target::All] {
-        let (hard, soft) = (Labels::new(), Labels::from([("a".to_owned(), "b".to_owned())]));
+        let (required, defaults) = (Labels::new(), Labels::from([("a".to_owned(), "b".to_owned())]));
         let request = SelectionRequest {
             namespace: "edge",
             target: &target,
-            required: &hard,
-            defaults: &soft,
+            required: &required,
+            defaults: &defaults,
             existing_monitors: &[],
             reader: None,
             bounds: &bounds,
