@@ -200,9 +200,8 @@ impl Serve {
 
 /// The name of a Service (DNS-1035), which is no gateway's.
 fn name(value: &str) -> Result<String, &'static str> {
-    let is_part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let is_name = value.starts_with(|c: char| c.is_ascii_lowercase()) && !value.ends_with('-');
-    if !is_name || value.len() > 50 || !value.bytes().all(is_part) {
+    let begins_well = value.starts_with(|c: char| c.is_ascii_lowercase());
+    if !begins_well || value.len() > 50 || !labels::is_dns_part(value) {
         return Err("use lower case letters, digits and -, beginning with a letter, at most 50 characters");
     }
     if value.ends_with("-gwmon") {

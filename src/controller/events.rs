@@ -11,7 +11,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use super::lock;
 use crate::allowance::{Allowance, Rate};
 use crate::monitoring::Owner;
-use crate::reason::{Finding, Reason, Severity};
+use crate::reason::{Finding, Reason};
 
 /// Publishes findings about workloads.
 pub(super) struct EventRecorder {
@@ -56,12 +56,12 @@ impl EventRecorder {
     pub(super) async fn publish(&self, namespace: &str, owner: &Owner, finding: &Finding) -> bool {
         let Finding { reason, detail } = finding;
         let (kind, name) = (&owner.kind, &owner.name);
-        let type_ = if reason.severity() == Severity::Info {
-            tracing::info!(namespace, kind, name, reason = reason.as_str(), "{detail}");
-            EventType::Normal
-        } else {
+        let type_ = if finding.is_warning() {
             tracing::warn!(namespace, kind, name, reason = reason.as_str(), "{detail}");
             EventType::Warning
+        } else {
+            tracing::info!(namespace, kind, name, reason = reason.as_str(), "{detail}");
+            EventType::Normal
         };
         if !self.may_publish(namespace) {
             return false;
