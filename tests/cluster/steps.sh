@@ -10,6 +10,7 @@ trap 'rc=$?; [ -z "$ticker" ] || kill $ticker 2>/dev/null; [ $rc = 0 ] || { tail
 
 step() { # NAME KEY: runs the function NAME unless it was last done for this very KEY
   [ "$(cat "$CACHE/stamp/$1" 2>/dev/null)" != "$2" ] || return 0
+  disk 4 "$CACHE"
   local started; started=$(now)
   log=$CACHE/log/$1.log; rm -f "$CACHE/stamp/$1"
   if [ -t 2 ]; then

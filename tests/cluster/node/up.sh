@@ -25,6 +25,7 @@ if [ "${2:-}" != inside ]; then
   case "$W/ $CLUSTER/ $CACHE/" in /var/lib/*|/var/log/*|/run/*|*\ /var/lib/*|*\ /var/log/*|*\ /run/*) fail "$W, $CLUSTER, $CACHE: none may lie under /var/lib, /var/log or /run, which are covered inside";; esac
   [ -e "$CACHE/images.tar" ] || fail "run build.sh first"
   [ ! -e "$W/init.pid" ] || fail "already up, or not taken down: $W/init.pid"
+  mkdir -p "$W"; disk 2 "$W"
   s=$(now); rm -rf "$W"; umask 077; mkdir -p "$W"/{log,lib,fake,certs,kcm,cni,log/pods}
   if [ -e /sys/fs/cgroup/cgroup.controllers ]; then mkdir -p "/sys/fs/cgroup/$cgroup"; else for c in /sys/fs/cgroup/*/; do [ -L "${c%/}" ] || mkdir -p "$c$cgroup"; done; fi
   umask 022
