@@ -6,17 +6,19 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
 //! ```
 //!
-//! The core ([`annotations`], [`injection`], [`labels`], [`manifest`], [`monitoring`], [`config`], [`quantity`], [`reason`],
-//! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`server`], [`tls`],
+//! The core ([`annotations`], [`diagnosis`], [`injection`], [`labels`], [`manifest`], [`monitoring`], [`config`], [`quantity`], [`reason`],
+//! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`cluster`], [`server`], [`tls`],
 //! [`admin`], [`log`], [`commands`]) call it and decide nothing themselves.
 
 pub mod admin;
 mod allowance;
 pub mod annotations;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod controller;
+pub mod diagnosis;
 pub mod injection;
 pub mod labels;
 pub mod log;

@@ -8,8 +8,18 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The modules of the core. It may name itself and nothing else of the crate.
-const CORE: &[&str] =
-    &["annotations", "injection", "labels", "manifest", "monitoring", "config", "quantity", "reason", "suspension"];
+const CORE: &[&str] = &[
+    "annotations",
+    "diagnosis",
+    "injection",
+    "labels",
+    "manifest",
+    "monitoring",
+    "config",
+    "quantity",
+    "reason",
+    "suspension",
+];
 
 /// What the core may name of other crates. Everything else is refused, whether or not it does I/O.
 const ALLOWED: &[&str] = &[

@@ -533,14 +533,10 @@ fn p7_no_selector_at_all_is_unmanaged() {
 #[test]
 fn r1_the_rights_that_a_scrape_needs_are_known() {
     let mut spec = everywhere(&json!({}));
-    assert_eq!(
-        prometheus("kps", &spec).discovery().unwrap(),
-        ("system:serviceaccount:monitoring:default".to_owned(), "", "endpoints")
-    );
+    assert_eq!(prometheus("kps", &spec).discovery().unwrap(), ("default", "endpoints"));
     spec["serviceAccountName"] = json!("prom");
     spec["serviceDiscoveryRole"] = json!("EndpointSlice");
-    let needed = prometheus("kps", &spec).discovery().unwrap();
-    assert_eq!(needed, ("system:serviceaccount:monitoring:prom".to_owned(), "discovery.k8s.io", "endpointslices"));
+    assert_eq!(prometheus("kps", &spec).discovery(), Some(("prom", "endpointslices")));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Readiness};
 use crate::annotations::Version;
 use crate::cli::Serve;
+use crate::cluster::version::oldest_version;
 use crate::config::Config;
 use crate::controller::{self, Installation, certificates, leader_election};
 use crate::log;
@@ -210,7 +211,7 @@ async fn connect() -> Result<Client> {
 /// The version of the cluster's oldest component, on which depends what may be injected. Waits until the API server answers.
 async fn kubernetes(client: &Client) -> Option<Version> {
     loop {
-        match super::oldest_version(client).await {
+        match oldest_version(client).await {
             Ok(version) => return version,
             Err(error) => tracing::warn!("cannot ask the API server for its version: {error:#}"),
         }

@@ -10,10 +10,10 @@ use kube::core::Status;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::cache::ClusterCache;
-use super::index::{Meta, NamespacedName, is_reference, place};
-use super::objects::objects;
-use super::{FIELD_MANAGER, GatewayKey, api_error, is_right_lacking};
+use crate::cluster::FIELD_MANAGER;
+use crate::cluster::cache::ClusterCache;
+use crate::cluster::object::{GatewayKey, Meta, NamespacedName, is_reference, place};
+use crate::cluster::request::{api_error, is_right_lacking, objects};
 use crate::labels::Labels;
 use crate::metrics::{Metrics, Verb};
 use crate::monitoring::Owner;

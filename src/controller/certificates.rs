@@ -20,8 +20,9 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Installation, REQUEST_TIMEOUT, api_error};
+use super::{Installation, REQUEST_TIMEOUT};
 use crate::admin::Readiness;
+use crate::cluster::request::api_error;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::MANAGED_BY;
 use crate::tls::CurrentLeaf;

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-use super::lock;
 use crate::allowance::{Allowance, Rate};
+use crate::cluster::lock;
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 

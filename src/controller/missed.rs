@@ -15,18 +15,17 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde::Deserialize;
 
-use super::cache::asks_for_injection;
 use super::events::Published;
-use super::index::{Meta, controller_of};
-use super::objects::{api_resource, text_of};
-use super::owners::workload;
 use super::reconcile::Context;
-use super::watch::{PAGE, UNFINISHED};
-use super::{GatewayKey, api_error};
-use crate::annotations::{INJECT, MONITORED_BY};
+use crate::annotations::MONITORED_BY;
+use crate::cluster::object::{GatewayKey, Meta, asks_for_injection, controller_of};
+use crate::cluster::owners::workload;
+use crate::cluster::request::{api_error, api_resource, text_of};
+use crate::cluster::watch::{PAGE, UNFINISHED};
+use crate::diagnosis::missed::{self, Template};
+use crate::diagnosis::scope::WebhookScope;
+use crate::injection::monitor_name;
 use crate::injection::resources::LimitRange;
-use crate::injection::{self, Decision, monitor_name};
-use crate::monitoring::selector::Selector;
 use crate::monitoring::{Cluster, Owner};
 use crate::reason::{Finding, Reason};
 use crate::webhook::Surroundings;
@@ -37,8 +36,6 @@ const EVERY: Duration = Duration::from_mins(5);
 const SETTLE: Duration = Duration::from_secs(10);
 /// Workloads of one namespace that are looked at in one look.
 const MOST_CHECKED: usize = 200;
-/// The webhook that is asked about workloads, in `deploy/base/webhook.yaml`.
-const WORKLOADS: &str = "workloads.gwmon.io";
 
 type Found = HashMap<(String, Owner), (usize, Finding)>;
 
@@ -48,7 +45,7 @@ pub(super) async fn scan(context: &Context, surroundings: &Surroundings) {
     let (mut among_pods, mut next) = (Found::new(), Instant::now());
     loop {
         let find = async {
-            let scope = WebhookScope::read(context).await?;
+            let scope = Scope::read(context).await?;
             if Instant::now() >= next {
                 among_pods = missed_pods(context, surroundings, &scope).await?;
                 next = Instant::now() + EVERY;
@@ -81,37 +78,29 @@ pub(super) async fn scan(context: &Context, surroundings: &Surroundings) {
     }
 }
 
-/// The namespaces that gwmon's webhook configuration includes. Whoever runs the cluster may exclude some.
-struct WebhookScope {
-    namespaces: Selector,
+/// The scope of gwmon's webhook configuration, with the labels of the namespaces.
+struct Scope {
+    webhook: WebhookScope,
     cluster: Arc<Cluster>,
 }
 
-impl WebhookScope {
+impl Scope {
     async fn read(context: &Context) -> Result<Self> {
         let configurations = Api::<MutatingWebhookConfiguration>::all(context.client.clone());
         let name = &context.installation.name;
         let found = configurations.get_opt(name).await.map_err(api_error);
         let found = found.with_context(|| format!("cannot read MutatingWebhookConfiguration {name}"))?;
-        let webhook = found.and_then(|found| found.webhooks?.into_iter().find(|webhook| webhook.name == WORKLOADS));
-        let selector = webhook.and_then(|webhook| webhook.namespace_selector).unwrap_or_default();
-        let namespaces = Selector::parse(&selector).map_err(anyhow::Error::msg)?;
-        Ok(Self { namespaces, cluster: context.cache.cluster() })
+        let webhook = WebhookScope::of(found).map_err(anyhow::Error::msg)?;
+        Ok(Self { webhook, cluster: context.cache.cluster() })
     }
 
-    /// Checks that the webhook is called for a namespace.
     fn check(&self, namespace: &str) -> Result<(), Finding> {
-        self.namespaces.check(&self.cluster.namespace_labels(namespace)).map_err(|mismatch| {
-            let detail = format!(
-                "nothing in namespace {namespace} is injected: the namespaceSelector of gwmon's MutatingWebhookConfiguration {mismatch}"
-            );
-            Finding::new(Reason::NamespaceExcluded, detail)
-        })
+        self.webhook.check(namespace, &self.cluster.namespace_labels(namespace))
     }
 }
 
 /// Pods that ask and run without.
-async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &WebhookScope) -> Result<Found> {
+async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Scope) -> Result<Found> {
     let mut found = Found::new();
     // By controller: its pods are alike, so one of them is looked at whole.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
@@ -154,7 +143,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Web
 }
 
 /// Workloads that ask and whose pod template does not, and the other way round.
-async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope: &WebhookScope) -> Found {
+async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope: &Scope) -> Found {
     let (mut found, mut budget) = (Found::new(), ScanBudget::default());
     let mut asking = HashSet::new();
     for (kind, (namespace, name), uid) in context.cache.asking() {
@@ -221,7 +210,7 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
     }
 }
 
-/// The webhook's decision on this pod, if somebody has to act on it.
+/// The finding about a pod that runs without what it asks for; `None` where nobody has to act.
 async fn check_pod(
     context: &Context,
     limits: &[LimitRange],
@@ -229,22 +218,12 @@ async fn check_pod(
     pod: &str,
     owner: &Owner,
 ) -> Result<Option<Finding>> {
-    let Some(found) = context.pod(namespace, pod).await? else { return Ok(None) };
-    Ok(match injection::decide(&context.config, limits, &found) {
-        Decision::Inject(_) => {
-            let detail = format!(
-                "pods request injection but were created while the webhook was unavailable or injection was suspended; {}",
-                repair(namespace, owner)
-            );
-            Some(Finding::new(Reason::MissedInjection, detail))
-        }
-        Decision::Skip(_) => None,
-        Decision::Cannot(finding) => Some(finding),
-    })
+    let found = context.pod(namespace, pod).await?;
+    Ok(found.and_then(|found| missed::pod(&context.config, limits, &found, (namespace, owner))))
 }
 
-/// The number of pods that differ from what the workload asks for, and the reason. `asks` is false for a workload that no longer asks for injection. The webhook's own
-/// decision counts.
+/// The finding about a workload that differs from what it asks for, with the number of its pods; `None` where nobody has to
+/// act. `asks` is false for a workload that no longer asks for injection.
 async fn check_workload(
     context: &Context,
     limits: &[LimitRange],
@@ -273,13 +252,11 @@ async fn check_workload(
     let Some(text) = read.map_err(api_error).with_context(what)? else { return Ok(None) };
     let Workload { spec, status } = serde_json::from_str(&text).with_context(what)?;
     let pods = status.replicas.or(status.current_number_scheduled).unwrap_or_default();
-    Ok(match injection::workload::decide(&context.config, limits, &text) {
-        // The same word as at its admission: a restart would change nothing.
-        Err(finding) => finding.is_warning().then_some((pods, finding)),
-        Ok(_) if pods == 0 => None,
-        // The template asks. Its pods may be from before the webhook was there.
-        Ok(change) if change.patch.is_empty() && !asks => None,
-        Ok(change) if change.patch.is_empty() => {
+    let template = missed::template(&context.config, limits, &text, (namespace, owner), asks, pods > 0);
+    match template {
+        Template::Agrees => Ok(None),
+        Template::Differs(finding) => Ok(Some((pods, finding))),
+        Template::Asks => {
             let labels = spec.selector.match_labels.unwrap_or_default();
             let labels = labels.into_iter().map(|(key, value)| format!("{key}={value}"));
             let labels: Vec<_> = labels.chain([format!("!{MONITORED_BY}")]).collect();
@@ -288,28 +265,8 @@ async fn check_workload(
                 Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
             let list = api.list_metadata(&bare).await.map_err(api_error).with_context(what)?;
             let Some(pod) = list.items.iter().find(|pod| asks_for_injection(pod)) else { return Ok(None) };
-            check_pod(context, limits, namespace, &pod.name_any(), owner).await?.map(|finding| (pods, finding))
+            let finding = check_pod(context, limits, namespace, &pod.name_any(), owner).await?;
+            Ok(finding.map(|finding| (pods, finding)))
         }
-        Ok(_) => {
-            let repair = repair(namespace, owner);
-            let (reason, detail) = if asks {
-                let what = "annotated while the webhook was unavailable, so its pods run without the exporter";
-                (Reason::MissedInjection, format!("{what}; {repair}"))
-            } else {
-                let what = "was removed while the webhook was unavailable, so the pod template still has it and new pods get the exporter";
-                (Reason::MissedRemoval, format!("{INJECT} {what}; {repair}"))
-            };
-            Some((pods, Finding::new(reason, detail)))
-        }
-    })
-}
-
-/// The command that repairs it: any change of the template makes new pods, and an update passes the webhook.
-fn repair(namespace: &str, owner: &Owner) -> String {
-    match owner.kind.as_str() {
-        "Deployment" | "StatefulSet" | "DaemonSet" => {
-            format!("kubectl -n {namespace} rollout restart {}/{}", owner.kind.to_lowercase(), owner.name)
-        }
-        _ => format!("restart the pods of {} {namespace}/{}", owner.kind, owner.name),
     }
 }

@@ -2,48 +2,33 @@
 //! gateway's Service and ServiceMonitor as [`crate::monitoring::plan`] says. The other task here keeps the
 //! webhook's certificate.
 
-mod access;
 mod apply;
-mod bindings;
-mod cache;
 pub mod certificates;
 mod events;
-mod index;
-mod kong;
 pub mod leader_election;
 mod missed;
-mod objects;
-mod owners;
 mod plan;
 mod reconcile;
-mod revisions;
 mod sidecars;
 mod suspend;
-mod ttl_cache;
-mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use kube::core::Status;
+use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, debounced_scheduler};
-use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
-use crate::annotations::{METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
+use crate::cluster::cache::{Change, ClusterCache};
+use crate::cluster::object::GatewayKey;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::monitoring::objects::name_in;
-use crate::reason::{Finding, Reason};
 use crate::suspension::{Suspensions, Timing};
 use crate::webhook::Surroundings;
-use cache::{Change, ClusterCache};
-use index::Meta;
-pub(crate) use objects::api_resource;
 use reconcile::Context;
 
 /// The namespace and the name of gwmon's own objects.
@@ -61,55 +46,6 @@ impl Installation {
         GatewayKey { namespace: self.namespace.clone(), monitor: self.name.clone() }
     }
 }
-
-/// One gateway: the workload's namespace and the name of its monitor.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct GatewayKey {
-    pub(crate) namespace: String,
-    pub(crate) monitor: String,
-}
-
-/// Returns true if the API server's authorizer refused a request. Quotas, admission policies and terminating
-/// namespaces answer 403 as well, in other words.
-fn is_right_lacking(status: &Status) -> bool {
-    status.code == 403 && status.message.contains("forbidden: User \"") && status.message.contains(" cannot ")
-}
-
-/// An error of the API server's in its own words; kube would print the whole `Status` besides. A right that is lacking is
-/// a finding, with the fix.
-pub(crate) fn api_error(error: kube::Error) -> anyhow::Error {
-    match error {
-        kube::Error::Api(status) if is_right_lacking(&status) => {
-            let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
-            Finding::new(Reason::Forbidden, detail).into()
-        }
-        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
-        other => other.into(),
-    }
-}
-
-impl GatewayKey {
-    /// The gateway that a pod or a generated object belongs to. Only a monitor may live elsewhere than its gateway: who can
-    /// make pods or Services in one namespace must not speak for another.
-    pub(crate) fn of(object: &Meta) -> Option<Self> {
-        let label = |key| object.labels().get(key).cloned();
-        let own = object.namespace();
-        if let Some(monitor) = label(MONITORED_BY) {
-            return Some(Self { namespace: own?, monitor });
-        }
-        let key = Self { namespace: label(WORKLOAD_NAMESPACE)?, monitor: label(METRICS_FOR)? };
-        // The name must agree: a label alone is easily changed.
-        object.name_any().starts_with(&name_in(&own?, &key.namespace, &key.monitor)).then_some(key)
-    }
-}
-
-/// No code that holds one of the controller's locks can panic half-way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The name under which gwmon's fields are applied.
-pub(crate) const FIELD_MANAGER: &str = "gwmon";
 
 /// A pod's label, status and readiness come as events of their own.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -261,7 +197,6 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn no_namespace_takes_all_places() {
@@ -284,21 +219,5 @@ mod tests {
         assert_eq!(["a", "b", "c", "d", "e", "f", "g"].map(&mut fill), [16, 8, 4, 2, 1, 1, 0]);
         busy.remove(&key("a", 0));
         assert!(!busy.has_room_for(&key("a", 1), "a") && busy.has_room_for(&key("g", 0), "g"));
-    }
-
-    #[test]
-    fn pods_and_services_speak_for_their_own_namespace_only() {
-        let key = |name: &str, labels: serde_json::Value| {
-            let metadata = json!({"name": name, "namespace": "west", "labels": labels});
-            let object: Meta = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-            GatewayKey::of(&object).map(|key| format!("{}/{}", key.namespace, key.monitor))
-        };
-        let pod = json!({"gwmon.io/monitored-by": "edge-gwmon", "gwmon.io/workload-namespace": "edge"});
-        assert_eq!(key("pod", pod).as_deref(), Some("west/edge-gwmon"));
-        let made =
-            |namespace: &str| json!({"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": namespace});
-        assert_eq!(key("edge-gwmon", made("west")).as_deref(), Some("west/edge-gwmon"));
-        assert_eq!(key("edge-gwmon", made("edge")), None);
-        assert_eq!(key("edge.edge-gwmon", made("edge")).as_deref(), Some("edge/edge-gwmon"));
     }
 }

@@ -6,13 +6,11 @@ use anyhow::Result;
 use kube::ResourceExt;
 use serde_json::Value;
 
-use super::GatewayKey;
 use super::apply::place_of;
-use super::bindings::Binding;
-use super::index::{NamespacedName, place};
 use super::reconcile::{Context, GatewayState, READER_AWAITED};
 use crate::annotations::{PROMETHEUS, Target};
-use crate::injection::gateway::kong;
+use crate::cluster::object::{GatewayKey, NamespacedName, place};
+use crate::diagnosis::binding::Binding;
 use crate::labels::Labels;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::predicate::Condition;
@@ -52,9 +50,7 @@ impl Context {
             return Ok(false);
         }
         let mut findings = Vec::new();
-        if gateway.kind == kong::NAME {
-            findings.extend(self.plugins.missing(gateway.version).await);
-        }
+        findings.extend(self.prerequisites.missing(&gateway.kind, gateway.version).await);
         let outcome = self.apply(key, owner, &cluster, plan, state, &mut findings).await;
         self.events.publish_new(&key.namespace, owner, findings, &mut state.published).await;
         outcome.map(|()| true)

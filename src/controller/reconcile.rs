@@ -11,19 +11,20 @@ use kube::api::ListParams;
 use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, Semaphore};
 
-use super::access::AccessReviews;
+use super::Installation;
 use super::apply::{AppliedVersions, Presence, Writer, presence};
-use super::bindings::Bindings;
-use super::cache::ClusterCache;
 use super::events::{EventRecorder, Published};
-use super::index::is_reference;
-use super::kong::Plugins;
-use super::objects::{objects, text_of};
-use super::owners::{is_named_after, workload};
-use super::revisions::Revision;
-use super::ttl_cache::TtlCache;
-use super::{GatewayKey, Installation, api_error, lock};
 use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
+use crate::cluster::access::AccessReviews;
+use crate::cluster::bindings::Bindings;
+use crate::cluster::cache::ClusterCache;
+use crate::cluster::lock;
+use crate::cluster::object::{GatewayKey, is_reference};
+use crate::cluster::owners::{is_named_after, workload};
+use crate::cluster::prerequisites::Prerequisites;
+use crate::cluster::request::{api_error, objects, text_of};
+use crate::cluster::revisions::Revision;
+use crate::cluster::ttl_cache::TtlCache;
 use crate::config::Config;
 use crate::injection::confirm;
 use crate::labels::Labels;
@@ -45,7 +46,7 @@ pub(super) struct Context {
     pub(super) workloads_changed: Notify,
     states: Mutex<HashMap<GatewayKey, GatewayState>>,
     pub(super) access: AccessReviews,
-    pub(super) plugins: Plugins,
+    pub(super) prerequisites: Prerequisites,
     /// The labels of other people's monitors, by namespace.
     existing_monitors: TtlCache<String, Vec<Labels>>,
     /// Turns to read a pod whole.
@@ -87,7 +88,7 @@ impl Context {
         instance: String,
     ) -> Self {
         let events = EventRecorder::new(client.clone(), instance);
-        let (access, plugins) = (AccessReviews::new(client.clone()), Plugins::new(client.clone()));
+        let (access, prerequisites) = (AccessReviews::new(client.clone()), Prerequisites::new(client.clone()));
         let (states, existing_monitors) = (Mutex::default(), TtlCache::new(MONITORS_CACHED));
         let (hasher, workloads_changed) = (RandomState::new(), Notify::new());
         Self {
@@ -101,7 +102,7 @@ impl Context {
             workloads_changed,
             states,
             access,
-            plugins,
+            prerequisites,
             existing_monitors,
             whole_pods: Semaphore::new(8),
         }

@@ -13,10 +13,11 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::index::{NamespacedName, controller_of, is_reference};
-use super::objects::api_resource;
-use super::watch::{Need, Watches, labelled};
 use crate::annotations::{EXPORTER, STATUS, TRIAL};
+use crate::cluster::Need;
+use crate::cluster::object::{NamespacedName, controller_of, is_reference};
+use crate::cluster::request::api_resource;
+use crate::cluster::watch::{Watches, labelled};
 use crate::injection::{Status, monitor_name, workload_named};
 use crate::reason::Finding;
 use crate::suspension::{Key, PodStatus};
@@ -251,9 +252,9 @@ impl SidecarState {
 pub(super) fn watch(client: &Client) -> BoxStream<'static, Observed> {
     let watches = Watches::new(client);
     let pods =
-        watches.whole(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Must, |event| Some(observed_pod(event)));
+        watches.whole(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Required, |event| Some(observed_pod(event)));
     let failed = labelled("").fields("reason=FailedCreate");
-    let refusals = watches.whole(api_resource("v1", "Event"), failed, Need::Can, observed_failure);
+    let refusals = watches.whole(api_resource("v1", "Event"), failed, Need::Optional, observed_failure);
     stream::select(pods, refusals).boxed()
 }
 

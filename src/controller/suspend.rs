@@ -11,15 +11,16 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use super::Installation;
 use super::apply::{Presence, presence};
-use super::index::controller_of;
-use super::objects::objects;
-use super::owners::workload;
 use super::reconcile::Context;
 use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
-use super::{FIELD_MANAGER, Installation, api_error};
+use crate::cluster::FIELD_MANAGER;
+use crate::cluster::object::controller_of;
+use crate::cluster::owners::workload;
+use crate::cluster::request::{api_error, objects};
 use crate::injection::{self, Decision};
 use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;

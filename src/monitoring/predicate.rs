@@ -66,6 +66,13 @@ pub struct Outage {
 }
 
 impl Cluster {
+    /// Puts the objects in one order, and each there once: an operator may carry both labels by which it is found.
+    pub fn normalize(&mut self) {
+        self.scrapers.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.to_string().cmp(&b.to_string())));
+        self.operators.sort_by(|a, b| a.name.cmp(&b.name));
+        self.operators.dedup();
+    }
+
     /// The predicate: whether this scraper selects a monitor with these labels in this namespace.
     ///
     /// # Errors

@@ -253,13 +253,11 @@ impl Scraper {
         (&self.namespace, &self.name)
     }
 
-    /// The user as which it discovers targets, with the API group and the resource that it lists besides `services` and
-    /// `pods`. `None` where that is not known.
+    /// The service account as which it discovers targets, and the resource that it lists besides `services` and `pods`.
+    /// `None` where that is not known.
     #[must_use]
-    pub fn discovery(&self) -> Option<(String, &'static str, &'static str)> {
-        let (account, resource) = self.discovery.as_ref()?;
-        let group = if *resource == "endpointslices" { "discovery.k8s.io" } else { "" };
-        Some((format!("system:serviceaccount:{}:{account}", self.namespace), group, resource))
+    pub fn discovery(&self) -> Option<(&str, &'static str)> {
+        self.discovery.as_ref().map(|(account, resource)| (account.as_str(), *resource))
     }
 
     /// The reason why its operator would reject a selected monitor (`checkServiceMonitor` there), for the fields that

@@ -3,38 +3,25 @@
 use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::config::KubeConfigOptions;
-use kube::{Client, Config, ResourceExt};
+use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::known::Known;
 use crate::annotations::{INJECT, Version};
-use crate::commands::{REQUEST_TIMEOUT, oldest_version};
-use crate::controller::api_resource;
-use crate::monitoring::objects::MONITOR;
-use crate::monitoring::operator::OPERATOR_LABELS;
-use crate::monitoring::scraper::Kind;
+use crate::cluster::request::api_resource;
+use crate::cluster::version::{REQUEST_TIMEOUT, oldest_version};
+use crate::cluster::{Snapshot, with_kind};
 use crate::reason::{Finding, Reason};
 
-const NETWORK_POLICY: (&str, &str) = ("networking.k8s.io/v1", "NetworkPolicy");
-
-/// An object of a list, which leaves out what all of its objects are.
-fn with_kind(mut object: DynamicObject, kind: &str) -> Value {
-    object.managed_fields_mut().clear();
-    let mut object = json!(object);
-    object["kind"] = json!(kind);
-    object
-}
-
 /// The cluster of a kube context.
-pub(super) struct Cluster {
+pub(super) struct Connection {
     runtime: Runtime,
     client: Client,
     /// The context's namespace.
     pub(super) namespace: String,
 }
 
-impl Cluster {
+impl Connection {
     pub(super) fn connect(context: Option<&str>) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (client, namespace) = runtime.block_on(async {
@@ -47,29 +34,8 @@ impl Cluster {
     }
 
     /// Lists the objects on which the decision and the plan depend.
-    pub(super) fn ask(&self) -> Result<Known> {
-        self.runtime.block_on(async {
-            let mut objects = Vec::new();
-            let kinds = Kind::ALL.map(|(kind, version)| (version, kind.as_str(), None));
-            let rest = [("v1", "Namespace"), ("v1", "LimitRange"), MONITOR, NETWORK_POLICY];
-            let rest = rest.map(|(version, kind)| (version, kind, None));
-            let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", Some(label)));
-            for (version, kind, label) in kinds.into_iter().chain(operators).chain(rest) {
-                let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource(version, kind));
-                let params = label.map_or_else(ListParams::default, |label| ListParams::default().labels(label));
-                match api.list(&params).await {
-                    Ok(list) => objects.extend(list.items.into_iter().map(|object| with_kind(object, kind))),
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
-                    // Not knowing of any is no more than not being told.
-                    Err(kube::Error::Api(status)) if status.code == 403 && kind == NETWORK_POLICY.1 => {}
-                    Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
-                }
-            }
-            let mut known = Known::of(&objects)?;
-            known.kubernetes =
-                oldest_version(&self.client).await.context("cannot ask the API server for its version")?;
-            Ok(known)
-        })
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+        self.runtime.block_on(Snapshot::list(&self.client))
     }
 
     /// The version of the cluster's oldest part, as far as the caller may see that.

@@ -3,7 +3,6 @@
 
 mod cluster;
 mod input;
-mod known;
 mod report;
 mod workload;
 
@@ -15,11 +14,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cli::Preview;
+use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::manifest::{self, display_name, namespace_of};
 use crate::reason::{Reason, shown};
 use input::{Document, Source, sources};
-use known::Known;
 use report::{Report, note};
 use workload::{advice, ask, malformed, preview, template_path};
 
@@ -32,39 +31,47 @@ use workload::{advice, ask, malformed, preview, template_path};
 /// A file that is not there, or a cluster that cannot be asked: exit code 2.
 pub fn run(args: Preview) -> Result<ExitCode> {
     let sources = sources(&args.manifests.filename, args.manifests.recursive)?;
-    let connect = || cluster::Cluster::connect(args.context.as_deref());
+    let connect = || cluster::Connection::connect(args.context.as_deref());
     let cluster = (args.cluster || args.server).then(connect).transpose()?;
-    let mut known = match (&args.prometheus, &cluster) {
+    let mut snapshot = match (&args.prometheus, &cluster) {
         (Some(file), _) => {
             let sources = input::sources(std::slice::from_ref(file), false)?;
             let objects: Result<Vec<_>> = sources.iter().map(Source::objects).collect();
-            Known::of(&objects?.concat())?
+            Snapshot::of(objects?.concat())
         }
-        (None, Some(cluster)) if args.cluster => cluster.ask()?,
-        (None, _) => Known::default(),
+        (None, Some(cluster)) if args.cluster => cluster.snapshot()?,
+        (None, _) => Snapshot::default(),
     };
     let context_namespace = cluster.as_ref().map(|cluster| cluster.namespace.clone());
     let namespace = args.namespace.or(context_namespace).unwrap_or_else(|| "default".to_owned());
     if let Some(cluster) = cluster.as_ref().filter(|_| !args.cluster) {
-        known.kubernetes = cluster.version()?;
+        snapshot.kubernetes = cluster.version()?;
     }
     let is_prometheus_known = args.cluster || args.prometheus.is_some();
     let mut report = Report::new(args.output, is_prometheus_known);
+    for (object, why) in std::mem::take(&mut snapshot.left_out) {
+        // A file is the user's own; in a cluster somebody else's broken object must be no failure.
+        if args.prometheus.is_some() {
+            bail!("{object}: {why}");
+        }
+        note(&object, &format!("left out, since it cannot be read: {why}"))?;
+    }
     for source in &sources {
-        for document in source.documents(&Known::NAMESPACE_KINDS)? {
+        for document in source.documents(&Snapshot::NAMESPACE_KINDS)? {
             let Document { place, value } = document?;
             // What cannot be read is told when its turn comes.
             for object in value.into_iter().flat_map(manifest::objects) {
-                if let Err(error) = known.take_namespace_object(&object, &namespace) {
-                    report.unreadable(&place, &format!("{error:#}"))?;
+                let is_read = object["kind"].as_str().is_some_and(|kind| Snapshot::NAMESPACE_KINDS.contains(&kind));
+                if is_read && let Err(finding) = snapshot.take(&object, &namespace) {
+                    report.unreadable(&place, &format!("{}: {finding}", display_name(&object, &namespace)))?;
                 }
             }
         }
     }
-    let config = args.config.config(known.kubernetes);
+    let config = args.config.config(snapshot.kubernetes);
     let mut previewer = Previewer {
         config,
-        known,
+        snapshot,
         namespace,
         // Whoever may create pods somewhere may not read everywhere.
         server: cluster.filter(|_| args.server),
@@ -110,10 +117,10 @@ fn read_all(sources: &[Source], read: &mpsc::SyncSender<Result<Document>>) {
 
 struct Previewer {
     config: Config,
-    known: Known,
+    snapshot: Snapshot,
     /// The namespace of objects that name none.
     namespace: String,
-    server: Option<cluster::Cluster>,
+    server: Option<cluster::Connection>,
     /// Reads the LimitRanges of a namespace when it first occurs.
     asks_for_limits: bool,
     /// Treats gateways without an annotation as if they asked for injection.
@@ -154,13 +161,14 @@ impl Previewer {
         self.workloads += 1;
         let namespace = namespace_of(before, &self.namespace).to_owned();
         if self.asks_for_limits
-            && !self.known.limits.contains_key(&namespace)
+            && !self.snapshot.limit_ranges.contains_key(&namespace)
             && let Some(cluster) = &self.server
         {
-            self.known.limits.entry(namespace.clone()).or_default();
+            self.snapshot.limit_ranges.entry(namespace.clone()).or_default();
             for range in cluster.limit_ranges(&namespace)? {
-                if let Err(error) = self.known.take_namespace_object(&range, &namespace) {
-                    self.report.unreadable("LimitRange of the cluster", &format!("{error:#}"))?;
+                if let Err(finding) = self.snapshot.take(&range, &namespace) {
+                    let name = display_name(&range, &namespace);
+                    note(&name, &format!("left out, since it cannot be read: {finding}"))?;
                 }
             }
         }
@@ -169,7 +177,7 @@ impl Previewer {
         if self.injects {
             ask(object.to_mut(), path);
         }
-        match preview(&self.config, &self.known, &object, path, &namespace) {
+        match preview(&self.config, &self.snapshot, &object, path, &namespace) {
             Ok(previewed) => {
                 let tried = self.server.as_ref().map(|cluster| {
                     let pod = |object: &Value| object.pointer(path).cloned().unwrap_or_default();

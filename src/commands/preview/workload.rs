@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::known::Known;
 use crate::annotations::{INJECT, MODE, MONITORED_BY};
+use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::patch::Patch;
@@ -114,14 +114,14 @@ pub(super) fn ask(object: &mut Value, path: &str) {
 /// The reason why its pods stay as they are.
 pub(super) fn preview<'c>(
     config: &Config,
-    known: &'c Known,
+    snapshot: &'c Snapshot,
     object: &Value,
     path: &str,
     namespace: &str,
 ) -> Result<Previewed<'c>, Finding> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let namespace = namespace_of(object, namespace);
-    let limits = known.limits.get(namespace).map_or(&[][..], Vec::as_slice);
+    let limits = snapshot.limit_ranges.get(namespace).map_or(&[][..], Vec::as_slice);
     let mut after = object.clone();
     if is_copied(object) {
         apply(&mut after, &workload::decide(config, limits, &object.to_string())?.patch)?;
@@ -152,7 +152,7 @@ pub(super) fn preview<'c>(
             json!([{"kind": owner, "name": text("/metadata/name"), "controller": true}]);
     }
     // Kept only where it will be asked for.
-    let asked = (!known.network.is_empty()).then(|| pod.clone());
+    let asked = (!snapshot.network_policies.is_empty()).then(|| pod.clone());
     let injection = injection::decide(config, limits, &pod.to_string()).injection()?;
     apply(&mut pod, &injection.patch)?;
 
@@ -160,10 +160,11 @@ pub(super) fn preview<'c>(
     let none = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
     let gateway = ScrapeTarget::of_pod(config, namespace, &injection.monitor, annotations, None)?;
-    let existing_monitors = known.existing_monitors.get(namespace).map_or(&[][..], Vec::as_slice);
+    let existing_monitors = snapshot.existing_monitors.get(namespace).map_or(&[][..], Vec::as_slice);
     let current = CurrentState { existing_monitors, ..CurrentState::default() };
-    let plan = metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &known.cluster, &config.bounds, &current));
-    let closed = asked.and_then(|asked| closed(config, known, namespace, plan.as_ref(), &injection, (asked, &pod)));
+    let plan =
+        metadata.label(MONITORED_BY).is_some().then(|| plan(&gateway, &snapshot.monitoring, &config.bounds, &current));
+    let closed = asked.and_then(|asked| closed(config, snapshot, namespace, plan.as_ref(), &injection, (asked, &pod)));
     if path.is_empty() {
         after = pod;
     } else if let (Some(template), Some(map)) = (after.pointer_mut(path), pod["metadata"].as_object_mut()) {
@@ -176,7 +177,7 @@ pub(super) fn preview<'c>(
 /// The `NetworkPolicy`s that keep Prometheus away, with the rule to add, and with the gateway's own port where that is open.
 fn closed(
     config: &Config,
-    known: &Known,
+    snapshot: &Snapshot,
     namespace: &str,
     plan: Option<&Plan>,
     injection: &Injection,
@@ -194,14 +195,14 @@ fn closed(
     let namespaces: Vec<_> = plan.into_iter().flat_map(|plan| &plan.readers).map(|reader| reader.key().0).collect();
     let readers: Vec<_> = namespaces
         .iter()
-        .map(|namespace| Reader { namespace, labels: known.cluster.namespaces.get(*namespace) })
+        .map(|namespace| Reader { namespace, labels: snapshot.monitoring.namespaces.get(*namespace) })
         .collect();
     // Whether a policy holds for the node's own addresses is up to each network plugin.
     if pod["spec"]["hostNetwork"] == true {
         return None;
     }
     let scraped = Scraped { namespace, labels: &labels, port, name };
-    let denying_it = denying(&known.network, &scraped, &readers);
+    let denying_it = denying(&snapshot.network_policies, &scraped, &readers);
     let first = denying_it.first()?;
     let peers: Vec<_> = namespaces
         .iter()
@@ -218,8 +219,12 @@ fn closed(
     if injection.adds_exporter()
         && let Decision::Inject(own) = injection::decide(config, &[], &own.to_string())
         && own.warnings.is_empty()
-        && denying(&known.network, &Scraped { port: own.status.metrics_port, name: None, ..scraped }, &readers)
-            .is_empty()
+        && denying(
+            &snapshot.network_policies,
+            &Scraped { port: own.status.metrics_port, name: None, ..scraped },
+            &readers,
+        )
+        .is_empty()
     {
         let _ = write!(
             detail,

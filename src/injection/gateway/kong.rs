@@ -3,16 +3,20 @@
 
 use serde_json::Value;
 
-use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind};
+use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind, Prerequisite};
 use crate::annotations::{Mode, Version};
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
-pub(super) const GATEWAY: GatewayKind =
-    GatewayKind { name: NAME, matches: |container, _| matches(container), mode: Mode::Scrape, endpoint, ..DEFAULTS };
+pub(super) const GATEWAY: GatewayKind = GatewayKind {
+    name: "kong",
+    matches: |container, _| matches(container),
+    mode: Mode::Scrape,
+    endpoint,
+    prerequisite: Some(Prerequisite { resource: PLUGIN, missing: missing_plugin }),
+    ..DEFAULTS
+};
 
-/// The value of `gwmon.io/gateway`.
-pub const NAME: &str = "kong";
 const LISTEN: &str = "KONG_STATUS_LISTEN";
 /// The chart's status port since 1.14.0.
 const PORT: u16 = 8100;
@@ -82,13 +86,12 @@ fn reachable(listen: &str) -> Option<u16> {
 }
 
 /// The group and version of a plugin for every route, and its kind.
-pub const PLUGIN: (&str, &str) = ("configuration.konghq.com/v1", "KongClusterPlugin");
+const PLUGIN: (&str, &str) = ("configuration.konghq.com/v1", "KongClusterPlugin");
 
 const SWITCHES: [&str; 4] = ["status_code_metrics", "latency_metrics", "bandwidth_metrics", "upstream_health_metrics"];
 
 /// Returns true if this plugin counts the traffic of every route of a Kong of this version.
-#[must_use]
-pub fn counts_traffic(plugin: &Value, version: Option<Version>) -> bool {
+fn counts_traffic(plugin: &Value, version: Option<Version>) -> bool {
     let needs_switches = version.is_some_and(|version| version >= SWITCHES_SINCE);
     plugin["plugin"] == "prometheus"
         && plugin["metadata"]["labels"]["global"] == "true"
@@ -98,10 +101,21 @@ pub fn counts_traffic(plugin: &Value, version: Option<Version>) -> bool {
             || SWITCHES.iter().any(|switch| plugin["config"][switch] == true))
 }
 
+/// The finding that no plugin counts the traffic of every route. gwmon creates none, since a plugin affects every route.
+fn missing_plugin(plugins: &[Value], version: Option<Version>) -> Option<Finding> {
+    let detail = || {
+        format!(
+            "Kong serves few metrics and none of the traffic without a global prometheus plugin; echo '{}' | kubectl apply -f -",
+            plugin(version)
+        )
+    };
+    let is_there = plugins.iter().any(|plugin| counts_traffic(plugin, version));
+    (!is_there).then(|| Finding::new(Reason::KongPluginMissing, detail()))
+}
+
 /// The object without which Kong shows no traffic, for `kubectl apply`, in one line. Kong before 3.0 knows none of the
 /// switches and refuses a plugin that has them.
-#[must_use]
-pub fn plugin(version: Option<Version>) -> String {
+fn plugin(version: Option<Version>) -> String {
     let config = if version.is_none_or(|version| version >= SWITCHES_SINCE) {
         format!(", config: {{{}}}", SWITCHES.map(|switch| format!("{switch}: true")).join(", "))
     } else {

@@ -9,12 +9,14 @@ mod envoy_gateway;
 mod haproxy;
 mod istio;
 mod kgateway;
-pub mod kong;
+mod kong;
 mod nginx;
 mod osm;
 mod traefik;
 
 use std::borrow::Cow;
+
+use serde_json::Value;
 
 use super::bootstrap::Dialect;
 use super::patch::ContainerPatch;
@@ -46,6 +48,23 @@ pub struct GatewayKind {
     statsd: Option<ConfigureStatsd>,
     /// Finds the gateway's own metrics endpoint.
     endpoint: fn(&GatewayContext) -> Result<Endpoint, Finding>,
+    /// An object that it needs in the cluster before its metrics show the traffic.
+    prerequisite: Option<Prerequisite>,
+}
+
+/// An object that a kind of gateway needs in the cluster.
+#[derive(Clone, Copy)]
+pub struct Prerequisite {
+    /// The group and version of the object, and its kind.
+    pub resource: (&'static str, &'static str),
+    /// Finds what a gateway of this version lacks among all objects of that kind.
+    pub missing: fn(&[Value], Option<Version>) -> Option<Finding>,
+}
+
+/// The prerequisite of a kind of gateway, if it has one.
+#[must_use]
+pub fn prerequisite(gateway: &str) -> Option<Prerequisite> {
+    ALL.iter().find(|kind| kind.name == gateway)?.prerequisite
 }
 
 type ConfigureStatsd = fn(&GatewayContext) -> Result<StatsdConfig, Finding>;
@@ -63,6 +82,7 @@ const DEFAULTS: GatewayKind = GatewayKind {
     scrape_annotations_off: None,
     statsd: None,
     endpoint: |_| Err(Finding::new(Reason::EndpointUnknown, "it serves no metrics itself")),
+    prerequisite: None,
 };
 
 /// Words beside which a pod carries YAML that has to be read: that takes a thousand times as long as the pod itself.

@@ -17,18 +17,17 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Index, Meta, NamespacedName, controller_of, is_reference, place};
-use super::objects::api_resource;
+use super::index::Index;
+use super::object::{GatewayKey, Meta, NamespacedName, asks_for_injection, controller_of, is_reference, place};
+use super::request::api_resource;
 use super::revisions::{Part, Revision, Revisions};
-use super::watch::{Need, Parsed, UNFINISHED, Watches, labelled};
-use super::{FIELD_MANAGER, GatewayKey, lock};
+use super::watch::{Parsed, UNFINISHED, Watches, labelled};
+use super::{FIELD_MANAGER, Need, lock, scraper_kinds};
 use crate::annotations::{
-    Annotations, COPIED, INJECT, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY,
-    WORKLOAD_NAMESPACE, ours,
+    Annotations, COPIED, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
 };
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
-use crate::monitoring::scraper::Kind;
 use crate::monitoring::{Cluster, Operator, Scraper};
 
 /// A change that a watch reports.
@@ -86,11 +85,6 @@ impl OptedInWorkloads {
     }
 }
 
-/// Returns true if an object has `gwmon.io/inject: "true"`.
-pub(crate) fn asks_for_injection(object: &Meta) -> bool {
-    object.annotations().get(INJECT).is_some_and(|inject| inject == "true")
-}
-
 /// The kinds that gwmon's webhook copies annotations on.
 const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
@@ -125,18 +119,13 @@ impl ClusterCache {
         let (services, service_events) = own_objects(&watches, SERVICE);
         let (monitors, monitor_events) = own_objects(&watches, MONITOR);
 
-        let (namespaces, namespace_events) = watches.all(api_resource("v1", "Namespace"), Need::Must);
-        let (scrapers, mut events): (Vec<_>, Vec<_>) = Kind::ALL
-            .into_iter()
-            .map(|(kind, version)| {
-                // Not being allowed to see a Prometheus is not the same as there being none.
-                let need = if kind == Kind::Prometheus { Need::Must } else { Need::Can };
-                watches.parsed(api_resource(version, kind.as_str()), "", need, Scraper::parse)
-            })
+        let (namespaces, namespace_events) = watches.all(api_resource("v1", "Namespace"), Need::Required);
+        let (scrapers, mut events): (Vec<_>, Vec<_>) = scraper_kinds()
+            .map(|(kind, version, need)| watches.parsed(api_resource(version, kind.as_str()), "", need, Scraper::parse))
             .unzip();
         let (operators, operator_events): (Vec<_>, Vec<_>) = OPERATOR_LABELS
             .into_iter()
-            .map(|label| watches.parsed(api_resource("apps/v1", "Deployment"), label, Need::Can, Operator::parse))
+            .map(|label| watches.parsed(api_resource("apps/v1", "Deployment"), label, Need::Optional, Operator::parse))
             .unzip();
         events.extend(operator_events);
         events.push(namespace_events);
@@ -144,7 +133,7 @@ impl ClusterCache {
         let asking = WORKLOADS.map(|_| Arc::<Mutex<OptedInWorkloads>>::default());
         let workload_events = WORKLOADS.iter().zip(&asking).map(|(kind, asking)| {
             let known = Arc::clone(asking);
-            watches.metadata(api_resource("apps/v1", kind), labelled(""), Need::Can, move |event| {
+            watches.metadata(api_resource("apps/v1", kind), labelled(""), Need::Optional, move |event| {
                 lock(&known).take(event).then_some(Change::Workloads)
             })
         });
@@ -307,10 +296,7 @@ fn monitoring_of(
     for known in operators {
         found.operators.extend(lock(known).live.values().cloned());
     }
-    // What is compared is in one order.
-    found.scrapers.sort_by(|a, b| a.key().cmp(&b.key()).then_with(|| a.to_string().cmp(&b.to_string())));
-    found.operators.sort_by(|a, b| a.name.cmp(&b.name));
-    found.operators.dedup();
+    found.normalize();
     found
 }
 
@@ -321,7 +307,7 @@ fn of_gateways(
     which: watcher::Config,
     mut take: impl FnMut(&Event<Meta>) -> Vec<GatewayKey> + Send + 'static,
 ) -> BoxStream<'static, Change> {
-    watches.metadata(resource, which, Need::Must, move |event| {
+    watches.metadata(resource, which, Need::Required, move |event| {
         let keys = take(event);
         match event {
             // Objects may have come or gone unseen, or the kind itself.

@@ -2,42 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt;
-use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 
-use super::GatewayKey;
-
-/// Metadata of an object of any kind.
-pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
-
-/// An object's namespace and name.
-pub(crate) type NamespacedName = (String, String);
-
-/// The owner that manages an object, where it can be one: the API server checks of an owner reference only that nothing is
-/// empty, and kind, version and name become parts of a request's path.
-pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference> {
-    let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true));
-    owner.filter(|owner| is_reference(owner))
-}
-
-/// Returns true if every part of an owner reference is a valid Kubernetes name: a kind of letters and digits, a DNS
-/// subdomain, `version` or `group/version`. A ReplicaSet, which gwmon looks up, must be of apps/v1.
-pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
-    let is_subdomain = |name: &str| {
-        (1..=253).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-    };
-    let is_kind = (1..=63).contains(&owner.kind.len()) && owner.kind.bytes().all(|b| b.is_ascii_alphanumeric());
-    let parts: Vec<_> = owner.api_version.split('/').collect();
-    let is_version = parts.len() <= 2 && parts.iter().all(|part| is_subdomain(part));
-    is_kind
-        && is_version
-        && is_subdomain(&owner.name)
-        && owner.uid.len() <= 63
-        && (owner.kind != "ReplicaSet" || owner.api_version == "apps/v1")
-}
+use super::object::{GatewayKey, Meta, NamespacedName, place};
 
 /// Objects with gwmon's labels that are seen of one namespace: whoever may make them there may make any number.
 const MOST_OBJECTS: usize = 10_000;
@@ -107,11 +74,6 @@ impl<V> Content<V> {
     }
 }
 
-/// The namespace and name of an object.
-pub(crate) fn place(object: &Meta) -> NamespacedName {
-    (object.namespace().unwrap_or_default(), object.name_any())
-}
-
 impl<V> Index<V> {
     /// Takes in what a watch tells. `keep` makes what is kept of an object. Returns the gateways that a single change concerns;
     /// a whole list concerns all.
@@ -143,41 +105,5 @@ impl<V> Index<V> {
     /// Every gateway that has objects.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &GatewayKey> {
         self.live.gateways.keys()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_owner_that_would_change_a_request_is_none() {
-        let owner = |api_version: &str, kind: &str, name: &str| {
-            is_reference(&OwnerReference {
-                api_version: api_version.to_owned(),
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-                uid: "d9607e19-f88f-11e6-a518-42010a800195".to_owned(),
-                ..OwnerReference::default()
-            })
-        };
-        for (api_version, kind, name) in [
-            ("apps/v1", "ReplicaSet", "edge-6d4b"),
-            ("v1", "ReplicationController", "edge"),
-            ("argoproj.io/v1alpha1", "Rollout", "edge.v2"),
-        ] {
-            assert!(owner(api_version, kind, name), "{api_version} {kind} {name}");
-        }
-        for (api_version, kind, name) in [
-            ("v1", "Pods?watch=true&x=", "a"),
-            ("v1", "Pod", "a b"),
-            ("v1", "Pod", "../secrets/x"),
-            ("v1", "Pod", ""),
-            ("a/b/c", "Pod", "a"),
-            ("evil.example/v1", "ReplicaSet", "a"),
-            ("v1", "Pod", &"a".repeat(254)),
-        ] {
-            assert!(!owner(api_version, kind, name), "{api_version} {kind} {name}");
-        }
     }
 }

@@ -4,16 +4,15 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 
-use super::index::controller_of;
-use super::objects::objects;
+use super::object::{GatewayKey, controller_of};
+use super::request::{api_error, objects};
 use super::revisions::Revision;
-use super::{GatewayKey, api_error};
 use crate::injection::monitor_name;
 use crate::monitoring::Owner;
 
 /// Returns true if the gateway's name follows from its workload, or from the pods' controller: whoever creates a pod
 /// may set any label on it.
-pub(super) fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revision) -> bool {
+pub(crate) fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revision) -> bool {
     let controller = revision.owner.as_ref().map(|controller| controller.name.as_str()).unwrap_or_default();
     // A ReplicaSet's less the hash of its template.
     let stem = controller.rsplit_once('-').map_or(controller, |(stem, _)| stem);
@@ -22,7 +21,7 @@ pub(super) fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revisio
 
 /// Follows a pod's controller up to the workload: through a ReplicaSet to what controls that, of whatever kind. `None`
 /// where it is gone.
-pub(super) async fn workload(client: &Client, namespace: &str, owner: OwnerReference) -> Result<Option<Owner>> {
+pub(crate) async fn workload(client: &Client, namespace: &str, owner: OwnerReference) -> Result<Option<Owner>> {
     if owner.kind != "ReplicaSet" {
         return Ok(Some(owner.into()));
     }

@@ -1,57 +1,25 @@
 //! The verdict of a Prometheus Operator on a ServiceMonitor, in the monitor's `status.bindings` (feature gate
 //! `StatusForConfigurationResources`). It is the one proof that gwmon can read without new rights.
 
-use std::collections::HashMap;
-
-use anyhow::Result;
-use kube::Client;
 use serde_json::Value;
 
-use super::api_error;
-use super::index::NamespacedName;
-use super::objects::objects;
 use crate::monitoring::Scraper;
-use crate::monitoring::objects::MONITOR;
 use crate::reason::{Finding, Reason};
 
 /// The operator's word on one monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Binding {
+pub enum Binding {
+    /// It has taken the monitor into the configuration.
     Accepted,
     /// It has not looked at the monitor yet.
     Awaited,
+    /// It has refused the monitor.
     Rejected(Finding),
 }
 
-/// The operator's word on the monitors of one gateway, by monitor and reader, each read again when the monitor changes.
-#[derive(Debug, Default)]
-pub(super) struct Bindings(HashMap<(NamespacedName, String), (Option<String>, Binding)>);
-
-impl Bindings {
-    /// The operator's word on the monitor at this place, which has this resource version.
-    pub(super) async fn read(
-        &mut self,
-        client: &Client,
-        reader: &Scraper,
-        place: &NamespacedName,
-        version: Option<String>,
-    ) -> Result<Binding> {
-        let object_key = (place.clone(), reader.place());
-        if let Some((read, binding)) = self.0.get(&object_key)
-            && *read == version
-        {
-            return Ok(binding.clone());
-        }
-        let monitor = objects(client, &place.0, MONITOR).get_opt(&place.1).await.map_err(api_error)?;
-        let binding = monitor.map_or(Binding::Awaited, |monitor| {
-            binding(&monitor.data, monitor.metadata.generation.unwrap_or_default(), reader, place)
-        });
-        self.0.insert(object_key, (version, binding.clone()));
-        Ok(binding)
-    }
-}
-
-fn binding(monitor: &Value, generation: i64, reader: &Scraper, (namespace, name): &NamespacedName) -> Binding {
+/// The operator's verdict in a monitor of this generation. One on the monitor as it was before is none.
+#[must_use]
+pub fn binding(monitor: &Value, generation: i64, reader: &Scraper, (namespace, name): (&str, &str)) -> Binding {
     let is_readers = |binding: &&Value| {
         (binding["namespace"].as_str(), binding["name"].as_str()) == {
             let (namespace, name) = reader.key();
@@ -89,17 +57,17 @@ mod tests {
     fn the_word_of_the_readers_own_operator_counts() {
         let reader = json!({"kind": "Prometheus", "metadata": {"namespace": "monitoring", "name": "kps"}, "spec": {}});
         let reader = Scraper::parse(&reader.to_string()).unwrap().unwrap();
-        let place = ("edge".to_owned(), "edge-gwmon".to_owned());
+        let place = ("edge", "edge-gwmon");
         let said = |name: &str, status: &str| {
             let accepted = json!({"type": "Accepted", "status": status, "observedGeneration": 2, "reason": "InvalidConfiguration", "message": "scrapeTimeout"});
             let bindings = json!([{"resource": "prometheuses", "namespace": "monitoring", "name": name, "conditions": [accepted]}]);
             let monitor = json!({"status": {"bindings": bindings}});
-            assert_eq!(binding(&monitor, 3, &reader, &place), Binding::Awaited);
-            binding(&monitor, 2, &reader, &place)
+            assert_eq!(binding(&monitor, 3, &reader, place), Binding::Awaited);
+            binding(&monitor, 2, &reader, place)
         };
         assert_eq!(said("kps", "True"), Binding::Accepted);
         assert_eq!(said("other", "True"), Binding::Awaited);
-        assert_eq!(binding(&json!({}), 1, &reader, &place), Binding::Awaited);
+        assert_eq!(binding(&json!({}), 1, &reader, place), Binding::Awaited);
         let Binding::Rejected(finding) = said("kps", "False") else { panic!() };
         assert!(
             finding.detail.ends_with("ServiceMonitor edge/edge-gwmon: scrapeTimeout (InvalidConfiguration)"),

@@ -17,9 +17,9 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::index::{Meta, NamespacedName, place};
-use super::lock;
-use super::objects::text_of;
+use super::object::{Meta, NamespacedName, place};
+use super::request::text_of;
+use super::{Need, lock};
 use crate::reason::Finding;
 
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
@@ -39,36 +39,27 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
-/// The need for a kind: the controller cannot work without it, or can.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    /// It cannot: without, it waits.
-    Must,
-    /// It can, and takes it for empty.
-    Can,
-}
-
 /// Objects in one answer of the API server's. A tenant's may have 1.5 MiB each, and their labels alone as much.
-pub(super) const PAGE: u32 = 10;
+pub(crate) const PAGE: u32 = 10;
 
 /// A field selector: pods that run or may yet. Of those that have ended or were evicted nothing is scraped.
-pub(super) const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+pub(crate) const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Objects that this label selector selects.
-pub(super) fn labelled(selector: &str) -> watcher::Config {
+pub(crate) fn labelled(selector: &str) -> watcher::Config {
     watcher::Config::default().labels(selector).page_size(PAGE)
 }
 
 /// Parsed objects of one kind.
 #[derive(Debug)]
-pub(super) struct Parsed<T> {
-    pub(super) live: BTreeMap<NamespacedName, T>,
+pub(crate) struct Parsed<T> {
+    pub(crate) live: BTreeMap<NamespacedName, T>,
     /// A list that has begun and is not complete.
     fresh: BTreeMap<NamespacedName, T>,
 }
 
 /// Watches of one client.
-pub(super) struct Watches<'a> {
+pub(crate) struct Watches<'a> {
     client: &'a Client,
     /// The number of watches whose initial list is not complete.
     pending: Arc<AtomicUsize>,
@@ -76,17 +67,17 @@ pub(super) struct Watches<'a> {
 }
 
 impl<'a> Watches<'a> {
-    pub(super) fn new(client: &'a Client) -> Self {
+    pub(crate) fn new(client: &'a Client) -> Self {
         Self { client, pending: Arc::default(), listed: CancellationToken::new() }
     }
 
     /// Cancelled when every watch has delivered its first list.
-    pub(super) fn listed(&self) -> CancellationToken {
+    pub(crate) fn listed(&self) -> CancellationToken {
         self.listed.clone()
     }
 
     /// Watches the metadata of all of a kind and keeps it.
-    pub(super) fn all(&self, resource: ApiResource, need: Need) -> (Store<Meta>, BoxStream<'static, ()>) {
+    pub(crate) fn all(&self, resource: ApiResource, need: Need) -> (Store<Meta>, BoxStream<'static, ()>) {
         let mut writer = Writer::<Meta>::new(resource.clone());
         let store = writer.as_reader();
         let events = self.metadata(resource, labelled(""), need, move |event| {
@@ -104,7 +95,7 @@ impl<'a> Watches<'a> {
 
     /// Watches all of a kind and keeps of each what `parse` makes of its text, and nothing of those of which it makes nothing.
     /// Each is read by itself: a list of them, in which each becomes ten times as large, could take all memory.
-    pub(super) fn parsed<T: Send + 'static>(
+    pub(crate) fn parsed<T: Send + 'static>(
         &self,
         resource: ApiResource,
         label: &str,
@@ -130,7 +121,7 @@ impl<'a> Watches<'a> {
                     match text_of(&client, &at.0, (&kind.api_version, &kind.kind), &at.1).await {
                         Ok(text) => break text?,
                         // Not being allowed to read a Prometheus is not the same as there being none.
-                        Err(kube::Error::Api(status)) if status.code == 403 && need == Need::Can => {
+                        Err(kube::Error::Api(status)) if status.code == 403 && need == Need::Optional => {
                             left_out(&format_args!("{}; apply deploy/install.yaml again", status.message));
                             return None;
                         }
@@ -180,7 +171,7 @@ impl<'a> Watches<'a> {
     }
 
     /// Watches the metadata of those of a kind that `which` selects.
-    pub(super) fn metadata<C: Send + 'static>(
+    pub(crate) fn metadata<C: Send + 'static>(
         &self,
         resource: ApiResource,
         which: watcher::Config,
@@ -191,7 +182,7 @@ impl<'a> Watches<'a> {
     }
 
     /// Watches those of a kind that `which` selects, each as far as `K` reads it.
-    pub(super) fn whole<K, C: Send + 'static>(
+    pub(crate) fn whole<K, C: Send + 'static>(
         &self,
         resource: ApiResource,
         which: watcher::Config,
@@ -252,7 +243,8 @@ impl<'a> Watches<'a> {
                     tracing::warn!(kind, %error, "cannot watch");
                 }
                 // Whatever is the matter with a kind that is not needed, the rest goes on.
-                let goes_on = need == Need::Can && matches!(error, watcher::Error::InitialListFailed(_)) && listed();
+                let goes_on =
+                    need == Need::Optional && matches!(error, watcher::Error::InitialListFailed(_)) && listed();
                 let empty = goes_on.then(|| vec![take(&Event::Init), take(&Event::InitDone)]);
                 (empty.unwrap_or_default(), RETRY_INTERVAL)
             }

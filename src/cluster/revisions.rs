@@ -32,7 +32,7 @@ impl Revision {
 
 /// The revisions of all pods, each once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Revisions(Arc<Mutex<Known>>);
+pub(crate) struct Revisions(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -52,8 +52,8 @@ struct Counted {
 
 /// A pod's part in a revision, which is forgotten with the last.
 #[derive(Debug)]
-pub(super) struct Part {
-    pub(super) revision: Arc<Revision>,
+pub(crate) struct Part {
+    pub(crate) revision: Arc<Revision>,
     of: Revisions,
     /// `None` where it is not counted.
     hash: Option<u64>,
@@ -61,7 +61,7 @@ pub(super) struct Part {
 
 impl Revisions {
     /// Takes in what a pod says.
-    pub(super) fn take(&self, namespace: &str, annotations: Annotations, owner: Option<OwnerReference>) -> Part {
+    pub(crate) fn take(&self, namespace: &str, annotations: Annotations, owner: Option<OwnerReference>) -> Part {
         let revision = Revision { annotations: Some(annotations), owner };
         let mut known = lock(&self.0);
         let known = &mut *known;

@@ -9,24 +9,24 @@ use super::lock;
 
 /// A map whose entries expire. Expired entries are removed at the next insertion.
 #[derive(Debug)]
-pub(super) struct TtlCache<K, V> {
+pub(crate) struct TtlCache<K, V> {
     span: Duration,
     answers: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
-    pub(super) fn new(span: Duration) -> Self {
+    pub(crate) fn new(span: Duration) -> Self {
         Self { span, answers: Mutex::default() }
     }
 
-    pub(super) fn get(&self, question: &K) -> Option<V> {
+    pub(crate) fn get(&self, question: &K) -> Option<V> {
         lock(&self.answers)
             .get(question)
             .filter(|(asked, _)| asked.elapsed() < self.span)
             .map(|(_, answer)| answer.clone())
     }
 
-    pub(super) fn put(&self, question: K, answer: V) {
+    pub(crate) fn put(&self, question: K, answer: V) {
         let mut answers = lock(&self.answers);
         answers.retain(|_, (asked, _)| asked.elapsed() < self.span);
         answers.insert(question, (Instant::now(), answer));

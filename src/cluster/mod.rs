@@ -1,0 +1,46 @@
+//! The one reader of a cluster: a [`Snapshot`] for a command, by one list of each kind or from files, and a cache of watches for
+//! the controller. Both read an object with the same parser, and leave out one that cannot be read.
+
+pub(crate) mod access;
+pub(crate) mod bindings;
+pub(crate) mod cache;
+mod index;
+pub(crate) mod object;
+pub(crate) mod owners;
+pub(crate) mod prerequisites;
+pub(crate) mod request;
+pub(crate) mod revisions;
+mod snapshot;
+pub(crate) mod ttl_cache;
+pub(crate) mod version;
+pub(crate) mod watch;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::monitoring::scraper::Kind;
+pub use snapshot::Snapshot;
+pub(crate) use snapshot::with_kind;
+
+/// No code that holds one of these locks can panic half-way through a change.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The name under which gwmon's fields are applied.
+pub(crate) const FIELD_MANAGER: &str = "gwmon";
+
+/// The need for a kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Without it nothing can be planned.
+    Required,
+    /// Where it cannot be read it is taken for empty.
+    Optional,
+}
+
+/// The kinds that read ServiceMonitors, with their group and version, and the need for each: not being allowed to see a
+/// Prometheus is not the same as there being none.
+pub(crate) fn scraper_kinds() -> impl Iterator<Item = (Kind, &'static str, Need)> {
+    let need = |kind| if kind == Kind::Prometheus { Need::Required } else { Need::Optional };
+    Kind::ALL.into_iter().map(move |(kind, version)| (kind, version, need(kind)))
+}

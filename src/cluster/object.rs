@@ -1,0 +1,123 @@
+//! What of an object's metadata says which gateway and which workload it belongs to.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use kube::api::{DynamicObject, PartialObjectMeta};
+
+use crate::annotations::{INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
+use crate::monitoring::objects::name_in;
+
+/// Metadata of an object of any kind.
+pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
+
+/// An object's namespace and name.
+pub(crate) type NamespacedName = (String, String);
+
+/// The namespace and name of an object.
+pub(crate) fn place(object: &Meta) -> NamespacedName {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// One gateway: the workload's namespace and the name of its monitor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GatewayKey {
+    pub(crate) namespace: String,
+    pub(crate) monitor: String,
+}
+
+impl GatewayKey {
+    /// The gateway that a pod or a generated object belongs to. Only a monitor may live elsewhere than its gateway: who can
+    /// make pods or Services in one namespace must not speak for another.
+    pub(crate) fn of(object: &Meta) -> Option<Self> {
+        let label = |key| object.labels().get(key).cloned();
+        let own = object.namespace();
+        if let Some(monitor) = label(MONITORED_BY) {
+            return Some(Self { namespace: own?, monitor });
+        }
+        let key = Self { namespace: label(WORKLOAD_NAMESPACE)?, monitor: label(METRICS_FOR)? };
+        // The name must agree: a label alone is easily changed.
+        object.name_any().starts_with(&name_in(&own?, &key.namespace, &key.monitor)).then_some(key)
+    }
+}
+
+/// Returns true if an object has `gwmon.io/inject: "true"`.
+pub(crate) fn asks_for_injection(object: &Meta) -> bool {
+    object.annotations().get(INJECT).is_some_and(|inject| inject == "true")
+}
+
+/// The owner that manages an object, where it can be one: the API server checks of an owner reference only that nothing is
+/// empty, and kind, version and name become parts of a request's path.
+pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference> {
+    let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true));
+    owner.filter(|owner| is_reference(owner))
+}
+
+/// Returns true if every part of an owner reference is a valid Kubernetes name: a kind of letters and digits, a DNS
+/// subdomain, `version` or `group/version`. A ReplicaSet, which gwmon looks up, must be of apps/v1.
+pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
+    let is_subdomain = |name: &str| {
+        (1..=253).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+    };
+    let is_kind = (1..=63).contains(&owner.kind.len()) && owner.kind.bytes().all(|b| b.is_ascii_alphanumeric());
+    let parts: Vec<_> = owner.api_version.split('/').collect();
+    let is_version = parts.len() <= 2 && parts.iter().all(|part| is_subdomain(part));
+    is_kind
+        && is_version
+        && is_subdomain(&owner.name)
+        && owner.uid.len() <= 63
+        && (owner.kind != "ReplicaSet" || owner.api_version == "apps/v1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_owner_that_would_change_a_request_is_none() {
+        let owner = |api_version: &str, kind: &str, name: &str| {
+            is_reference(&OwnerReference {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+                uid: "d9607e19-f88f-11e6-a518-42010a800195".to_owned(),
+                ..OwnerReference::default()
+            })
+        };
+        for (api_version, kind, name) in [
+            ("apps/v1", "ReplicaSet", "edge-6d4b"),
+            ("v1", "ReplicationController", "edge"),
+            ("argoproj.io/v1alpha1", "Rollout", "edge.v2"),
+        ] {
+            assert!(owner(api_version, kind, name), "{api_version} {kind} {name}");
+        }
+        for (api_version, kind, name) in [
+            ("v1", "Pods?watch=true&x=", "a"),
+            ("v1", "Pod", "a b"),
+            ("v1", "Pod", "../secrets/x"),
+            ("v1", "Pod", ""),
+            ("a/b/c", "Pod", "a"),
+            ("evil.example/v1", "ReplicaSet", "a"),
+            ("v1", "Pod", &"a".repeat(254)),
+        ] {
+            assert!(!owner(api_version, kind, name), "{api_version} {kind} {name}");
+        }
+    }
+
+    #[test]
+    fn pods_and_services_speak_for_their_own_namespace_only() {
+        let key = |name: &str, labels: serde_json::Value| {
+            let metadata = json!({"name": name, "namespace": "west", "labels": labels});
+            let object: Meta = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+            GatewayKey::of(&object).map(|key| format!("{}/{}", key.namespace, key.monitor))
+        };
+        let pod = json!({"gwmon.io/monitored-by": "edge-gwmon", "gwmon.io/workload-namespace": "edge"});
+        assert_eq!(key("pod", pod).as_deref(), Some("west/edge-gwmon"));
+        let made =
+            |namespace: &str| json!({"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": namespace});
+        assert_eq!(key("edge-gwmon", made("west")).as_deref(), Some("west/edge-gwmon"));
+        assert_eq!(key("edge-gwmon", made("edge")), None);
+        assert_eq!(key("edge.edge-gwmon", made("edge")).as_deref(), Some("edge/edge-gwmon"));
+    }
+}

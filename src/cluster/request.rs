@@ -1,0 +1,53 @@
+//! Requests for objects of a kind of which only the name is known, and what an error of the API server's means.
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject, GetParams};
+use kube::core::{GroupVersionKind, Status};
+
+use crate::reason::{Finding, Reason};
+
+/// An object whole, as the API server sends it: nothing is built of it that is not read. `None` where it is not there.
+pub(crate) async fn text_of(
+    client: &Client,
+    namespace: &str,
+    kind: (&str, &str),
+    name: &str,
+) -> kube::Result<Option<String>> {
+    let request = kube::core::Request::new(objects(client, namespace, kind).resource_url());
+    let request = request.get(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
+    match client.request_text(request).await {
+        Ok(text) => Ok(Some(text)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The objects of a kind in a namespace.
+pub(crate) fn objects(client: &Client, namespace: &str, (version, kind): (&str, &str)) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &api_resource(version, kind))
+}
+
+/// A kind of which only the name is known.
+pub(crate) fn api_resource(api_version: &str, kind: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// Returns true if the API server's authorizer refused a request. Quotas, admission policies and terminating
+/// namespaces answer 403 as well, in other words.
+pub(crate) fn is_right_lacking(status: &Status) -> bool {
+    status.code == 403 && status.message.contains("forbidden: User \"") && status.message.contains(" cannot ")
+}
+
+/// An error of the API server's in its own words; kube would print the whole `Status` besides. A right that is lacking is
+/// a finding, with the fix.
+pub(crate) fn api_error(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) if is_right_lacking(&status) => {
+            let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
+            Finding::new(Reason::Forbidden, detail).into()
+        }
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => other.into(),
+    }
+}

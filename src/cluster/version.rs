@@ -1,0 +1,45 @@
+//! The version of a cluster.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kube::Client;
+use kube::api::{Api, DynamicObject, ListParams};
+use serde_json::Value;
+
+use super::request::api_resource;
+use crate::annotations::Version;
+
+/// kube's client by itself would wait for an answer for ever.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The version of the oldest among the API server and the kubelets, which may be three versions behind it, and are
+/// during every upgrade. Where the nodes cannot be seen, that of those which were, and of the API server.
+pub(crate) async fn oldest_version(client: &Client) -> Result<Option<Version>> {
+    let info = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await.context("no answer")??;
+    // Some providers write `29+`.
+    let mut oldest = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
+    // Nodes are large, with a list of all their images.
+    let mut page = ListParams::default().limit(50);
+    let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource("v1", "Node"));
+    loop {
+        let nodes = match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&page)).await {
+            Ok(Ok(nodes)) => nodes,
+            Ok(Err(error)) => {
+                tracing::warn!("cannot read the nodes' versions: {error}");
+                return Ok(oldest);
+            }
+            Err(_) => {
+                tracing::warn!("cannot read the nodes' versions: no answer");
+                return Ok(oldest);
+            }
+        };
+        let kubelets = nodes.items.iter().filter_map(|node| node.data.pointer("/status/nodeInfo/kubeletVersion"));
+        let versions = kubelets.filter_map(Value::as_str).filter_map(|version| version.parse().ok());
+        oldest = versions.chain(oldest).min();
+        match nodes.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(oldest),
+        }
+    }
+}
