@@ -10,14 +10,14 @@ mod faults;
 
 use std::time::Duration;
 
-use faults::{Measured, Scene};
+use faults::{Fixture, Measured};
 
 fn main() {
     if faults::play_role() {
         return;
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| word.starts_with('W')).collect();
-    let scene = Scene::new("").unwrap();
+    let fixture = Fixture::new("").unwrap();
     println!("| fault | requests failed: without, with | p99 | roll-out | first new pod ready | exporters | |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for fault in faults::FAULTS {
@@ -25,7 +25,7 @@ fn main() {
         if !asked.is_empty() && !asked.iter().any(|one| one == number) {
             continue;
         }
-        let [without, with] = [false, true].map(|is_injected| scene.measure(fault, is_injected));
+        let [without, with] = [false, true].map(|is_injected| fixture.measure(fault, is_injected));
         let (without, with) = match (without, with) {
             (Ok(without), Ok(with)) => (without, with),
             (Err(error), _) | (_, Err(error)) => {

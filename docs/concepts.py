@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes concepts.svg to standard output: the path from the annotation to Prometheus. `tests/docs.rs` keeps both alike."""
+"""Writes concepts.svg to standard output: the path from the annotation to Prometheus. `tests/offline/docs.rs` keeps both alike."""
 
 WIDTH, HEIGHT = 880, 330
 # Name, second line, x, y, width.

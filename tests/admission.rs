@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::scene::{Scene, gateway};
+use support::fixture::{Fixture, gateway};
 
 fn close_to(value: f64, expected: f64) -> bool {
     (value - expected).abs() < 0.1
@@ -15,15 +15,15 @@ fn close_to(value: f64, expected: f64) -> bool {
 
 #[test]
 fn the_annotation_goes_down_starts_a_roll_out_and_comes_off_again() {
-    let scene = Scene::new("down");
-    scene.apply(&gateway("edge", &json!({})));
-    let bare = scene.pod("app=edge");
+    let fixture = Fixture::new("down");
+    fixture.apply(&gateway("edge", &json!({})));
+    let bare = fixture.pod("app=edge");
     assert!(bare["spec"]["initContainers"].is_null());
 
-    scene
+    fixture
         .run_with(&["annotate", "deployment", "edge", "gwmon.io/inject=true", "gwmon.io/metrics-port=9200"], "")
         .unwrap();
-    let pod = scene.pod("app=edge,gwmon.io/monitored-by=edge-gwmon");
+    let pod = fixture.pod("app=edge,gwmon.io/monitored-by=edge-gwmon");
     let sidecar = &pod["spec"]["initContainers"][0];
     assert_eq!((&sidecar["name"], &sidecar["restartPolicy"]), (&json!("gwmon-statsd-exporter"), &json!("Always")));
     assert_eq!(sidecar["ports"][0]["containerPort"], 9200);
@@ -36,24 +36,24 @@ fn the_annotation_goes_down_starts_a_roll_out_and_comes_off_again() {
     assert_eq!(mounted(sidecar).as_deref(), Some("gwmon-mapping"));
     assert!(mounted(&pod["spec"]["containers"][0]).unwrap().starts_with("kube-api-access"));
 
-    scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
-    assert!(scene.get("deployment edge")["spec"]["template"]["metadata"]["annotations"].is_null());
+    fixture.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
+    assert!(fixture.get("deployment edge")["spec"]["template"]["metadata"]["annotations"].is_null());
 }
 
 #[test]
 fn a_template_annotation_of_the_users_own_wins_and_stays() {
-    let scene = Scene::new("own");
+    let fixture = Fixture::new("own");
     let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true", "gwmon.io/metrics-port": "9200"}));
     deployment["spec"]["template"]["metadata"]["annotations"] = json!({"gwmon.io/metrics-port": "9300"});
-    scene.apply(&deployment);
-    assert_eq!(scene.pod("app=edge")["spec"]["initContainers"][0]["ports"][0]["containerPort"], 9300);
+    fixture.apply(&deployment);
+    assert_eq!(fixture.pod("app=edge")["spec"]["initContainers"][0]["ports"][0]["containerPort"], 9300);
     // Applied again, as a pipeline does: nothing changes, so nothing rolls out.
-    let generation = scene.get("deployment edge")["metadata"]["generation"].clone();
-    scene.apply(&deployment);
-    assert_eq!(scene.get("deployment edge")["metadata"]["generation"], generation);
-    scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
+    let generation = fixture.get("deployment edge")["metadata"]["generation"].clone();
+    fixture.apply(&deployment);
+    assert_eq!(fixture.get("deployment edge")["metadata"]["generation"], generation);
+    fixture.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject-", "gwmon.io/metrics-port-"], "").unwrap();
     assert_eq!(
-        scene.get("deployment edge")["spec"]["template"]["metadata"]["annotations"],
+        fixture.get("deployment edge")["spec"]["template"]["metadata"]["annotations"],
         json!({"gwmon.io/metrics-port": "9300"})
     );
 }
@@ -61,7 +61,7 @@ fn a_template_annotation_of_the_users_own_wins_and_stays() {
 /// The API server asks mutating webhooks before it validates: a tenant's dry run is enough to have gwmon read anything.
 #[test]
 fn a_monstrous_pod_keeps_no_other_one_without_its_exporter() {
-    let scene = Scene::new("monstrous");
+    let fixture = Fixture::new("monstrous");
     let containers: Vec<_> =
         (0..22_000).map(|number| json!({"name": format!("c{number}"), "image": "envoyproxy/envoy:v1"})).collect();
     let monster = json!({
@@ -76,48 +76,48 @@ fn a_monstrous_pod_keeps_no_other_one_without_its_exporter() {
             threads.spawn(|| {
                 for _ in 0..3 {
                     // Refused by the API server itself, in the end.
-                    scene
+                    fixture
                         .run_with(&["create", "--dry-run=server", "--validate=false", "-f", "-"], &monster)
                         .unwrap_err();
                 }
             });
         }
         for name in ["one", "two", "three"] {
-            scene.apply(&gateway(name, &json!({"gwmon.io/inject": "true"})));
-            let pod = scene.pod(&format!("app={name}"));
+            fixture.apply(&gateway(name, &json!({"gwmon.io/inject": "true"})));
+            let pod = fixture.pod(&format!("app={name}"));
             assert_eq!(pod["metadata"]["labels"]["gwmon.io/monitored-by"], format!("{name}-gwmon"));
         }
     });
-    assert!(scene.gwmon.metric(r#"gwmon_reviews_total{route="pods",outcome="unchanged",reason="TooLarge"}"#) > 0.);
+    assert!(fixture.gwmon.metric(r#"gwmon_reviews_total{route="pods",outcome="unchanged",reason="TooLarge"}"#) > 0.);
 }
 
 #[test]
 fn what_does_not_ask_never_reaches_the_webhook() {
-    let scene = Scene::new("quiet");
-    let probes = (scene.calls("pods"), scene.calls("workloads"));
+    let fixture = Fixture::new("quiet");
+    let probes = (fixture.calls("pods"), fixture.calls("workloads"));
     for i in 0..10 {
-        scene.apply(&gateway(&format!("other-{i}"), &json!({"team": "edge"})));
+        fixture.apply(&gateway(&format!("other-{i}"), &json!({"team": "edge"})));
     }
-    scene.apply(&gateway("out", &json!({})));
-    scene.pod("app=out");
-    scene.run_with(&["create", "configmap", "x", "--from-literal=a=b"], "").unwrap();
-    scene.run_with(&["annotate", "configmap", "x", "gwmon.io/inject=true"], "").unwrap();
-    scene.run_with(&["scale", "deployment", "out", "--replicas=2"], "").unwrap();
-    scene.run_with(&["label", "pod", "--all", "touched=yes"], "").unwrap();
-    assert!(close_to(scene.calls("pods"), probes.0) && close_to(scene.calls("workloads"), probes.1));
+    fixture.apply(&gateway("out", &json!({})));
+    fixture.pod("app=out");
+    fixture.run_with(&["create", "configmap", "x", "--from-literal=a=b"], "").unwrap();
+    fixture.run_with(&["annotate", "configmap", "x", "gwmon.io/inject=true"], "").unwrap();
+    fixture.run_with(&["scale", "deployment", "out", "--replicas=2"], "").unwrap();
+    fixture.run_with(&["label", "pod", "--all", "touched=yes"], "").unwrap();
+    assert!(close_to(fixture.calls("pods"), probes.0) && close_to(fixture.calls("workloads"), probes.1));
 
-    scene.apply(&gateway("edge", &json!({"gwmon.io/inject": "true"})));
-    scene.pod("app=edge");
-    scene.run_with(&["rollout", "status", "deployment", "edge", "--watch=false"], "").unwrap();
-    assert!(close_to(scene.calls("pods"), probes.0 + 1.), "one pod, one call");
+    fixture.apply(&gateway("edge", &json!({"gwmon.io/inject": "true"})));
+    fixture.pod("app=edge");
+    fixture.run_with(&["rollout", "status", "deployment", "edge", "--watch=false"], "").unwrap();
+    assert!(close_to(fixture.calls("pods"), probes.0 + 1.), "one pod, one call");
     // The deployment controller notes its revision on the Deployment: an update of an annotated object.
-    let calls = scene.calls("workloads") - probes.1;
+    let calls = fixture.calls("workloads") - probes.1;
     assert!((1. ..=3.).contains(&calls), "{calls}");
 }
 
 #[test]
 fn pods_keep_all_that_gwmon_does_not_know_and_gain_the_lists_they_lack() {
-    let scene = Scene::new("whole");
+    let fixture = Fixture::new("whole");
     let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
     let spec = &mut deployment["spec"]["template"]["spec"];
     spec["automountServiceAccountToken"] = json!(false);
@@ -127,8 +127,8 @@ fn pods_keep_all_that_gwmon_does_not_know_and_gain_the_lists_they_lack() {
         "name": "first", "image": "corp/init:1",
         "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
     }]);
-    scene.apply(&deployment);
-    let pod = scene.pod("app=edge");
+    fixture.apply(&deployment);
+    let pod = fixture.pod("app=edge");
     let names = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
     };
@@ -139,7 +139,7 @@ fn pods_keep_all_that_gwmon_does_not_know_and_gain_the_lists_they_lack() {
 
 #[test]
 fn the_user_is_warned_at_once_and_the_object_stays_as_it_is() {
-    let scene = Scene::new("warned");
+    let fixture = Fixture::new("warned");
     for (name, annotations, said) in [
         (
             "yes",
@@ -155,28 +155,28 @@ fn the_user_is_warned_at_once_and_the_object_stays_as_it_is() {
         ("which", json!({"gwmon.io/inject": "true", "gwmon.io/container": "envoi"}), "ContainerNotFound"),
     ] {
         let before = gateway(name, &annotations);
-        let applied = scene.apply(&before);
+        let applied = fixture.apply(&before);
         assert!(applied.err.contains("Warning: gwmon: ") && applied.err.contains(said), "{name}: {}", applied.err);
-        let template = &scene.get(&format!("deployment {name}"))["spec"]["template"];
+        let template = &fixture.get(&format!("deployment {name}"))["spec"]["template"];
         assert!(template["metadata"]["annotations"].is_null(), "{template}");
-        assert!(scene.pod(&format!("app={name}"))["spec"]["initContainers"].is_null());
+        assert!(fixture.pod(&format!("app={name}"))["spec"]["initContainers"].is_null());
     }
 }
 
 #[test]
 fn a_dry_run_shows_the_patch_and_stores_nothing() {
-    let scene = Scene::new("dry");
+    let fixture = Fixture::new("dry");
     let deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
     let shown =
-        scene.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &deployment.to_string()).unwrap();
+        fixture.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &deployment.to_string()).unwrap();
     let shown: Value = serde_json::from_str(&shown.out).unwrap();
     assert_eq!(shown["spec"]["template"]["metadata"]["annotations"]["gwmon.io/inject"], "true");
-    assert!(scene.get("deployments")["items"].as_array().unwrap().is_empty());
+    assert!(fixture.get("deployments")["items"].as_array().unwrap().is_empty());
 }
 
 #[test]
 fn without_gwmon_pods_start_all_the_same() {
-    let Scene { kubectl, namespace, gwmon } = Scene::new("gone");
+    let Fixture { kubectl, namespace, gwmon } = Fixture::new("gone");
     drop(gwmon);
     kubectl
         .run_with(
@@ -196,7 +196,7 @@ fn without_gwmon_pods_start_all_the_same() {
 /// `gwmon preview --server` asks the real API server, with the rights of whoever calls it, and makes nothing.
 #[test]
 fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
-    let scene = Scene::new("tried");
+    let fixture = Fixture::new("tried");
     let preview = |deployment: &Value, kubeconfig: &std::path::Path| {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gwmon"))
             .args(["preview", "--server", "-n", "tried", "-o", "patch", "-f", "-"])
@@ -212,7 +212,7 @@ fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
     };
     let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}});
-    let own = scene.kubectl.kubeconfig();
+    let own = fixture.kubectl.kubeconfig();
     let (code, said) = preview(&deployment, own);
     assert!(
         said.contains("deployment.apps/edge -n tried: the API server admits the pod with what gwmon adds"),
@@ -221,9 +221,9 @@ fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
     assert_eq!(code, Some(0), "{said}");
 
     let limit = |cpu: &str| {
-        scene.apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "cpu"}, "spec": {"hard": {"requests.cpu": cpu}}}));
+        fixture.apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "cpu"}, "spec": {"hard": {"requests.cpu": cpu}}}));
         wait_for("the quota", Duration::from_secs(20), || {
-            Ok((scene.get("resourcequota cpu")["status"]["hard"]["requests.cpu"] == cpu).then_some(()))
+            Ok((fixture.get("resourcequota cpu")["status"]["hard"]["requests.cpu"] == cpu).then_some(()))
         })
         .unwrap();
     };
@@ -236,22 +236,22 @@ fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
         assert!(said.contains(expected) && said.contains("exceeded quota: cpu"), "{said}");
         assert_eq!(code, Some(1), "{said}");
     }
-    assert!(scene.get("pods")["items"].as_array().unwrap().is_empty(), "nothing was made");
+    assert!(fixture.get("pods")["items"].as_array().unwrap().is_empty(), "nothing was made");
 
     // A LimitRange of the cluster is taken into account, as it is where gwmon runs.
-    scene.run_with(&["delete", "resourcequota", "cpu"], "").unwrap();
+    fixture.run_with(&["delete", "resourcequota", "cpu"], "").unwrap();
     let spec = json!({"limits": [{"type": "Container", "max": {"memory": "64Mi"}}]});
-    scene.apply(&json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": spec}));
+    fixture.apply(&json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": spec}));
     let (code, said) = preview(&deployment, own);
     assert_eq!(code, Some(0), "{said}");
 
     // Whoever may not create pods is told so.
     let config = std::fs::read_to_string(own).unwrap();
-    scene.run_with(&["create", "serviceaccount", "reader"], "").unwrap();
-    scene
+    fixture.run_with(&["create", "serviceaccount", "reader"], "").unwrap();
+    fixture
         .run_with(&["create", "rolebinding", "reader", "--clusterrole=view", "--serviceaccount=tried:reader"], "")
         .unwrap();
-    let token = scene.run_with(&["create", "token", "reader"], "").unwrap().out;
+    let token = fixture.run_with(&["create", "token", "reader"], "").unwrap().out;
     let mut config: Value = serde_saphyr::from_str(&config).unwrap();
     config["users"][0]["user"]["token"] = json!(token.trim());
     let folder = tempfile::TempDir::new().unwrap();
@@ -264,40 +264,40 @@ fn a_preview_on_the_server_says_what_would_be_refused_and_by_whom() {
 
 #[test]
 fn a_roll_back_that_gwmon_puts_forward_again_is_told() {
-    let scene = Scene::new("undone");
+    let fixture = Fixture::new("undone");
     let mut daemons = gateway("edge", &json!({}));
     daemons["kind"] = json!("DaemonSet");
-    scene.apply(&daemons);
+    fixture.apply(&daemons);
     wait_for("the first revision", Duration::from_secs(20), || {
-        Ok((scene.get("controllerrevisions")["items"].as_array().map(Vec::len) == Some(1)).then_some(()))
+        Ok((fixture.get("controllerrevisions")["items"].as_array().map(Vec::len) == Some(1)).then_some(()))
     })
     .unwrap();
-    scene.run_with(&["annotate", "daemonset", "edge", "gwmon.io/inject=true"], "").unwrap();
+    fixture.run_with(&["annotate", "daemonset", "edge", "gwmon.io/inject=true"], "").unwrap();
     wait_for("the second revision", Duration::from_secs(20), || {
-        Ok((scene.get("controllerrevisions")["items"].as_array().map(Vec::len) == Some(2)).then_some(()))
+        Ok((fixture.get("controllerrevisions")["items"].as_array().map(Vec::len) == Some(2)).then_some(()))
     })
     .unwrap();
-    let undone = scene.run_with(&["rollout", "undo", "daemonset", "edge"], "").unwrap();
+    let undone = fixture.run_with(&["rollout", "undo", "daemonset", "edge"], "").unwrap();
     assert!(
         undone.err.contains("InjectionKept") && undone.err.contains("kubectl annotate daemonset/edge gwmon.io/inject-"),
         "{}",
         undone.err
     );
-    let template = &scene.get("daemonset edge")["spec"]["template"]["metadata"]["annotations"];
+    let template = &fixture.get("daemonset edge")["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(template["gwmon.io/inject"], "true");
 }
 
 #[test]
 fn an_annotation_that_moves_to_the_template_rolls_nothing_out() {
-    let scene = Scene::new("moved");
+    let fixture = Fixture::new("moved");
     for server_side in [false, true] {
         let name = if server_side { "server" } else { "client" };
         let apply = |object: &Value| {
             let arguments = ["apply", "--server-side", "-f", "-"];
             let arguments = if server_side { &arguments[..] } else { &["apply", "-f", "-"] };
-            scene.run_with(arguments, &object.to_string()).unwrap();
+            fixture.run_with(arguments, &object.to_string()).unwrap();
             // The generation rises with the Deployment's own annotations too.
-            scene.get(&format!("deployment {name}"))["spec"]["template"].clone()
+            fixture.get(&format!("deployment {name}"))["spec"]["template"].clone()
         };
         let before = gateway(name, &json!({"gwmon.io/inject": "true"}));
         let template = apply(&before);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use gwmon_cluster::ControlPlane;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
-use support::scene::Scene;
+use support::fixture::Fixture;
 use support::{Gwmon, Https, Installed, TlsClient, by_release, injected, injected_as, pod_review, settle};
 use tempfile::TempDir;
 
@@ -78,8 +78,8 @@ fn only_an_api_server_with_the_right_certificate_is_answered() {
     let flags = format!("--admission-control-config-file={}", right.path().join("admission.yaml").display());
     let cluster = ControlPlane::start_with(&flags).unwrap();
     // Its webhook is called: that is what it waits for.
-    let scene = Scene::of(cluster.kubectl(), "certified", gwmon);
-    assert!(scene.gwmon.metric(r#"gwmon_reviews_total{route="workloads",outcome="patched""#) > 0.);
+    let fixture = Fixture::of(cluster.kubectl(), "certified", gwmon);
+    assert!(fixture.gwmon.metric(r#"gwmon_reviews_total{route="workloads",outcome="patched""#) > 0.);
 }
 
 /// `kubectl` as gwmon's service account: whether it may, and what was said.

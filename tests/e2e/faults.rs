@@ -6,28 +6,28 @@ use anyhow::{Context, Result, ensure};
 use gwmon_cluster::{scenario, wait_for};
 use serde_json::Value;
 
-use crate::rows::{Load, Scene, fault};
+use crate::rows::{Fixture, Load, fault};
 
 pub(crate) fn no_request_is_lost() -> Result<()> {
-    let scene = Scene::new("GWMON_SUSPEND_AFTER=5s GWMON_SUSPEND_FOR=5s")?;
+    let fixture = Fixture::new("GWMON_SUSPEND_AFTER=5s GWMON_SUSPEND_FOR=5s")?;
     // A policy that refuses the exporter, an exporter that is killed, a gateway that refuses what gwmon adds, and a mesh of each
     // kind on either side.
     let meshes = ["W10", "W10b", "W10d", "W10e", "W10f", "W10g"].map(|number| (number, 2));
     for (number, exporters) in [("W4", 0), ("W6", 2), ("W8b", 0)].into_iter().chain(meshes) {
-        let measured = scene.measure(fault(number)?, true)?;
+        let measured = fixture.measure(fault(number)?, true)?;
         ensure!(measured.failed == 0 && measured.sent > 500, "{number}: {measured:?}");
         let rollout = measured.rollout.with_context(|| format!("{number}: the roll-out never ended: {measured:?}"))?;
         ensure!(rollout < Duration::from_mins(1), "{number}: {measured:?}");
         ensure!(measured.exporters == exporters, "{number}: {measured:?}");
     }
-    it_comes_back(&scene)?;
-    a_new_gwmon_waits(&scene)
+    it_comes_back(&fixture)?;
+    a_new_gwmon_waits(&fixture)
 }
 
 /// A registry that lacks the exporter's image, or an image without a shell: the new gwmon does not become ready, and the old
 /// one goes on.
-fn a_new_gwmon_waits(scene: &Scene) -> Result<()> {
-    let kubectl = &scene.kubectl;
+fn a_new_gwmon_waits(fixture: &Fixture) -> Result<()> {
+    let kubectl = &fixture.kubectl;
     for (image, said) in [("registry.invalid/x:v1", "ImagePull"), ("localhost/pause:1", "StartError")] {
         kubectl.run(&format!("-n gwmon set image deployment/gwmon exporter-image={image}"))?;
         wait_for(said, Duration::from_mins(1), || {
@@ -43,13 +43,13 @@ fn a_new_gwmon_waits(scene: &Scene) -> Result<()> {
 }
 
 /// An image that cannot be pulled, and then can: without, one pod with, all with.
-fn it_comes_back(scene: &Scene) -> Result<()> {
+fn it_comes_back(fixture: &Fixture) -> Result<()> {
     const LATE: &str = "registry.invalid/late-exporter:v1";
-    let kubectl = &scene.kubectl;
-    scene.set(&format!("GWMON_EXPORTER_IMAGE={LATE}"))?;
+    let kubectl = &fixture.kubectl;
+    fixture.set(&format!("GWMON_EXPORTER_IMAGE={LATE}"))?;
     let namespace = "late";
-    scene.deploy(namespace)?;
-    let load = Load::start(scene, namespace)?;
+    fixture.deploy(namespace)?;
+    let load = Load::start(fixture, namespace)?;
     kubectl.run("-n late annotate deployment edge gwmon.io/inject=true")?;
     let phase = |wanted: &str| {
         wait_for(&format!("the phase {wanted}"), Duration::from_mins(1), || {
@@ -60,11 +60,11 @@ fn it_comes_back(scene: &Scene) -> Result<()> {
     };
     let entry = phase("suspended")?;
     ensure!(entry["reason"] == "ImageNotPulled", "{entry}");
-    let command = wait_for("the command", Duration::from_secs(20), || scene.told_command(namespace))?;
+    let command = wait_for("the command", Duration::from_secs(20), || fixture.told_command(namespace))?;
     kubectl.run(&command)?;
     kubectl.run("-n late rollout status deployment edge --timeout=60s")?;
 
-    let mut tag = scene.node.inside("ctr");
+    let mut tag = fixture.node.inside("ctr");
     tag.args(["-n", "k8s.io", "images", "tag", &scenario::exporter_image()?, LATE]);
     gwmon_cluster::run(tag)?;
     phase("trial")?;

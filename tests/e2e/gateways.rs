@@ -17,7 +17,7 @@ struct Kind {
 }
 
 pub(crate) fn every_gateway() -> Result<()> {
-    let (node, kubectl) = super::scene()?;
+    let (node, kubectl) = super::fixture()?;
     let kinds = kinds()?;
     let mut objects = vec![configuration()?];
     objects.extend(kinds.iter().map(deployment));

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 /// A node with monitoring, gwmon and a gateway that nobody has annotated yet.
-fn scene() -> Result<(Node, Kubectl)> {
+fn fixture() -> Result<(Node, Kubectl)> {
     let node = Node::start(false)?;
     let kubectl = node.kubectl();
     node.install_monitoring()?;
@@ -51,7 +51,7 @@ fn scene() -> Result<(Node, Kubectl)> {
 }
 
 fn the_main_job() -> Result<()> {
-    let (node, kubectl) = scene()?;
+    let (node, kubectl) = fixture()?;
     let _traffic = scenario::Traffic::start(&node, "app=edge")?;
 
     let before = scenario::pod(&kubectl)?;
@@ -99,7 +99,7 @@ fn the_main_job() -> Result<()> {
 /// Prometheuses as people have them, all in one cluster and all asked to scrape one gateway.
 fn every_shape() -> Result<()> {
     const ELSEWHERE: &str = "observability";
-    let (_node, kubectl) = scene()?;
+    let (_node, kubectl) = fixture()?;
     let everywhere =
         |selector: Value| json!({"serviceMonitorSelector": selector, "serviceMonitorNamespaceSelector": {}});
     let named = json!({"matchLabels": {"kubernetes.io/metadata.name": "edge"}});

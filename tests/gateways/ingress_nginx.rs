@@ -5,15 +5,15 @@ use anyhow::{Context, Result, ensure};
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
 
-use super::{PATIENCE, Scene, manifest};
+use super::{Fixture, PATIENCE, manifest};
 
 const NAMESPACE: &str = "ingress-nginx";
 const PODS: &str = "app.kubernetes.io/component=controller,app.kubernetes.io/instance=ingress-nginx";
 const DEPLOYMENT: &str = "deploy/ingress-nginx-controller";
 const REQUESTS: &str = "nginx_ingress_controller_nginx_process_requests_total";
 
-pub(crate) fn serves_its_own(scene: &Scene) -> Result<()> {
-    let kubectl = &scene.kubectl;
+pub(crate) fn serves_its_own(fixture: &Fixture) -> Result<()> {
+    let kubectl = &fixture.kubectl;
     let template = json!({
         "apiVersion": "v1",
         "kind": "List",
@@ -24,31 +24,31 @@ pub(crate) fn serves_its_own(scene: &Scene) -> Result<()> {
         ],
     });
     kubectl.apply(&template.to_string())?;
-    scene.install("ingress-nginx.yaml", NAMESPACE)?;
+    fixture.install("ingress-nginx.yaml", NAMESPACE)?;
     kubectl.apply(&ingress("/").to_string())?;
-    scene.ready(NAMESPACE, DEPLOYMENT)?;
+    fixture.ready(NAMESPACE, DEPLOYMENT)?;
 
     kubectl.run(&format!("-n {NAMESPACE} annotate {DEPLOYMENT} gwmon.io/inject=true"))?;
-    scene.ready(NAMESPACE, DEPLOYMENT)?;
-    let pod = scene.pod(NAMESPACE, PODS)?;
+    fixture.ready(NAMESPACE, DEPLOYMENT)?;
+    let pod = fixture.pod(NAMESPACE, PODS)?;
     ensure!(pod["spec"]["initContainers"].is_null(), "it is scraped itself: {}", pod["spec"]);
-    let _traffic = scene.traffic(NAMESPACE, PODS, 80)?;
-    scene.rises(REQUESTS, &pod, "")?;
-    let monitor = scene.monitor(NAMESPACE, "ingress-nginx-controller-gwmon")?;
+    let _traffic = fixture.traffic(NAMESPACE, PODS, 80)?;
+    fixture.rises(REQUESTS, &pod, "")?;
+    let monitor = fixture.monitor(NAMESPACE, "ingress-nginx-controller-gwmon")?;
 
     // Another path: the controller writes its configuration anew and reloads nginx, and says so in its metrics.
     let query = "max(nginx_ingress_controller_success)";
-    let reloads = wait_for(query, PATIENCE, || scene.prometheus.query(query))?;
+    let reloads = wait_for(query, PATIENCE, || fixture.prometheus.query(query))?;
     kubectl.apply(&ingress("/a").to_string())?;
-    wait_for("a reload of nginx", PATIENCE, || Ok(scene.prometheus.query(query)?.filter(|now| *now > reloads)))
-        .with_context(|| scene.state(NAMESPACE, DEPLOYMENT))?;
-    scene.rises(REQUESTS, &pod, "")?;
+    wait_for("a reload of nginx", PATIENCE, || Ok(fixture.prometheus.query(query)?.filter(|now| *now > reloads)))
+        .with_context(|| fixture.state(NAMESPACE, DEPLOYMENT))?;
+    fixture.rises(REQUESTS, &pod, "")?;
 
     // The chart once more, as an upgrade applies it.
-    scene.install("ingress-nginx.yaml", NAMESPACE)?;
-    scene.ready(NAMESPACE, DEPLOYMENT)?;
-    scene.rises(REQUESTS, &scene.pod(NAMESPACE, PODS)?, "")?;
-    scene.same_monitor(NAMESPACE, "ingress-nginx-controller-gwmon", &monitor)
+    fixture.install("ingress-nginx.yaml", NAMESPACE)?;
+    fixture.ready(NAMESPACE, DEPLOYMENT)?;
+    fixture.rises(REQUESTS, &fixture.pod(NAMESPACE, PODS)?, "")?;
+    fixture.same_monitor(NAMESPACE, "ingress-nginx-controller-gwmon", &monitor)
 }
 
 /// Requests for `up.example` and this path go to the upstream.

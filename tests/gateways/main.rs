@@ -28,13 +28,13 @@ const ASKED: &str = "GWMON_TEST_GATEWAYS";
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The node that all of them share, brought up by the first.
-static SCENE: Mutex<Option<Scene>> = Mutex::new(None);
+static SCENE: Mutex<Option<Fixture>> = Mutex::new(None);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // A node is as much as a small machine can run.
     arguments.test_threads = Some(1);
-    let trial = |name: &str, test: fn(&Scene) -> Result<()>| {
+    let trial = |name: &str, test: fn(&Fixture) -> Result<()>| {
         Trial::test(name, move || on_the_node(test).map_err(|error| format!("{error:#}").into()))
     };
     let mut trials = vec![
@@ -55,22 +55,22 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn on_the_node(test: fn(&Scene) -> Result<()>) -> Result<()> {
-    let mut scene = SCENE.lock().unwrap_or_else(PoisonError::into_inner);
-    if scene.is_none() {
-        *scene = Some(Scene::start()?);
+fn on_the_node(test: fn(&Fixture) -> Result<()>) -> Result<()> {
+    let mut fixture = SCENE.lock().unwrap_or_else(PoisonError::into_inner);
+    if fixture.is_none() {
+        *fixture = Some(Fixture::start()?);
     }
-    test(scene.as_ref().context("no node")?)
+    test(fixture.as_ref().context("no node")?)
 }
 
 /// A node with monitoring, gwmon, the images of the gateways, and in namespace `edge` what they pass requests on to.
-struct Scene {
+struct Fixture {
     node: Node,
     kubectl: Kubectl,
     prometheus: Prometheus,
 }
 
-impl Scene {
+impl Fixture {
     fn start() -> Result<Self> {
         gwmon_cluster::build_gateways()?;
         let node = Node::start(false)?;

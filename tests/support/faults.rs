@@ -35,7 +35,7 @@ const AFTER: Duration = Duration::from_secs(5);
 const GIVE_UP: Duration = Duration::from_mins(6);
 
 /// A node with gwmon.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) node: Node,
     pub(crate) kubectl: Kubectl,
     folder: TempDir,
@@ -46,13 +46,13 @@ pub(crate) struct Fault {
     /// Its number, and what is the matter.
     pub(crate) name: &'static str,
     /// What is different in the cluster; the second word is the gateway's namespace.
-    before: fn(&Scene, &str) -> Result<()>,
+    before: fn(&Fixture, &str) -> Result<()>,
     /// What is different in the gateway's objects: ConfigMap and Deployment.
     gateway: fn(&mut Value),
     /// What happens once its roll-out is over.
-    strike: fn(&Scene, &str) -> Result<()>,
+    strike: fn(&Fixture, &str) -> Result<()>,
     /// What makes the cluster as it was.
-    after: fn(&Scene) -> Result<()>,
+    after: fn(&Fixture) -> Result<()>,
     /// Annotations beside `gwmon.io/inject`.
     annotations: &'static str,
 }
@@ -83,17 +83,17 @@ pub(crate) struct Measured {
     pub(crate) exporters: usize,
 }
 
-impl Scene {
+impl Fixture {
     /// Brings a node up, with gwmon and these settings of its Deployment.
     pub(crate) fn new(settings: &str) -> Result<Self> {
         let node = Node::start(false)?;
         let kubectl = node.kubectl();
         scenario::install_gwmon(&node, Path::new(env!("CARGO_BIN_EXE_gwmon")))?;
-        let scene = Self { node, kubectl, folder: TempDir::new()? };
+        let fixture = Self { node, kubectl, folder: TempDir::new()? };
         if !settings.is_empty() {
-            scene.set(settings)?;
+            fixture.set(settings)?;
         }
-        Ok(scene)
+        Ok(fixture)
     }
 
     pub(crate) fn set(&self, settings: &str) -> Result<()> {
@@ -238,9 +238,9 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn start(scene: &Scene, namespace: &str) -> Result<Self> {
-        let result = scene.folder.path().join(format!("{namespace}.load"));
-        let mut load = scene.node.inside(std::env::current_exe()?);
+    pub(crate) fn start(fixture: &Fixture, namespace: &str) -> Result<Self> {
+        let result = fixture.folder.path().join(format!("{namespace}.load"));
+        let mut load = fixture.node.inside(std::env::current_exe()?);
         let child = load.args(["role:load", namespace]).arg(&result).stdin(Stdio::piped()).spawn()?;
         wait_for("the first requests", Duration::from_secs(30), || {
             Ok(read_counts(&result).filter(|counts| counts.sent > 0))
@@ -483,12 +483,12 @@ fn mesh(folder: &Path) {
 
 /// The mesh's webhook for one namespace; which of the two comes first, the names of the configurations decide. The proxy is
 /// `regular`, `held` or `native`.
-fn install_mesh(scene: &Scene, namespace: &str, name: &str, proxy: &str) -> Result<()> {
+fn install_mesh(fixture: &Fixture, namespace: &str, name: &str, proxy: &str) -> Result<()> {
     let material = CertificateBundle::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
-    let folder = scene.folder.path();
+    let folder = fixture.folder.path();
     fs::write(folder.join("leaf.crt"), &material.leaf)?;
     fs::write(folder.join("leaf.key"), &material.leaf_key)?;
-    let mut mesh = scene.node.inside(std::env::current_exe()?);
+    let mut mesh = fixture.node.inside(std::env::current_exe()?);
     // It ends with the node.
     std::mem::forget(mesh.arg("role:mesh").arg(folder).stdin(Stdio::piped()).spawn()?);
     let webhook = json!({
@@ -506,28 +506,28 @@ fn install_mesh(scene: &Scene, namespace: &str, name: &str, proxy: &str) -> Resu
             "admissionReviewVersions": ["v1"],
         }],
     });
-    scene.kubectl.apply(&webhook.to_string())?;
+    fixture.kubectl.apply(&webhook.to_string())?;
     let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
         "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [{"name": "app", "image": "x", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
     }});
     wait_for("the mesh's webhook", Duration::from_secs(20), || {
         let arguments = ["-n", namespace, "apply", "--dry-run=server", "-o", "json", "-f", "-"];
-        Ok(scene.kubectl.run_with(&arguments, &probe.to_string())?.out.contains("istio-proxy").then_some(()))
+        Ok(fixture.kubectl.run_with(&arguments, &probe.to_string())?.out.contains("istio-proxy").then_some(()))
     })
 }
 
-fn remove_mesh(scene: &Scene) -> Result<()> {
-    scene.kubectl.run("delete mutatingwebhookconfiguration a-mesh z-mesh --ignore-not-found")?;
+fn remove_mesh(fixture: &Fixture) -> Result<()> {
+    fixture.kubectl.run("delete mutatingwebhookconfiguration a-mesh z-mesh --ignore-not-found")?;
     // It ends by itself when nobody holds its input any more; the next one wants its port.
-    let _ = scene.node.inside("pkill").args(["-f", "role:mesh"]).status()?;
+    let _ = fixture.node.inside("pkill").args(["-f", "role:mesh"]).status()?;
     Ok(())
 }
 
-fn apply_in(scene: &Scene, namespace: &str, kind: (&str, &str), name: &str, spec: &Value) -> Result<()> {
+fn apply_in(fixture: &Fixture, namespace: &str, kind: (&str, &str), name: &str, spec: &Value) -> Result<()> {
     let object =
         json!({"apiVersion": kind.0, "kind": kind.1, "metadata": {"name": name, "namespace": namespace}, "spec": spec});
-    scene.kubectl.apply(&object.to_string()).map(drop)
+    fixture.kubectl.apply(&object.to_string()).map(drop)
 }
 
 fn container(object: &mut Value) -> Option<&mut Value> {
@@ -539,25 +539,25 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault { name: "W0 nothing is the matter", ..NOTHING },
     Fault {
         name: "W1 the exporter's image cannot be pulled",
-        before: |scene, _| scene.set("GWMON_EXPORTER_IMAGE=registry.invalid/statsd-exporter:v0.30.0"),
-        after: |scene| scene.set("GWMON_EXPORTER_IMAGE-"),
+        before: |fixture, _| fixture.set("GWMON_EXPORTER_IMAGE=registry.invalid/statsd-exporter:v0.30.0"),
+        after: |fixture| fixture.set("GWMON_EXPORTER_IMAGE-"),
         ..NOTHING
     },
     Fault {
         name: "W2 a LimitRange asks for more and allows less than the exporter's defaults",
-        before: |scene, namespace| {
+        before: |fixture, namespace| {
             let limits = json!({"limits": [{"type": "Container", "min": {"memory": "64Mi"}, "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "10"}}, {"type": "Pod", "max": {"memory": "640Mi"}}]});
-            apply_in(scene, namespace, ("v1", "LimitRange"), "limits", &limits)
+            apply_in(fixture, namespace, ("v1", "LimitRange"), "limits", &limits)
         },
         ..NOTHING
     },
     Fault {
         name: "W3 a ResourceQuota has room for the gateway's pods only",
-        before: |scene, namespace| {
+        before: |fixture, namespace| {
             let quota = json!({"hard": {"requests.cpu": "300m"}});
-            apply_in(scene, namespace, ("v1", "ResourceQuota"), "cpu", &quota)?;
+            apply_in(fixture, namespace, ("v1", "ResourceQuota"), "cpu", &quota)?;
             wait_for("the quota", Duration::from_secs(20), || {
-                let found = scene.kubectl.get(&format!("-n {namespace} resourcequota cpu"))?;
+                let found = fixture.kubectl.get(&format!("-n {namespace} resourcequota cpu"))?;
                 Ok((found["status"]["used"]["requests.cpu"] == "200m").then_some(()))
             })
         },
@@ -565,7 +565,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "W4 a ValidatingAdmissionPolicy allows images of one registry only",
-        before: |scene, namespace| {
+        before: |fixture, namespace| {
             let policy = json!({
                 "failurePolicy": "Fail",
                 "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
@@ -575,7 +575,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             let v1 = "admissionregistration.k8s.io/v1";
             for (kind, spec) in [("ValidatingAdmissionPolicy", policy), ("ValidatingAdmissionPolicyBinding", binding)] {
                 let object = json!({"apiVersion": v1, "kind": kind, "metadata": {"name": "images"}, "spec": spec});
-                scene.kubectl.apply(&object.to_string())?;
+                fixture.kubectl.apply(&object.to_string())?;
             }
             let foreign = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {
                 "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -583,20 +583,20 @@ pub(crate) const FAULTS: &[Fault] = &[
             }});
             wait_for("the policy", Duration::from_secs(30), || {
                 let create = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
-                Ok(scene.kubectl.run_with(&create, &foreign.to_string()).is_err().then_some(()))
+                Ok(fixture.kubectl.run_with(&create, &foreign.to_string()).is_err().then_some(()))
             })
         },
-        after: |scene| {
-            scene.kubectl.run("delete validatingadmissionpolicybinding,validatingadmissionpolicy images").map(drop)
+        after: |fixture| {
+            fixture.kubectl.run("delete validatingadmissionpolicybinding,validatingadmissionpolicy images").map(drop)
         },
         ..NOTHING
     },
     // The namespace enforces `restricted` in every row.
     Fault {
         name: "W6 the exporter is killed, three times",
-        strike: |scene, namespace| {
+        strike: |fixture, namespace| {
             for _ in 0..3 {
-                scene.in_exporters(namespace, "kill -9 $(pidof statsd_exporter)")?;
+                fixture.in_exporters(namespace, "kill -9 $(pidof statsd_exporter)")?;
                 std::thread::sleep(Duration::from_secs(7));
             }
             Ok(())
@@ -605,7 +605,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "W6b the exporter hangs",
-        strike: |scene, namespace| scene.in_exporters(namespace, "kill -STOP $(pidof statsd_exporter)"),
+        strike: |fixture, namespace| fixture.in_exporters(namespace, "kill -STOP $(pidof statsd_exporter)"),
         ..NOTHING
     },
     Fault {
@@ -620,8 +620,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "W8 the exporter's image has no exporter",
-        before: |scene, _| scene.set("GWMON_EXPORTER_IMAGE=docker.io/library/busybox:1.35"),
-        after: |scene| scene.set("GWMON_EXPORTER_IMAGE-"),
+        before: |fixture, _| fixture.set("GWMON_EXPORTER_IMAGE=docker.io/library/busybox:1.35"),
+        after: |fixture| fixture.set("GWMON_EXPORTER_IMAGE-"),
         ..NOTHING
     },
     Fault {
@@ -631,8 +631,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "W9 the node has room for the gateway's pods only",
-        before: |scene, namespace| {
-            let node = scene.kubectl.get("node gw")?;
+        before: |fixture, namespace| {
+            let node = fixture.kubectl.get("node gw")?;
             let cores: u64 = node["status"]["allocatable"]["cpu"].as_str().context("no cpu")?.parse()?;
             // gwmon's two pods, two gateways and a third while they roll.
             let filler = cores * 1000 - 2 * 20 - 3 * 100 - 10;
@@ -643,44 +643,47 @@ pub(crate) const FAULTS: &[Fault] = &[
                     "resources": {"requests": {"cpu": format!("{filler}m")}},
                     "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}],
             }});
-            scene.kubectl.apply(&pod.to_string())?;
-            scene.kubectl.run(&format!("-n {namespace} wait pod/filler --for=condition=Ready --timeout=30s")).map(drop)
+            fixture.kubectl.apply(&pod.to_string())?;
+            fixture
+                .kubectl
+                .run(&format!("-n {namespace} wait pod/filler --for=condition=Ready --timeout=30s"))
+                .map(drop)
         },
         ..NOTHING
     },
     Fault {
         name: "W10 a mesh with a regular proxy rewrites probes, after gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh", "regular"),
+        before: |fixture, namespace| install_mesh(fixture, namespace, "z-mesh", "regular"),
         after: remove_mesh,
         ..NOTHING
     },
     Fault {
         name: "W10b the same, before gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh", "regular"),
+        before: |fixture, namespace| install_mesh(fixture, namespace, "a-mesh", "regular"),
         after: remove_mesh,
         ..NOTHING
     },
     Fault {
         name: "W10d a mesh with a native proxy, after gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh", "native"),
+        before: |fixture, namespace| install_mesh(fixture, namespace, "z-mesh", "native"),
         after: remove_mesh,
         ..NOTHING
     },
     Fault {
         name: "W10e the same, before gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh", "native"),
+        before: |fixture, namespace| install_mesh(fixture, namespace, "a-mesh", "native"),
         after: remove_mesh,
         ..NOTHING
     },
     Fault {
         name: "W10f a mesh that holds the others until its proxy has started, after gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "z-mesh", "held"),
+        before: |fixture, namespace| install_mesh(fixture, namespace, "z-mesh", "held"),
         after: remove_mesh,
         ..NOTHING
     },
     Fault {
         name: "W10g the same, before gwmon",
-        before: |scene, namespace| install_mesh(scene, namespace, "a-mesh", "held"),
+        before: |fixture, namespace| install_mesh(fixture, namespace, "a-mesh", "held"),
         after: remove_mesh,
         ..NOTHING
     },
@@ -704,22 +707,25 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "W12 no gwmon answers",
-        before: |scene, _| {
-            scene.kubectl.run("-n gwmon scale deployment gwmon --replicas=0")?;
-            scene.kubectl.run("-n gwmon wait --for=delete pod -l app.kubernetes.io/name=gwmon --timeout=60s").map(drop)
+        before: |fixture, _| {
+            fixture.kubectl.run("-n gwmon scale deployment gwmon --replicas=0")?;
+            fixture
+                .kubectl
+                .run("-n gwmon wait --for=delete pod -l app.kubernetes.io/name=gwmon --timeout=60s")
+                .map(drop)
         },
-        after: |scene| {
-            scene.kubectl.run("-n gwmon scale deployment gwmon --replicas=2")?;
-            scene.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=90s").map(drop)
+        after: |fixture| {
+            fixture.kubectl.run("-n gwmon scale deployment gwmon --replicas=2")?;
+            fixture.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=90s").map(drop)
         },
         ..NOTHING
     },
     Fault {
         name: "W12b every gwmon hangs",
-        before: |scene, _| scene.signal_gwmon("STOP"),
-        after: |scene| {
-            scene.signal_gwmon("CONT")?;
-            scene.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=90s").map(drop)
+        before: |fixture, _| fixture.signal_gwmon("STOP"),
+        after: |fixture| {
+            fixture.signal_gwmon("CONT")?;
+            fixture.kubectl.run("-n gwmon rollout status deployment/gwmon --timeout=90s").map(drop)
         },
         ..NOTHING
     },

@@ -1,8 +1,8 @@
 //! What several tests need: the real binary as a process, and a review to send to it.
 #![allow(dead_code, reason = "every test program takes its part of this")]
 
+pub(crate) mod fixture;
 pub(crate) mod pods;
-pub(crate) mod scene;
 
 use std::fs::File;
 use std::net::SocketAddr;

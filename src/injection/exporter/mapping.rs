@@ -1,5 +1,5 @@
 //! The exporter's mapping file: statsd lines in, the metric names, labels and units of Envoy's own
-//! `/stats/prometheus` out. For statsd_exporter 0.30. What the real Envoy makes of it is in `tests/parity`.
+//! `/stats/prometheus` out. For statsd_exporter 0.30. What the real Envoy makes of it is in `tests/parts/parity`.
 
 use std::fmt::Write;
 use std::sync::LazyLock;

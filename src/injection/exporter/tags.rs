@@ -1,5 +1,5 @@
 //! The parts of a statistic's name that Envoy turns into labels (`well_known_names.cc`), for gateways that send plain
-//! statsd with the parts still in the name. Compared with three real Envoys (`tests/parity`).
+//! statsd with the parts still in the name. Compared with three real Envoys (`tests/parts/parity`).
 
 use crate::annotations::Version;
 

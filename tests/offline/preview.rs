@@ -1,5 +1,4 @@
 //! `gwmon preview` as a user and a script meet it: outputs, exit codes, and what is typed wrong.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

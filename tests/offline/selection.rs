@@ -1,5 +1,4 @@
 //! Which Prometheus selects what: every case by its name, and the solver against one that only counts.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use gwmon::annotations::Target;
 use gwmon::config::Bounds;
@@ -793,4 +792,23 @@ fn the_solver_agrees_with_one_that_tries_everything() {
         .unwrap();
     let satisfiable = satisfiable.get();
     assert!((20_000..99_000).contains(&satisfiable), "both answers must be common: {satisfiable}");
+}
+
+#[test]
+fn each_case_of_the_specification_has_its_test() {
+    let page = include_str!("../../docs/design/selection.md");
+    let is_case = |word: &&str| {
+        let number = word.strip_prefix(['L', 'N', 'P', 'R']);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+    let mut cases: Vec<_> = rows.map(|(case, _)| case).filter(is_case).map(str::to_lowercase).collect();
+    let names = include_str!("selection.rs").lines().filter_map(|line| line.strip_prefix("fn "));
+    let mut tested: Vec<_> = names
+        .flat_map(|name| name.split('_').map(str::to_uppercase).take_while(|word| is_case(&word.as_str())))
+        .map(|case| case.to_lowercase())
+        .collect();
+    cases.sort();
+    tested.sort();
+    assert_eq!((cases.len(), &cases), (32, &tested));
 }

@@ -1,5 +1,4 @@
 //! gwmon beside the Prometheus Operator's own packages: which monitors are selected in random clusters.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};

@@ -1,6 +1,5 @@
 //! The architecture: the core names no client, no runtime, no file, no network and no clock, and no module is longer than one
 //! sitting.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! Properties that hold for every pod and every body, whatever is in them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::sync::Arc;
 

@@ -1,8 +1,4 @@
 //! The real Envoy and the real statsd_exporter, started with just the arguments that gwmon writes into a pod.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
-
-#[path = "support/pods.rs"]
-mod pods;
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
@@ -19,7 +15,7 @@ use tempfile::TempDir;
 fn injected(annotations: &[(&str, String)]) -> Value {
     let container =
         json!({"name": "envoy", "image": "envoyproxy/envoy:v1.40.0", "args": ["-c", "/etc/envoy/envoy.yaml"]});
-    pods::injected(&container, annotations)
+    crate::pods::injected(&container, annotations)
 }
 
 /// The names of the metric families in an exposition.
@@ -146,7 +142,7 @@ fn an_exporter_that_ends_does_not_end_its_container() {
 fn golden() -> Vec<(String, Value)> {
     let template = |(name, object): (String, Value)| (name, object["spec"]["template"].clone());
     let is_injected = |template: &Value| template["metadata"]["annotations"]["gwmon.io/status"].is_string();
-    pods::golden().into_iter().map(template).filter(|(_, template)| is_injected(template)).collect()
+    crate::pods::golden().into_iter().map(template).filter(|(_, template)| is_injected(template)).collect()
 }
 
 #[test]

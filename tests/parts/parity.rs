@@ -1,10 +1,7 @@
 //! The same names, labels and values as Envoy's own: a rich configuration, real traffic, and two ways to read what came
 //! of it. `differences.yaml` lists what differs and why.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod exposition;
-#[path = "../support/pods.rs"]
-mod pods;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +96,7 @@ fn attempt_to_compare(program: &str, version: &str, sink: &str) -> Vec<String> {
         ("metrics-port", metrics.to_string()),
         ("envoy-version", version.to_owned()),
     ];
-    let pod = pods::injected(&json!({"name": "envoy", "image": "envoyproxy/envoy", "args": args}), &annotations);
+    let pod = crate::pods::injected(&json!({"name": "envoy", "image": "envoyproxy/envoy", "args": args}), &annotations);
     let admin = ports["PORT_ADMIN"];
     traffic::serve_redis(ports["PORT_REDIS_BACKEND"]);
     let envoy = LocalEnvoy { program, configuration: &configuration, ready: (admin, "/ready") };
@@ -132,7 +129,7 @@ fn attempt_to_compare(program: &str, version: &str, sink: &str) -> Vec<String> {
         assert!(of_kind(&after) > 80, "the configuration has lost its {kind}s");
     }
 
-    let known: Vec<Known> = serde_saphyr::from_str(include_str!("differences.yaml")).unwrap();
+    let known: Vec<Known> = serde_saphyr::from_str(include_str!("parity/differences.yaml")).unwrap();
     let known: Vec<_> = known.iter().filter(|known| known.sink.as_deref().is_none_or(|of| of == sink)).collect();
     let lost: BTreeSet<_> =
         known.iter().filter(|known| known.difference == "label").map(|known| &known.series).collect();
@@ -213,10 +210,10 @@ fn differences(before: &Exposition, exported: &Exposition, after: &Exposition) -
 }
 
 const FILES: [(&str, &str); 4] = [
-    ("envoy.yaml", include_str!("envoy.yaml")),
-    ("cds.yaml", include_str!("cds.yaml")),
-    ("rds.yaml", include_str!("rds.yaml")),
-    ("sds.yaml", include_str!("sds.yaml")),
+    ("envoy.yaml", include_str!("parity/envoy.yaml")),
+    ("cds.yaml", include_str!("parity/cds.yaml")),
+    ("rds.yaml", include_str!("parity/rds.yaml")),
+    ("sds.yaml", include_str!("parity/sds.yaml")),
 ];
 
 fn port_names() -> Regex {

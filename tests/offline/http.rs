@@ -1,5 +1,4 @@
 //! Bad input over HTTP: the right status, the uid where there is one, `allowed: true` and a reason.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::sync::Arc;
 use std::time::Duration;

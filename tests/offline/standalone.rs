@@ -1,14 +1,11 @@
 //! `gwmon serve --standalone` over real TLS: trust, readiness, metrics, a graceful end, and what a user gets wrong.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
-
-mod support;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::{Gwmon, Https, pod_review};
 use gwmon_cluster::local;
 use serde_json::Value;
-use support::{Gwmon, Https, pod_review};
 
 #[tokio::test]
 async fn it_answers_whoever_trusts_its_authority() {

@@ -15,7 +15,7 @@ use gwmon::server;
 use gwmon::tls::{self, CurrentLeaf, pki::CertificateBundle};
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::scene::{Scene, gateway};
+use support::fixture::{Fixture, gateway};
 
 const EXPORTER: &str = "gwmon-statsd-exporter";
 
@@ -56,7 +56,7 @@ fn mesh(review: &Value) -> Value {
 }
 
 /// Serves the mesh's webhook for one namespace until the test program ends; returns what the API server must know.
-fn install_mesh(scene: &Scene, name: &str) {
+fn install_mesh(fixture: &Fixture, name: &str) {
     let material = CertificateBundle::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -81,13 +81,13 @@ fn install_mesh(scene: &Scene, name: &str) {
             "name": "mesh.example.com",
             "clientConfig": {"url": format!("https://127.0.0.1:{port}/"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": fixture.namespace}},
             "failurePolicy": "Fail",
             "sideEffects": "None",
             "admissionReviewVersions": ["v1"],
         }],
     });
-    scene.kubectl.apply(&webhook.to_string()).unwrap();
+    fixture.kubectl.apply(&webhook.to_string()).unwrap();
     let probe = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -95,7 +95,7 @@ fn install_mesh(scene: &Scene, name: &str) {
         "spec": pod_spec("corp/app:1"),
     });
     wait_for("the mesh's webhook to be called", Duration::from_secs(20), || {
-        let shown = scene.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &probe.to_string())?;
+        let shown = fixture.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &probe.to_string())?;
         Ok(shown.out.contains("aws-appmesh-envoy").then_some(()))
     })
     .unwrap();
@@ -117,8 +117,8 @@ fn pod_spec(image: &str) -> Value {
 fn whichever_webhook_comes_first_the_mesh_is_told_and_nothing_is_doubled() {
     // The API server calls them in the order of their configurations' names; gwmon's is that of the namespace.
     for (namespace, mesh) in [("mesh-after", "z-mesh"), ("mesh-before", "a-mesh")] {
-        let scene = Scene::new(namespace);
-        install_mesh(&scene, mesh);
+        let fixture = Fixture::new(namespace);
+        install_mesh(&fixture, mesh);
         for (name, before) in [("plain", None), ("told", Some("TEAM=edge"))] {
             let mut deployment = gateway(name, &json!({"gwmon.io/inject": "true"}));
             let template = &mut deployment["spec"]["template"];
@@ -127,8 +127,8 @@ fn whichever_webhook_comes_first_the_mesh_is_told_and_nothing_is_doubled() {
                 template["metadata"]["annotations"]["appmesh.k8s.aws/sidecarEnv"] = json!(before);
             }
             template["spec"] = pod_spec("corp/app:1");
-            scene.apply(&deployment);
-            let pod = scene.pod(&format!("app={name}"));
+            fixture.apply(&deployment);
+            let pod = fixture.pod(&format!("app={name}"));
             let [exporter] = exporters(&pod)[..] else { panic!("{namespace}: {}", pod["spec"]) };
             assert_eq!(exporter["args"][0], "--statsd.listen-udp=127.0.0.1:8125");
             let containers = pod["spec"]["containers"].as_array().unwrap();
@@ -146,16 +146,16 @@ fn whichever_webhook_comes_first_the_mesh_is_told_and_nothing_is_doubled() {
                 assert_eq!(env.iter().filter(|set| *set == variable).count(), 1, "{namespace}: {variable} in {env:?}");
             }
         }
-        scene.kubectl.run(&format!("delete mutatingwebhookconfiguration {mesh}")).unwrap();
+        fixture.kubectl.run(&format!("delete mutatingwebhookconfiguration {mesh}")).unwrap();
     }
 }
 
 /// Envoy Gateway and its like write the whole workload again whenever it is not as they want it.
 #[test]
 fn a_workload_that_a_controller_owns_is_not_fought_over() {
-    let scene = Scene::new("owned");
-    scene.run_with(&["create", "configmap", "eg"], "").unwrap();
-    let owner = scene.get("configmap eg")["metadata"]["uid"].clone();
+    let fixture = Fixture::new("owned");
+    fixture.run_with(&["create", "configmap", "eg"], "").unwrap();
+    let owner = fixture.get("configmap eg")["metadata"]["uid"].clone();
     let mut deployment = gateway("edge", &json!({}));
     deployment["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "eg", "uid": owner, "controller": true}]);
@@ -163,26 +163,26 @@ fn a_workload_that_a_controller_owns_is_not_fought_over() {
     deployment["spec"]["template"]["metadata"]["labels"] = labels;
     let write = |deployment: &Value| {
         let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=owner", "-f", "-"];
-        scene.run_with(&arguments, &deployment.to_string()).unwrap()
+        fixture.run_with(&arguments, &deployment.to_string()).unwrap()
     };
-    let generation = || scene.get("deployment edge")["metadata"]["generation"].as_u64().unwrap();
+    let generation = || fixture.get("deployment edge")["metadata"]["generation"].as_u64().unwrap();
     write(&deployment);
     // An annotation counts as a change of its own.
     let after_annotating = generation() + 1;
 
     // The user annotates what is not the user's: a warning that says where, and not one update more than the owner's own.
-    let said = scene.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject=true"], "").unwrap();
+    let said = fixture.run_with(&["annotate", "deployment", "edge", "gwmon.io/inject=true"], "").unwrap();
     assert!(said.err.contains("ManagedWorkload") && said.err.contains("EnvoyProxy, spec.provider"), "{}", said.err);
     for _ in 0..5 {
         write(&deployment);
     }
     assert_eq!(generation(), after_annotating, "nobody changed the spec");
-    assert!(exporters(&scene.pod("app=edge")).is_empty());
+    assert!(exporters(&fixture.pod("app=edge")).is_empty());
 
     // On the template, by the owner: injected, and at rest again.
     deployment["spec"]["template"]["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
     write(&deployment);
-    assert_eq!(exporters(&scene.pod("app=edge,gwmon.io/monitored-by=edge-gwmon")).len(), 1);
+    assert_eq!(exporters(&fixture.pod("app=edge,gwmon.io/monitored-by=edge-gwmon")).len(), 1);
     for _ in 0..5 {
         write(&deployment);
     }
@@ -191,7 +191,7 @@ fn a_workload_that_a_controller_owns_is_not_fought_over() {
 
 #[test]
 fn quotas_and_limits_count_the_exporter_and_let_it_in() {
-    let scene = Scene::new("limited");
+    let fixture = Fixture::new("limited");
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
         // A pod whose containers do not all have requests and limits is refused.
         {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "quota"}, "spec": {"hard": {
@@ -200,15 +200,15 @@ fn quotas_and_limits_count_the_exporter_and_let_it_in() {
             "type": "Container", "min": {"memory": "64Mi"}, "max": {"memory": "1Gi"},
             "default": {"cpu": "1", "memory": "512Mi"}, "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}]}},
     ]});
-    scene.apply(&objects);
+    fixture.apply(&objects);
     // Until the quota has counted, everything is refused.
     wait_for("the quota", Duration::from_secs(20), || {
-        Ok(scene.get("resourcequota quota")["status"]["used"].is_object().then_some(()))
+        Ok(fixture.get("resourcequota quota")["status"]["used"].is_object().then_some(()))
     })
     .unwrap();
     let asked = json!({"gwmon.io/inject": "true", "gwmon.io/resources": "memory=64Mi/128Mi"});
-    scene.apply(&gateway("edge", &asked));
-    let pod = scene.pod("app=edge");
+    fixture.apply(&gateway("edge", &asked));
+    let pod = fixture.pod("app=edge");
     let [exporter] = exporters(&pod)[..] else { panic!("{}", pod["spec"]) };
     let expected = json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}});
     assert_eq!(exporter["resources"], expected, "no default of the namespace's stands in for gwmon's");
@@ -224,13 +224,13 @@ fn with(mut deployment: Value, field: &str, value: Value) -> Value {
 /// The API server refuses a pod whose containers ask for more than the pod itself does (Kubernetes 1.34).
 #[test]
 fn a_pod_with_resources_of_its_own_is_admitted_with_the_exporter() {
-    let scene = Scene::new("pod-level");
+    let fixture = Fixture::new("pod-level");
     let asked = json!({"gwmon.io/inject": "true"});
     let own = json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "100m", "memory": "128Mi"}});
     let mut deployment = with(gateway("edge", &asked), "resources", own.clone());
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = own;
-    scene.apply(&deployment);
-    let pod = scene.pod("app=edge");
+    fixture.apply(&deployment);
+    let pod = fixture.pod("app=edge");
     let [exporter] = exporters(&pod)[..] else { panic!("{}", pod["spec"]) };
     assert_eq!(exporter["resources"], json!({}));
     assert_eq!(pod["status"]["qosClass"], "Guaranteed");
@@ -238,12 +238,12 @@ fn a_pod_with_resources_of_its_own_is_admitted_with_the_exporter() {
 
 #[test]
 fn a_guaranteed_pod_stays_guaranteed() {
-    let scene = Scene::new("guaranteed");
+    let fixture = Fixture::new("guaranteed");
     let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] =
         json!({"limits": {"cpu": "2", "memory": "1Gi"}});
-    scene.apply(&deployment);
-    let pod = scene.pod("app=edge");
+    fixture.apply(&deployment);
+    let pod = fixture.pod("app=edge");
     assert_eq!(exporters(&pod).len(), 1);
     assert_eq!(pod["status"]["qosClass"], "Guaranteed", "{}", pod["spec"]);
 }
@@ -251,26 +251,26 @@ fn a_guaranteed_pod_stays_guaranteed() {
 /// What keeps `kubectl drain` from a node keeps the cluster autoscaler from it, too.
 #[test]
 fn a_node_with_an_injected_gateway_can_be_drained() {
-    let scene = Scene::new("drained");
-    scene.kubectl.apply(r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "drained"}}"#).unwrap();
-    scene.apply(&with(gateway("edge", &json!({"gwmon.io/inject": "true"})), "nodeName", json!("drained")));
-    assert_eq!(exporters(&scene.pod("app=edge")).len(), 1);
-    let drained = scene.kubectl.run("drain drained --dry-run=client").unwrap();
+    let fixture = Fixture::new("drained");
+    fixture.kubectl.apply(r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "drained"}}"#).unwrap();
+    fixture.apply(&with(gateway("edge", &json!({"gwmon.io/inject": "true"})), "nodeName", json!("drained")));
+    assert_eq!(exporters(&fixture.pod("app=edge")).len(), 1);
+    let drained = fixture.kubectl.run("drain drained --dry-run=client").unwrap();
     assert!(drained.out.contains("node/drained drained"), "{drained:?}");
 }
 
 /// A manifest that `gwmon preview -o json` has printed, applied where gwmon runs.
 #[test]
 fn a_preview_that_is_applied_runs_as_it_was_shown() {
-    let scene = Scene::new("previewed");
+    let fixture = Fixture::new("previewed");
     let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
     // One that reads a file which comes with the pod.
     let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
     container["image"] = json!("quay.io/solo-io/gloo-envoy-wrapper:1.18.0");
     container["args"] = json!(["--log-level", "info"]);
     let shown = support::pods::preview(&deployment);
-    scene.apply(&shown);
-    let pod = scene.pod("app=edge");
+    fixture.apply(&shown);
+    let pod = fixture.pod("app=edge");
     assert_eq!(exporters(&pod).len(), 1);
     for annotation in ["gwmon.io/mapping", "gwmon.io/envoy-bootstrap"] {
         let expected = &shown["spec"]["template"]["metadata"]["annotations"][annotation];
@@ -281,13 +281,13 @@ fn a_preview_that_is_applied_runs_as_it_was_shown() {
     // Half of it: said at once.
     let mut half = shown;
     half["spec"]["template"]["metadata"]["annotations"].as_object_mut().unwrap().remove("gwmon.io/envoy-bootstrap");
-    let said = scene.run_with(&["replace", "-f", "-"], &half.to_string()).unwrap();
+    let said = fixture.run_with(&["replace", "-f", "-"], &half.to_string()).unwrap();
     assert!(said.err.contains("IncompleteInjection"), "{}", said.err);
 }
 
 #[test]
 fn a_job_gets_a_native_sidecar_or_none() {
-    let scene = Scene::new("jobs");
+    let fixture = Fixture::new("jobs");
     let job = |name: &str, sidecar: &str| {
         let mut spec = pod_spec("envoyproxy/envoy:v1.40.0");
         spec["restartPolicy"] = json!("Never");
@@ -295,18 +295,18 @@ fn a_job_gets_a_native_sidecar_or_none() {
         let template = json!({"metadata": {"labels": {"app": name}, "annotations": annotations}, "spec": spec});
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": template}})
     };
-    scene.apply(&job("native", "native"));
-    assert_eq!(exporters(&scene.pod("app=native"))[0]["restartPolicy"], "Always");
-    scene.apply(&job("plain", "regular"));
-    assert!(exporters(&scene.pod("app=plain")).is_empty());
-    assert!(scene.gwmon.metric("gwmon_reviews_total{route=\"pods\",outcome=\"unchanged\",reason=\"JobPod\"}") > 0.);
+    fixture.apply(&job("native", "native"));
+    assert_eq!(exporters(&fixture.pod("app=native"))[0]["restartPolicy"], "Always");
+    fixture.apply(&job("plain", "regular"));
+    assert!(exporters(&fixture.pod("app=plain")).is_empty());
+    assert!(fixture.gwmon.metric("gwmon_reviews_total{route=\"pods\",outcome=\"unchanged\",reason=\"JobPod\"}") > 0.);
 }
 
 #[test]
 fn debugging_a_pod_neither_doubles_the_exporter_nor_calls_for_it() {
-    let scene = Scene::new("debugged");
-    scene.apply(&gateway("edge", &json!({"gwmon.io/inject": "true"})));
-    let pod = scene.pod("app=edge");
+    let fixture = Fixture::new("debugged");
+    fixture.apply(&gateway("edge", &json!({"gwmon.io/inject": "true"})));
+    let pod = fixture.pod("app=edge");
     let name = pod["metadata"]["name"].as_str().unwrap();
     let copy = [
         "debug",
@@ -317,23 +317,23 @@ fn debugging_a_pod_neither_doubles_the_exporter_nor_calls_for_it() {
         "--profile=restricted",
         "--attach=false",
     ];
-    scene.run_with(&copy, "").unwrap();
-    let copied = scene.get("pod copy");
+    fixture.run_with(&copy, "").unwrap();
+    let copied = fixture.get("pod copy");
     assert_eq!(exporters(&copied).len(), 1);
     assert_eq!(copied["spec"]["containers"].as_array().unwrap().len(), 2);
 
-    let calls = scene.calls("pods");
+    let calls = fixture.calls("pods");
     let ephemeral = ["debug", name, "--image=busybox", "--profile=restricted", "--attach=false"];
-    scene.run_with(&ephemeral, "").unwrap();
-    assert_eq!(scene.get(&format!("pod {name}"))["spec"]["ephemeralContainers"].as_array().unwrap().len(), 1);
-    assert!((scene.calls("pods") - calls).abs() < 0.1, "an ephemeral container is no new pod");
+    fixture.run_with(&ephemeral, "").unwrap();
+    assert_eq!(fixture.get(&format!("pod {name}"))["spec"]["ephemeralContainers"].as_array().unwrap().len(), 1);
+    assert!((fixture.calls("pods") - calls).abs() < 0.1, "an ephemeral container is no new pod");
 }
 
 /// What gwmon makes of every golden case, in the shapes of the published manifests, is what the API server takes.
 #[test]
 fn every_case_is_admitted_after_its_injection() {
-    let scene = Scene::new("cases");
-    scene.kubectl.run("label --overwrite namespace cases pod-security.kubernetes.io/enforce=privileged").unwrap();
+    let fixture = Fixture::new("cases");
+    fixture.kubectl.run("label --overwrite namespace cases pod-security.kubernetes.io/enforce=privileged").unwrap();
     let mut admitted = 0;
     for (name, object) in support::pods::golden() {
         let mut object = object;
@@ -345,7 +345,7 @@ fn every_case_is_admitted_after_its_injection() {
         object["spec"]["template"]["metadata"]["labels"]["case"] = json!("x");
         // One case has a field that no Kubernetes knows yet.
         let create = ["create", "--dry-run=server", "--validate=ignore", "-o", "name", "-f", "-"];
-        let shown = scene.run_with(&create, &object.to_string());
+        let shown = fixture.run_with(&create, &object.to_string());
         assert!(shown.is_ok(), "{name}: {:#}", shown.unwrap_err());
         admitted += 1;
     }
@@ -355,14 +355,14 @@ fn every_case_is_admitted_after_its_injection() {
 /// A value of the gateway's own that something is merged into, through the real API server.
 #[test]
 fn what_is_merged_into_a_value_arrives_whole() {
-    let scene = Scene::new("merged");
+    let fixture = Fixture::new("merged");
     let mut deployment = gateway("edge", &json!({"gwmon.io/inject": "true"}));
     let configuration = "--config-yaml node: {locality: {zone: $(POD)}}\n# <on> & off\nstatic_resources: {}\n";
     let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
     container["args"] = json!(["--service-node $(POD)", configuration]);
     container["env"] = json!([{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]);
-    scene.apply(&deployment);
-    let pod = scene.pod("app=edge");
+    fixture.apply(&deployment);
+    let pod = fixture.pod("app=edge");
     let merged = pod["spec"]["containers"][0]["args"][1].as_str().unwrap();
     let (inserted, rest) = merged.split_once("\nnode: ").unwrap();
     assert!(inserted.starts_with("--config-yaml stats_sinks: [{"), "{merged}");

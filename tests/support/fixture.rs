@@ -17,13 +17,13 @@ pub(crate) fn shipped() -> Value {
 }
 
 /// A namespace with a gwmon of its own, so that tests do not count each other's calls.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) kubectl: Kubectl,
     pub(crate) namespace: String,
     pub(crate) gwmon: Gwmon,
 }
 
-impl Scene {
+impl Fixture {
     pub(crate) fn new(namespace: &str) -> Self {
         Self::of(CLUSTER.kubectl(), namespace, Gwmon::standalone())
     }
@@ -47,17 +47,17 @@ impl Scene {
             webhook["namespaceSelector"]["matchLabels"] = json!({"kubernetes.io/metadata.name": namespace});
         }
         kubectl.apply(&configuration.to_string()).unwrap();
-        let scene = Self { kubectl, namespace: namespace.to_owned(), gwmon };
+        let fixture = Self { kubectl, namespace: namespace.to_owned(), gwmon };
         // The API server takes a moment to see a new configuration.
         wait_for("the webhook to be called", Duration::from_secs(20), || {
-            scene.run_with(
+            fixture.run_with(
                 &["apply", "--dry-run=server", "-f", "-"],
                 &gateway("probe", &json!({"gwmon.io/inject": "true"})).to_string(),
             )?;
-            Ok((scene.gwmon.metric("gwmon_reviews_total") > 0.).then_some(()))
+            Ok((fixture.gwmon.metric("gwmon_reviews_total") > 0.).then_some(()))
         })
         .unwrap();
-        scene
+        fixture
     }
 
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> anyhow::Result<gwmon_cluster::Said> {

@@ -1,5 +1,4 @@
 //! Manifests, read by gwmon and by kubectl's own reader: every peculiarity of YAML 1.1, one file of `cases/yaml` each.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where it fails")]
 
 use std::fs::{self, File};
 use std::path::Path;
