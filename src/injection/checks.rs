@@ -1,45 +1,12 @@
-//! Checks of a pod whose gateway is known, and warnings about its annotations.
+//! Checks of a plan against the pod that it is for.
 
-use super::bootstrap::Dialect;
-use super::exporter::{self, Exporter};
-use super::gateway::{self, StatsdConfig};
-use super::patch::PodPatch;
+use super::exporter::Exporter;
+use super::naming::HASH_LENGTH;
+use super::patch::quoted;
+use super::plan::InjectionPlan;
 use super::pod::{Container, Pod};
-use super::source::Way;
-use super::status::{Status, StatusMode};
-use crate::annotations::{
-    DISCOVERY, METRICS_PORT, MODE, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, STATUS, Settings, Sidecar,
-};
-use crate::reason::{Finding, Reason, shown};
-
-/// Checks for what forbids any change, whatever the gateway is.
-pub(super) fn check_pod(pod: &Pod) -> Result<(), Finding> {
-    // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
-    // them, and with an empty configuration the gateway itself does not start.
-    for (volume, annotation) in exporter::READ_FROM_ANNOTATIONS {
-        if pod.spec.has_volume(volume) && pod.metadata.annotation(annotation).is_none() {
-            let detail = format!(
-                "volume {volume} reads the annotation {annotation}, which is missing; apply the whole output of gwmon preview, or remove all that it added"
-            );
-            return Err(Finding::new(Reason::IncompleteInjection, detail));
-        }
-    }
-    if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
-        return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
-    }
-    // Where no container was added, the note of it is all that there is to see. That of a pod with one, copied into a
-    // template, says nothing.
-    let status = pod.metadata.annotation(STATUS).and_then(|status| serde_json::from_str::<Status>(status).ok());
-    if status.is_some_and(|status| status.statsd_port.is_none()) {
-        return Err(Finding::new(Reason::AlreadyInjected, format!("annotation {STATUS} is there")));
-    }
-    let selected = pod.spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
-    let asked = pod.spec.os.as_ref().map(|os| &os.name);
-    if [selected, asked].into_iter().flatten().any(|os| os == "windows") {
-        return Err(Finding::new(Reason::WindowsPod, "the pod asks for Windows, for which there is no exporter image"));
-    }
-    Ok(())
-}
+use crate::annotations::{BOOTSTRAP, MAPPING, METRICS_PORT, MODE, STATSD_PORT, STATUS, Sidecar};
+use crate::reason::{Finding, Reason};
 
 /// The conventional statsd port.
 const STATSD_AGENTS_PORT: u16 = 8125;
@@ -56,8 +23,16 @@ fn is_statsd_agent(container: &Container) -> bool {
         )
 }
 
+/// Checks that a plan can be carried out on this pod.
+pub(super) fn check(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
+    if let Some(exporter) = &plan.exporter {
+        check_sidecar(pod, exporter)?;
+    }
+    check_annotations(pod, plan)
+}
+
 /// Checks for what forbids this sidecar.
-pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
+fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
     if pod.spec.host_network {
         let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
         return Err(Finding::new(Reason::HostNetwork, detail));
@@ -94,61 +69,20 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
     Ok(())
 }
 
-/// Annotations that a user has set and that change nothing here.
-pub(super) fn ignored_annotations(pod: &Pod, settings: &Settings, mode: StatusMode, way: &Way) -> Vec<Finding> {
-    let idle: Vec<_> = match way {
-        Way::Statsd(StatsdConfig { relay, dialect, .. }) => {
-            let relays = Some(RELAY).filter(|_| settings.relay && relay.is_none());
-            let renames =
-                Some(PROFILE).filter(|_| settings.profile == Profile::Bakins && *dialect == Dialect::DogStatsd);
-            relays.into_iter().chain(renames).collect()
-        }
-        Way::Scrape(_) => {
-            // Of an exporter that was there, the monitor still needs to know.
-            let renames = Some(PROFILE).filter(|_| mode == StatusMode::Scrape);
-            [STATSD_PORT, RELAY, SIDECAR, RESOURCES].into_iter().chain(renames).collect()
-        }
-    };
-    let set = |key: &&str| pod.metadata.annotation(key).is_some_and(|value| value != "false");
-    let finding = |key| Finding::new(Reason::AnnotationIgnored, format!("{key} has no effect here; remove it"));
-    idle.into_iter().filter(set).map(finding).collect()
-}
-
 /// Kubernetes takes 256 KiB of annotations, keys and values together, and refuses a pod that has more.
-pub(super) fn check_annotations(pod: &Pod, patch: &PodPatch) -> Result<(), Finding> {
+fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
     const MOST: usize = 256 << 10;
     let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-    // JSON escapes make this a slight overestimate.
-    let ours: usize = patch.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    // Of JSON the escapes make it a slight overestimate.
+    let mapping = plan.exporter.as_ref().map_or(0, |exporter| MAPPING.len() + exporter.mapping.text().len());
+    let file = plan.file.as_ref().map_or(0, |file| BOOTSTRAP.len() + quoted(file).len());
+    let status = STATUS.len() + quoted(&plan.status.to_json()).len() + HASH_LENGTH;
+    let others: usize = plan.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let ours = mapping + file + status + others;
     if own + ours > MOST {
         let detail =
             format!("the pod's annotations have {own} bytes and gwmon's {ours}; Kubernetes takes {MOST} in all");
         return Err(Finding::new(Reason::AnnotationsTooLarge, detail));
     }
     Ok(())
-}
-
-/// The annotations by which Prometheuses without an operator, Grafana's agents among them, find what to scrape.
-pub(super) fn scrape_annotations(
-    pod: &Pod,
-    gateway: &str,
-    port: u16,
-    path: &str,
-) -> Result<Vec<(&'static str, String)>, Finding> {
-    let wanted = [
-        ("prometheus.io/scrape", "true".to_owned()),
-        ("prometheus.io/port", port.to_string()),
-        ("prometheus.io/path", path.to_owned()),
-    ];
-    for (key, value) in &wanted {
-        if let Some(other) = pod.metadata.annotation(key).filter(|set| set != value) {
-            let own =
-                gateway::ALL.iter().find(|known| known.name == gateway).and_then(|known| known.scrape_annotations_off);
-            let way =
-                own.map_or_else(|| "remove one".to_owned(), |field| format!("its controller writes none with {field}"));
-            let detail = format!("{key} is {} already, and {DISCOVERY} needs {}; {way}", shown(other), shown(value));
-            return Err(Finding::new(Reason::ScrapeAnnotationConflict, detail));
-        }
-    }
-    Ok(wanted.into_iter().filter(|(key, _)| pod.metadata.annotation(key).is_none()).collect())
 }

@@ -1,9 +1,8 @@
 //! Checks that gwmon may have written a pod's `gwmon.io/status`: whoever creates pods can write it.
 
+use super::detect::{MetricsSource, gateway_of};
 use super::exporter;
-use super::gateway::Endpoint;
 use super::pod::Pod;
-use super::source::{self, Source, Way};
 use super::status::{METRICS_PATH, Status};
 use crate::annotations::{STATUS, Settings};
 use crate::reason::{Finding, Reason, shown};
@@ -44,9 +43,9 @@ pub fn confirm(pod: &str) -> Result<(), Finding> {
         };
     }
     let settings = Settings::parse(&pod.metadata.annotations.clone().unwrap_or_default())?;
-    match source::find(&pod, &settings) {
-        Ok(Source { mode, way: Way::Scrape(Endpoint { port: own, path: served, .. }), .. })
-            if mode == status.mode && own == *port && served == *path =>
+    match gateway_of(&pod, &settings).map(|gateway| (gateway.source.mode(), gateway.source)) {
+        Ok((mode, MetricsSource::Scrape(endpoint) | MetricsSource::Existing(endpoint)))
+            if mode == status.mode && endpoint.port == *port && endpoint.path == *path =>
         {
             Ok(())
         }

@@ -1,39 +1,36 @@
-//! The decision: which pod gets the exporter, and how its gateway is told to send to it. Pure.
+//! The decision: which pod gets the exporter, and how its gateway is configured to send to it. Three phases: detect what the pod
+//! is, plan what it gets, render that as a patch. Pure.
 
-mod assembly;
 pub mod bootstrap;
 mod bounded;
 mod checks;
 mod claims;
 mod command;
 mod confirm;
+mod detect;
 pub mod exporter;
 pub mod gateway;
 mod mesh;
 mod naming;
 pub mod patch;
+pub mod plan;
 pub mod pod;
+mod render;
 pub mod resources;
-mod source;
 mod status;
 pub mod workload;
 
-use crate::annotations::{Annotations, Discovery, EXPORTER, MONITORED_BY, Settings, TRIAL};
+use crate::annotations::{Settings, TRIAL};
 use crate::config::Config;
-use crate::reason::{Finding, Reason};
-use assembly::InjectionPlan;
-use checks::{check_annotations, check_pod, check_sidecar, ignored_annotations, scrape_annotations};
+use crate::reason::Finding;
 pub use confirm::confirm;
-use exporter::Exporter;
-use exporter::mapping::Mapping;
-use gateway::{Endpoint, StatsdConfig};
-use mesh::Interception;
+use detect::detect;
 pub use naming::{monitor_name, workload_named, workload_of};
 use patch::Patch;
+use plan::plan;
 use pod::Pod;
+use render::render;
 use resources::LimitRange;
-use source::{Source, Way};
-use status::METRICS_PATH;
 pub use status::{Status, StatusMode};
 
 /// A pod that is to be changed.
@@ -116,83 +113,16 @@ pub fn decide(config: &Config, limits: &[LimitRange], pod: &str) -> Decision {
 
 /// Decides on a pod, or on a template whose workload is known.
 fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Result<Injection, Finding> {
-    static NONE: Annotations = Annotations::new();
-    let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
-    check_pod(pod)?;
-    let workload = match workload {
-        Some(name) => name.to_owned(),
-        None => workload_of(&pod.metadata).ok_or_else(|| {
-            Finding::new(
-                Reason::NoWorkload,
-                "no Deployment, StatefulSet or other controller owns this pod; annotate one of those",
-            )
-        })?,
-    };
-    let Source { gateway, container, mode, index, way } = source::find(pod, &settings)?;
-    let mut assembly = InjectionPlan::default();
-    let mut warnings = ignored_annotations(pod, &settings, mode, &way);
-    let (changes, statsd_port, metrics_port, metrics_path) = match way {
-        Way::Statsd(StatsdConfig { statsd_port, dialect, envoy, relay, changes }) => {
-            let resources = resources::fit(pod, &settings.resources, limits)?;
-            let exporter = Exporter {
-                kind: settings.sidecar.unwrap_or(config.sidecar),
-                statsd_port,
-                metrics_port: settings.metrics_port.unwrap_or_else(|| pod.free_port(exporter::METRICS_PORT, "TCP")),
-                mapping: Mapping::of(dialect, settings.profile, envoy),
-                relay: relay.as_deref(),
-                is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
-                resources,
-                memory_limit: resources::memory_limit(pod, &resources, &settings.resources)?,
-            };
-            check_sidecar(pod, &exporter)?;
-            assembly.exporter(config, &exporter);
-            (changes, Some(statsd_port), exporter.metrics_port, METRICS_PATH.into())
-        }
-        Way::Scrape(Endpoint { port, path, changes }) => (changes, None, port, path),
-    };
-    warnings.extend(changes.warnings);
-    let monitor = monitor_name(&workload);
-    if settings.discovery != Discovery::Annotations {
-        assembly.label(MONITORED_BY, &monitor);
-    }
-    if statsd_port.is_some() {
-        assembly.label(EXPORTER, &monitor);
-    }
-    if settings.discovery != Discovery::Monitor {
-        for (key, value) in scrape_annotations(pod, gateway, metrics_port, &metrics_path)? {
-            assembly.annotation(key, value);
-        }
-    }
-    match mesh::interception(pod, gateway, metrics_port, statsd_port.is_some()) {
-        Interception::Excluded { annotation, value } => assembly.annotation(annotation, value),
-        Interception::Intercepted(warning) => warnings.push(warning),
-        Interception::None => {}
-    }
-    for (key, value) in changes.annotations {
-        assembly.annotation(key, value);
-    }
-    assembly.container(index.unwrap_or_default(), container, changes.container, changes.file);
-    let image = pod.all_containers().find(|candidate| candidate.name == container);
-    let (patch, status) = assembly.finish(Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        gateway: gateway.to_owned(),
-        container: container.to_owned(),
-        image_version: image.and_then(|container| Some(container.version()?.to_string())),
-        mode,
-        statsd_port,
-        metrics_port,
-        metrics_path: metrics_path.into_owned(),
-        added: vec![],
-        hash: String::new(),
-    });
-    check_annotations(pod, &patch)?;
-    Ok(Injection { patch: patch.build(pod), status, warnings, monitor })
+    let detection = detect(pod, workload)?;
+    let plan = plan(config, limits, pod, detection)?;
+    Ok(render(config, pod, plan))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotations::{RELAY, RESOURCES, STATUS};
+    use crate::annotations::{MONITORED_BY, RELAY, RESOURCES, STATUS};
+    use crate::reason::Reason;
     use serde_json::{Value, json};
 
     fn pod(extra: &Value) -> Value {

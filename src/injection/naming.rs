@@ -43,6 +43,9 @@ pub fn monitor_name(workload: &str) -> String {
     format!("{}-{}{SUFFIX}", name.trim_end_matches('-'), &hash[..HASH])
 }
 
+/// The length of a hash in the status, in hexadecimal digits.
+pub(super) const HASH_LENGTH: usize = 32;
+
 /// The first half of a SHA-256 over the parts, in hex.
 pub(super) fn short_hash(parts: &[impl AsRef<str>]) -> String {
     use std::fmt::Write;
@@ -51,7 +54,7 @@ pub(super) fn short_hash(parts: &[impl AsRef<str>]) -> String {
         context.update(part.as_ref().as_bytes());
         context.update(&[0]);
     }
-    context.finish().as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
+    context.finish().as_ref()[..HASH_LENGTH / 2].iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
     })

@@ -3,10 +3,7 @@
 use std::borrow::Cow;
 
 use json_patch::jsonptr::Token;
-use serde_json::{Value, json};
-
-use super::pod::Pod;
-use crate::annotations::Sidecar;
+use serde_json::Value;
 
 /// A piece of JSON text.
 pub type Json = Cow<'static, str>;
@@ -76,7 +73,7 @@ impl Patch {
     /// Puts a string in the place of another. No `test` goes before it: the API server applies a patch to the very object
     /// that it sent, its `test` takes `\u0026` and `&` for different, and one that fails refuses the pod whatever the
     /// failure policy says.
-    fn replace(&mut self, path: &[&str], to: &str) {
+    pub(crate) fn replace(&mut self, path: &[&str], to: &str) {
         self.push("replace", path, Some(quoted(to)));
     }
 
@@ -93,7 +90,7 @@ impl Patch {
     }
 
     /// Appends items to a list that may have to be made.
-    fn items(&mut self, list: &[&str], exists: bool, items: Vec<Json>) {
+    pub(crate) fn items(&mut self, list: &[&str], exists: bool, items: Vec<Json>) {
         if exists {
             for item in items {
                 self.add(&[list, &["-"]].concat(), item);
@@ -107,84 +104,6 @@ impl Patch {
 /// A JSON pointer; `/` and `~` in the tokens are escaped.
 fn pointer(tokens: &[&str]) -> String {
     tokens.iter().fold(String::new(), |path, token| path + "/" + Token::new(*token).encoded())
-}
-
-/// Additions to a pod. [`PodPatch::build`] knows which parents are missing, so that no list is created twice and none
-/// is assumed to exist (R20).
-#[derive(Debug, Default)]
-pub struct PodPatch {
-    /// Labels of the pod.
-    pub labels: Vec<(&'static str, Json)>,
-    /// Annotations of the pod; one that is there gets the new value.
-    pub annotations: Vec<(&'static str, Json)>,
-    /// Volumes, appended.
-    pub volumes: Vec<Json>,
-    /// The exporter.
-    pub sidecar: Option<(Sidecar, Json)>,
-    /// The index of the gateway in `spec.containers`.
-    pub container: usize,
-    /// The changes of that container.
-    pub additions: ContainerPatch,
-}
-
-/// Changes of one container.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ContainerPatch {
-    /// Arguments, appended.
-    pub args: Vec<String>,
-    /// Environment variables, appended.
-    pub env: Vec<(&'static str, String)>,
-    /// Volume mounts, appended.
-    pub mounts: Vec<Json>,
-    /// A value of the container's own into which something has to be merged.
-    pub merged: Option<ReplacedValue>,
-}
-
-/// A string in a container that gets another value.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ReplacedValue {
-    /// Its path in the container: `args/3`, `env/2/value`.
-    pub path: String,
-    /// The new value.
-    pub to: String,
-}
-
-impl PodPatch {
-    /// The operations that bring this about on just this pod, in an order that never varies. Their cost is
-    /// that of what is added, not of what the pod holds (R22).
-    #[must_use]
-    pub fn build(self, pod: &Pod) -> Patch {
-        let mut patch = Patch::default();
-        patch.entries(&["metadata", "labels"], pod.metadata.labels.is_some(), self.labels);
-        patch.entries(&["metadata", "annotations"], pod.metadata.annotations.is_some(), self.annotations);
-        patch.items(&["spec", "volumes"], pod.spec.volumes.is_some(), self.volumes);
-        match self.sidecar {
-            // Before all others, so that it runs before any of them needs it.
-            Some((Sidecar::Native, sidecar)) if pod.spec.init_containers.is_some() => {
-                patch.add(&["spec", "initContainers", "0"], sidecar);
-            }
-            Some((Sidecar::Native, sidecar)) => patch.add(&["spec", "initContainers"], format!("[{sidecar}]")),
-            // Last, since the first container is the one that `kubectl logs` and `exec` mean.
-            Some((Sidecar::Regular, sidecar)) => {
-                patch.items(&["spec", "containers"], pod.spec.containers.is_some(), vec![sidecar]);
-            }
-            None => {}
-        }
-        let container = pod.spec.containers.iter().flatten().nth(self.container);
-        let index = self.container.to_string();
-        let at = |list| ["spec", "containers", index.as_str(), list];
-        let ContainerPatch { args, env, mounts, merged } = self.additions;
-        let args = args.iter().map(|argument| quoted(argument)).collect();
-        patch.items(&at("args"), container.is_some_and(|c| c.args.is_some()), args);
-        let env = env.iter().map(|(name, value)| json!({"name": name, "value": value}).to_string().into());
-        patch.items(&at("env"), container.is_some_and(|c| c.env.is_some()), env.collect());
-        patch.items(&at("volumeMounts"), container.is_some_and(|c| c.volume_mounts.is_some()), mounts);
-        if let Some(ReplacedValue { path, to }) = &merged {
-            let path: Vec<_> = ["spec", "containers", &index].into_iter().chain(path.split('/')).collect();
-            patch.replace(&path, to);
-        }
-        patch
-    }
 }
 
 /// JSON whose text is made once, with gaps that are filled at each use: strings such as `"$port"`.
@@ -224,6 +143,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_patch_is_what_the_library_reads() {

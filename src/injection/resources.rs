@@ -106,7 +106,16 @@ impl LimitRange {
     }
 }
 
-/// The exporter's requests and limits in this pod.
+/// The CPU and memory of an exporter.
+#[derive(Debug)]
+pub struct Fitted {
+    /// Its requests and limits.
+    pub requirements: Requirements,
+    /// The memory that it may use: its own limit, or its part of a limit for the whole pod.
+    pub memory_limit: Quantity,
+}
+
+/// Fits the exporter's CPU and memory into this pod.
 ///
 /// - Where the pod itself sets a resource (`spec.resources`, Kubernetes 1.34), the exporter sets nothing of it: the API
 ///   server refuses a pod whose containers ask for more than the pod does.
@@ -114,8 +123,15 @@ impl LimitRange {
 /// - What a `LimitRange` of the namespace bounds is brought within it.
 ///
 /// # Errors
-/// [`Reason::LimitRangeExceeded`] where a `LimitRange` leaves too little for any exporter.
-pub(super) fn fit(pod: &Pod, asked: &Resources, ranges: &[LimitRange]) -> Result<Requirements, Finding> {
+/// [`Reason::LimitRangeExceeded`] where a `LimitRange` leaves too little for any exporter, [`Reason::PodMemoryTooSmall`] where
+/// the limit of the pod does.
+pub(super) fn fit(pod: &Pod, asked: &Resources, ranges: &[LimitRange]) -> Result<Fitted, Finding> {
+    let requirements = requirements(pod, asked, ranges)?;
+    let memory_limit = memory_limit(pod, &requirements, asked)?;
+    Ok(Fitted { requirements, memory_limit })
+}
+
+fn requirements(pod: &Pod, asked: &Resources, ranges: &[LimitRange]) -> Result<Requirements, Finding> {
     let mut fitted = Requirements::default();
     let is_guaranteed = is_guaranteed(pod);
     for resource in Resource::ALL {
@@ -170,10 +186,7 @@ fn most(pod: &Pod, resource: Resource, item: &Item, ranges: &[LimitRange]) -> Op
 
 /// The exporter's memory limit: its own or, in a pod with one limit for all, a quarter of that, so that the gateway
 /// keeps the rest.
-///
-/// # Errors
-/// [`Reason::PodMemoryTooSmall`] where a quarter is too little for any exporter.
-pub(super) fn memory_limit(pod: &Pod, fitted: &Requirements, asked: &Resources) -> Result<Quantity, Finding> {
+fn memory_limit(pod: &Pod, fitted: &Requirements, asked: &Resources) -> Result<Quantity, Finding> {
     const PARTS: u128 = 4;
     if let Some(limit) = fitted.limits.memory {
         return Ok(limit);
@@ -246,7 +259,7 @@ mod tests {
 
     /// CPU request and limit, memory request and limit; `-` where there is none.
     fn fitted(container: &Value, extra: &Value, items: &Value) -> Result<String, Finding> {
-        let fitted = fit(&pod(container, extra), &Resources::default(), &[range(items)])?;
+        let fitted = fit(&pod(container, extra), &Resources::default(), &[range(items)])?.requirements;
         let Requirements { requests, limits } = fitted;
         let shown = [requests.cpu, limits.cpu, requests.memory, limits.memory]
             .map(|amount| amount.map_or_else(|| "-".to_owned(), |amount| amount.to_string()));
@@ -283,8 +296,8 @@ mod tests {
         let limit = |own: Value| {
             let (extra, asked) = (json!({"spec": {"resources": own}}), Resources::default());
             let pod = pod(&json!({}), &extra);
-            let fitted = fit(&pod, &asked, &[]).unwrap();
-            memory_limit(&pod, &fitted, &asked).map(|limit| limit.to_string()).map_err(|finding| finding.reason)
+            let fitted = fit(&pod, &asked, &[]);
+            fitted.map(|fitted| fitted.memory_limit.to_string()).map_err(|finding| finding.reason)
         };
         assert_eq!(limit(json!({})).as_deref(), Ok("192Mi"));
         assert_eq!(limit(json!({"requests": {"memory": "64Mi"}})).as_deref(), Ok("192Mi"));

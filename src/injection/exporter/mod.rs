@@ -8,8 +8,7 @@ use std::sync::LazyLock;
 use serde_json::json;
 
 use super::patch::{Json, Template, quoted};
-use super::pod::Requirements;
-use super::resources::to_json;
+use super::resources::{Fitted, to_json};
 use crate::annotations::{BOOTSTRAP, MAPPING, Sidecar};
 use crate::config::Config;
 use crate::quantity::Quantity;
@@ -39,7 +38,7 @@ pub const BOOTSTRAP_FILE: &str = "/etc/gwmon/bootstrap.json";
 
 /// The parameters of a sidecar.
 #[derive(Debug)]
-pub struct Exporter<'a> {
+pub struct Exporter {
     /// The kind of container.
     pub kind: Sidecar,
     /// The UDP port on loopback.
@@ -49,14 +48,12 @@ pub struct Exporter<'a> {
     /// The mapping of statsd names to metrics.
     pub mapping: Mapping,
     /// The statsd server to which it forwards everything, as `host:port`.
-    pub relay: Option<&'a str>,
+    pub relay: Option<String>,
     /// True if it sets its user: when the pod's user is root, or the one whose traffic Istio does not intercept.
     /// Otherwise the image's user is as good, and `OpenShift` assigns one to each namespace (R25).
     pub is_user_set: bool,
-    /// Its requests and limits.
-    pub resources: Requirements,
-    /// The memory limit: its own, or its part of a limit for the whole pod.
-    pub memory_limit: Quantity,
+    /// Its CPU and memory.
+    pub resources: Fitted,
 }
 
 /// Runs the exporter, its name and arguments being the script's own, and starts it again when it ends: a pod is ready only
@@ -121,21 +118,21 @@ fn template(kind: Sidecar, is_user_set: bool) -> Template {
     Template::new(&sidecar, &["image", "command", "args", "softMemoryLimit", "metricsPort", "resources"])
 }
 
-impl Exporter<'_> {
+impl Exporter {
     /// The sidecar's container, as JSON.
     #[must_use]
     pub fn container(&self, config: &Config) -> String {
         static TEMPLATES: LazyLock<[[Template; 2]; 2]> = LazyLock::new(|| {
             [Sidecar::Native, Sidecar::Regular].map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
         });
-        let command = json!(["/bin/sh", "-c", script(self.memory_limit), "statsd_exporter"]);
+        let command = json!(["/bin/sh", "-c", script(self.resources.memory_limit), "statsd_exporter"]);
         TEMPLATES[self.kind as usize][usize::from(self.is_user_set)].fill(&[
             ("image", &quoted(config.exporter_image.as_str())),
             ("command", &command.to_string()),
             ("args", &json!(self.args()).to_string()),
-            ("softMemoryLimit", &quoted(&soft_memory_limit(self.memory_limit))),
+            ("softMemoryLimit", &quoted(&soft_memory_limit(self.resources.memory_limit))),
             ("metricsPort", &self.metrics_port.to_string()),
-            ("resources", &to_json(self.resources)),
+            ("resources", &to_json(self.resources.requirements)),
         ])
     }
 
@@ -154,7 +151,7 @@ impl Exporter<'_> {
             format!("--statsd.cache-size={}", self.mapping.cache_size()),
             format!("--statsd.mapping-config={FOLDER}/mapping.yaml"),
         ];
-        args.extend(self.relay.map(|address| format!("--statsd.relay.address={address}")));
+        args.extend(self.relay.as_ref().map(|address| format!("--statsd.relay.address={address}")));
         args
     }
 }

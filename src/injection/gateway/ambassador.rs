@@ -6,7 +6,7 @@ use core::net::Ipv4Addr;
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::{GATEWAY_VERSION, Profile, RELAY, Version};
 use crate::injection::bootstrap::Dialect;
-use crate::injection::patch::{ContainerPatch, ReplacedValue};
+use crate::injection::plan::{ContainerChanges, ReplacedValue};
 use crate::injection::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
@@ -113,8 +113,8 @@ fn environment(
     container: &Container,
     env: &[Env],
     is_dog: bool,
-) -> Result<(ContainerPatch, Option<String>), Finding> {
-    let (mut patch, mut relay) = (ContainerPatch::default(), None);
+) -> Result<(ContainerChanges, Option<String>), Finding> {
+    let (mut patch, mut relay) = (ContainerChanges::default(), None);
     let needed = [(ENABLED, "true"), (HOST, "127.0.0.1"), (DOG, if is_dog { "true" } else { "false" }), (FLUSH, "5")];
     for (name, value) in needed {
         // Kubernetes lets the last one of a name win.

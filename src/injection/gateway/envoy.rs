@@ -5,7 +5,7 @@ use super::{Changes, DEFAULTS, ENVOY_PATH, Endpoint, GatewayContext, GatewayKind
 use crate::annotations::{ENVOY_VERSION, METRICS_PORT, Version};
 use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
-use crate::injection::patch::{ContainerPatch, ReplacedValue};
+use crate::injection::plan::{ContainerChanges, ReplacedValue};
 use crate::injection::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
@@ -82,14 +82,14 @@ pub(super) fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> 
         if let Some(local) = bootstrap::local_sink(own.value).map_err(named)? {
             // A second sink to one exporter would count everything twice.
             let port = context.fixed_port(local.port, "its own configuration sends")?;
-            return config(port, local.dialect, ContainerPatch::default());
+            return config(port, local.dialect, ContainerChanges::default());
         }
         let merged = bootstrap::with_sink(own.value, &sink).map_err(named)?;
         let to = format!("{}{merged}", own.before);
         return config(
             statsd_port,
             dialect,
-            ContainerPatch { merged: Some(ReplacedValue { path: own.path, to }), ..ContainerPatch::default() },
+            ContainerChanges { merged: Some(ReplacedValue { path: own.path, to }), ..ContainerChanges::default() },
         );
     }
     let mut args = vec![];
@@ -109,7 +109,7 @@ pub(super) fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> 
     }
     // Two arguments: Envoy does not take `--config-yaml=...`.
     args.extend([CONFIG_YAML.to_owned(), bootstrap::overlay(&sink)]);
-    config(statsd_port, dialect, ContainerPatch { args, ..ContainerPatch::default() })
+    config(statsd_port, dialect, ContainerChanges { args, ..ContainerChanges::default() })
 }
 
 /// Envoy's admin port stands in its configuration, which is mostly a file that the pod only names.
@@ -145,7 +145,7 @@ mod tests {
         all
     }
 
-    fn changes(extra: &Value) -> Result<ContainerPatch, Reason> {
+    fn changes(extra: &Value) -> Result<ContainerChanges, Reason> {
         testing::statsd(&GATEWAY, &with_image(extra)).map(|t| t.changes.container).map_err(|r| r.reason)
     }
 

@@ -7,7 +7,7 @@ use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConf
 use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
 use crate::injection::exporter::BOOTSTRAP_FILE;
-use crate::injection::patch::ContainerPatch;
+use crate::injection::plan::ContainerChanges;
 use crate::reason::{Finding, Reason};
 
 pub(super) const GLOO: GatewayKind = GatewayKind {
@@ -48,7 +48,7 @@ pub(super) fn by_file(context: &GatewayContext, args: Vec<String>) -> Result<Sta
     let envoy = context.settings.envoy_version;
     let statsd_port = context.statsd_port(PORT);
     let file = Some(bootstrap::overlay(&bootstrap::sink(envoy, dialect, statsd_port)?));
-    let container = ContainerPatch { args, ..ContainerPatch::default() };
+    let container = ContainerChanges { args, ..ContainerChanges::default() };
     Ok(StatsdConfig {
         statsd_port,
         dialect,

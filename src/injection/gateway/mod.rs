@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::bootstrap::Dialect;
-use super::patch::ContainerPatch;
+use super::plan::ContainerChanges;
 use super::pod::{Container, Env, Pod};
 use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, Profile, STATSD_PORT, Settings, Version};
 use crate::reason::{Finding, Reason, shown};
@@ -170,7 +170,7 @@ const ENVOY_PATH: &str = "/stats/prometheus";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// In the gateway's container.
-    pub container: ContainerPatch,
+    pub container: ContainerChanges,
     /// Annotations of the pod, by which other webhooks are told.
     pub annotations: Vec<(&'static str, String)>,
     /// Envoy configuration that the container reads from a file: [`super::exporter::BOOTSTRAP_FILE`].

@@ -1,62 +1,134 @@
-//! The source of a pod's metrics: an existing exporter, the gateway's own endpoint, or the gateway's statsd.
+//! The first phase: what a pod is, and where its metrics come from.
 
 use super::command::CommandLine;
-use super::exporter::METRICS_PORT as EXPORTER_PORT;
+use super::exporter::{self, METRICS_PORT as EXPORTER_PORT};
 use super::gateway::{self, Changes, Endpoint, GatewayContext, StatsdConfig};
+use super::naming::workload_of;
 use super::pod::{Container, Pod};
-use super::status::{METRICS_PATH, StatusMode};
-use crate::annotations::{METRICS_PORT, Mode, Settings};
+use super::status::{METRICS_PATH, Status, StatusMode};
+use crate::annotations::{Annotations, METRICS_PORT, Mode, STATUS, Settings, Version};
 use crate::reason::{Finding, Reason, shown};
 
+/// A pod that asks for injection and can have it, as far as its gateway is concerned.
+pub(super) struct Detection<'a> {
+    /// The name of its workload.
+    pub(super) workload: String,
+    /// The settings from its annotations.
+    pub(super) settings: Settings,
+    /// Its gateway.
+    pub(super) gateway: Gateway<'a>,
+}
+
 /// The gateway of a pod, and the source of its metrics.
-pub(super) struct Source<'a> {
+pub(super) struct Gateway<'a> {
     /// The gateway's kind.
-    pub(super) gateway: &'static str,
-    /// The container that sends or serves them.
+    pub(super) kind: &'static str,
+    /// The container that sends or serves the metrics.
     pub(super) container: &'a str,
-    pub(super) mode: StatusMode,
-    /// The gateway's container, by its index in `spec.containers`.
+    /// The version that the tag of its image tells.
+    pub(super) version: Option<Version>,
+    /// The index in `spec.containers` of the container that is changed. `None` where the proxy is still to come, or an existing
+    /// exporter serves the metrics.
     pub(super) index: Option<usize>,
     /// The source.
-    pub(super) way: Way,
+    pub(super) source: MetricsSource,
 }
 
-pub(super) enum Way {
-    /// By a sidecar.
+/// The source of a pod's metrics.
+pub(super) enum MetricsSource {
+    /// A sidecar, to which the gateway sends statsd.
     Statsd(StatsdConfig),
-    /// By what serves them already.
+    /// The gateway's own endpoint.
     Scrape(Endpoint),
+    /// An exporter that the pod has already.
+    Existing(Endpoint),
 }
 
-/// A pod that has an exporter gets no second one: both would hold the same ports, and count everything twice.
-pub(super) fn find<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Source<'a>, Finding> {
+impl MetricsSource {
+    /// The mode, for the status.
+    pub(super) const fn mode(&self) -> StatusMode {
+        match self {
+            Self::Statsd(_) => StatusMode::Statsd,
+            Self::Scrape(_) => StatusMode::Scrape,
+            Self::Existing(_) => StatusMode::Existing,
+        }
+    }
+}
+
+/// Detects what a pod is. `workload` is the name of its workload where that is known, as it is of a template.
+pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Detection<'a>, Finding> {
+    static NONE: Annotations = Annotations::new();
+    let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
+    check_pod(pod)?;
+    let workload = workload.map(str::to_owned).or_else(|| workload_of(&pod.metadata)).ok_or_else(|| {
+        Finding::new(
+            Reason::NoWorkload,
+            "no Deployment, StatefulSet or other controller owns this pod; annotate one of those",
+        )
+    })?;
+    let gateway = gateway_of(pod, &settings)?;
+    Ok(Detection { workload, settings, gateway })
+}
+
+/// Checks for what forbids any change, whatever the gateway is.
+fn check_pod(pod: &Pod) -> Result<(), Finding> {
+    // A manifest that `gwmon preview` has printed, with the annotations taken off: the kubelet would make empty files of
+    // them, and with an empty configuration the gateway itself does not start.
+    for (volume, annotation) in exporter::READ_FROM_ANNOTATIONS {
+        if pod.spec.has_volume(volume) && pod.metadata.annotation(annotation).is_none() {
+            let detail = format!(
+                "volume {volume} reads the annotation {annotation}, which is missing; apply the whole output of gwmon preview, or remove all that it added"
+            );
+            return Err(Finding::new(Reason::IncompleteInjection, detail));
+        }
+    }
+    if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
+        return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
+    }
+    // Where no container was added, the note of it is all that there is to see. That of a pod with one, copied into a
+    // template, says nothing.
+    let status = pod.metadata.annotation(STATUS).and_then(|status| serde_json::from_str::<Status>(status).ok());
+    if status.is_some_and(|status| status.statsd_port.is_none()) {
+        return Err(Finding::new(Reason::AlreadyInjected, format!("annotation {STATUS} is there")));
+    }
+    let selected = pod.spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+    let asked = pod.spec.os.as_ref().map(|os| &os.name);
+    if [selected, asked].into_iter().flatten().any(|os| os == "windows") {
+        return Err(Finding::new(Reason::WindowsPod, "the pod asks for Windows, for which there is no exporter image"));
+    }
+    Ok(())
+}
+
+/// The gateway of a pod. A pod that has an exporter gets no second one: both would hold the same ports, and count everything
+/// twice.
+pub(super) fn gateway_of<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Gateway<'a>, Finding> {
     let found = gateway::find(pod, settings);
     if settings.mode != Some(Mode::Scrape)
         && let Some(exporter) = pod.lasting_containers().find(|container| is_exporter(container))
     {
-        let gateway = match found {
+        let kind = match found {
             Ok((_, gateway)) => gateway.name,
             Err(finding) if finding.reason == Reason::NoGateway => "unknown",
             Err(finding) => return Err(finding),
         };
-        let way = Way::Scrape(adopt(exporter, settings)?);
-        return Ok(Source { gateway, container: &exporter.name, mode: StatusMode::Existing, index: None, way });
+        let source = MetricsSource::Existing(adopt(exporter, settings)?);
+        return Ok(Gateway { kind, container: &exporter.name, version: exporter.version(), index: None, source });
     }
     let (index, gateway) = found?;
     let container = index.and_then(|index| pod.spec.containers.as_ref()?.get(index));
     let context = GatewayContext { pod, container, settings };
-    let scrape = || gateway.endpoint(&context).map(Way::Scrape);
-    let (mode, way) = match settings.mode.unwrap_or(gateway.mode) {
-        Mode::Scrape => (StatusMode::Scrape, scrape()?),
+    let source = match settings.mode.unwrap_or(gateway.mode) {
+        Mode::Scrape => MetricsSource::Scrape(gateway.endpoint(&context)?),
         // A sidecar's ports would be the node's: better the gateway's own, if anybody may reach them.
         Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&context) {
-            Ok(endpoint) if endpoint.is_harmless() => (StatusMode::Scrape, Way::Scrape(endpoint)),
-            _ => (StatusMode::Statsd, Way::Statsd(gateway.statsd(&context)?)),
+            Ok(endpoint) if endpoint.is_harmless() => MetricsSource::Scrape(endpoint),
+            _ => MetricsSource::Statsd(gateway.statsd(&context)?),
         },
-        Mode::Statsd => (StatusMode::Statsd, Way::Statsd(gateway.statsd(&context)?)),
+        Mode::Statsd => MetricsSource::Statsd(gateway.statsd(&context)?),
     };
-    let container = container.map_or(gateway.container, |container| container.name.as_str());
-    Ok(Source { gateway: gateway.name, container, mode, index, way })
+    let name = container.map_or(gateway.container, |container| container.name.as_str());
+    let version = container.and_then(Container::version);
+    Ok(Gateway { kind: gateway.name, container: name, version, index, source })
 }
 
 /// By the image, or by the flags of another one: a container called `statsd` may be anything.
@@ -107,12 +179,12 @@ mod tests {
 
     fn source(container: &Value, extra: &Value, settings: &Settings) -> Result<(StatusMode, u16), Reason> {
         let pod = pod(container, extra);
-        let source = find(&pod, settings).map_err(|finding| finding.reason)?;
-        let port = match source.way {
-            Way::Statsd(config) => config.statsd_port,
-            Way::Scrape(endpoint) => endpoint.port,
+        let source = gateway_of(&pod, settings).map_err(|finding| finding.reason)?.source;
+        let port = match &source {
+            MetricsSource::Statsd(config) => config.statsd_port,
+            MetricsSource::Scrape(endpoint) | MetricsSource::Existing(endpoint) => endpoint.port,
         };
-        Ok((source.mode, port))
+        Ok((source.mode(), port))
     }
 
     #[test]
