@@ -326,3 +326,43 @@ fn own_objects(watches: &Watches, (version, kind): (&str, &str)) -> (Objects, Bo
     });
     (index, events)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn object(name: &str, inject: &str, extra: &Value) -> Meta {
+        let mut object = json!({"metadata": {"name": name, "namespace": "edge", "uid": name, "annotations": {"gwmon.io/inject": inject}}});
+        json_patch::merge(&mut object, extra);
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_workload_counts_while_it_asks_and_nobody_makes_it() {
+        let mut asking = OptedInWorkloads::default();
+        let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "a/v1", "kind": "Gateway", "name": "g", "uid": "u", "controller": true}]}});
+        assert!(asking.take(&Event::Apply(object("edge", "true", &json!({})))));
+        assert!(!asking.take(&Event::Apply(object("edge", "true", &json!({})))), "nothing new");
+        assert!(!asking.take(&Event::Apply(object("made", "true", &owner))));
+        assert!(!asking.take(&Event::Apply(object("quiet", "false", &json!({})))));
+        assert!(asking.take(&Event::Apply(object("edge", "false", &json!({})))));
+        assert!(!asking.take(&Event::Delete(object("edge", "false", &json!({})))));
+        asking.take(&Event::Init);
+        asking.take(&Event::InitApply(object("edge", "true", &json!({}))));
+        assert!(asking.live.is_empty(), "the list is not complete");
+        assert!(asking.take(&Event::InitDone));
+        assert!(asking.take(&Event::Delete(object("edge", "true", &json!({})))));
+    }
+
+    #[test]
+    fn of_a_pod_only_what_is_read_is_kept() {
+        let annotations = json!({
+            "gwmon.io/status": "s", "gwmon.io/mode": "x".repeat(LONGEST + 1), "gwmon.io/copied": "{}", "other": "y",
+        });
+        let found = object("edge", "true", &json!({"metadata": {"annotations": annotations}}));
+        let kept = pod(&found, &Revisions::default()).part.revision.annotations.clone().unwrap();
+        let expected = [("gwmon.io/inject", "true"), ("gwmon.io/status", "s"), (COPIED, "")];
+        assert_eq!(kept, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    }
+}

@@ -107,3 +107,59 @@ impl<V> Index<V> {
         self.live.gateways.keys()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, monitor: &str) -> Meta {
+        let labels = json!({"gwmon.io/monitored-by": monitor});
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "edge", "labels": labels}})).unwrap()
+    }
+
+    fn key(monitor: &str) -> GatewayKey {
+        GatewayKey { namespace: "edge".to_owned(), monitor: monitor.to_owned() }
+    }
+
+    /// Takes in an event, and returns the monitors of the gateways that it concerns.
+    fn take(index: &mut Index<()>, event: &Event<Meta>) -> Vec<String> {
+        index.take(event, |_| ()).into_iter().map(|key| key.monitor).collect()
+    }
+
+    #[test]
+    fn a_changed_label_concerns_both_gateways() {
+        let mut index = Index::default();
+        assert_eq!(take(&mut index, &Event::Apply(pod("a", "one"))), ["one"]);
+        assert_eq!(take(&mut index, &Event::Apply(pod("a", "one"))), ["one"]);
+        assert_eq!(take(&mut index, &Event::Apply(pod("a", "two"))), ["one", "two"]);
+        assert_eq!((index.of(&key("one")).count(), index.of(&key("two")).count()), (0, 1));
+        assert_eq!(take(&mut index, &Event::Delete(pod("a", "two"))), ["two"]);
+        assert_eq!(index.keys().count(), 0);
+        assert!(take(&mut index, &Event::Delete(pod("a", "two"))).is_empty(), "it was not known");
+    }
+
+    #[test]
+    fn a_list_counts_when_it_is_complete_and_replaces_what_was_known() {
+        let mut index = Index::default();
+        index.take(&Event::Apply(pod("gone", "one")), |_| ());
+        index.take(&Event::Init, |_| ());
+        index.take(&Event::InitApply(pod("here", "two")), |_| ());
+        assert_eq!(index.keys().collect::<Vec<_>>(), [&key("one")]);
+        index.take(&Event::InitDone, |_| ());
+        assert_eq!(index.keys().collect::<Vec<_>>(), [&key("two")]);
+    }
+
+    #[test]
+    fn what_has_no_gateway_is_not_kept_and_no_namespace_has_more_than_its_share() {
+        let mut index = Index::default();
+        let unlabelled: Meta = serde_json::from_value(json!({"metadata": {"name": "a", "namespace": "edge"}})).unwrap();
+        assert!(take(&mut index, &Event::Apply(unlabelled)).is_empty());
+        for number in 0..=MOST_OBJECTS {
+            index.take(&Event::Apply(pod(&number.to_string(), "one")), |_| ());
+        }
+        assert_eq!(index.of(&key("one")).count(), MOST_OBJECTS);
+        index.take(&Event::Delete(pod("0", "one")), |_| ());
+        assert_eq!(take(&mut index, &Event::Apply(pod("next", "one"))), ["one"], "there is room again");
+    }
+}

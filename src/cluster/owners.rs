@@ -39,3 +39,22 @@ impl From<OwnerReference> for Owner {
         Self { api_version: reference.api_version, kind: reference.kind, name: reference.name, uid: reference.uid }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_named_after_its_workload_or_its_pods_controller() {
+        let is_named = |monitor: &str, workload: &str, controller: &str| {
+            let key = GatewayKey { namespace: "edge".to_owned(), monitor: monitor.to_owned() };
+            let reference = OwnerReference { name: controller.to_owned(), ..OwnerReference::default() };
+            let owner = Owner { name: workload.to_owned(), ..Owner::from(reference.clone()) };
+            is_named_after(&key, &owner, &Revision { annotations: None, owner: Some(reference) })
+        };
+        assert!(is_named("edge-gwmon", "edge", "edge-6d4b"));
+        assert!(is_named("edge-gwmon", "rollout", "edge-6d4b"), "a workload that is not named like its ReplicaSet");
+        assert!(is_named("edge-0-gwmon", "edge-0", "edge-0"));
+        assert!(!is_named("west-gwmon", "edge", "edge-6d4b"));
+    }
+}

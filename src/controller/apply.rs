@@ -227,3 +227,67 @@ fn is_labelled(object: &Meta, key: &GatewayKey) -> bool {
 fn is_managed(object: &Meta) -> bool {
     object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> GatewayKey {
+        GatewayKey { namespace: "edge".to_owned(), monitor: "edge-gwmon".to_owned() }
+    }
+
+    /// An object of this name that has these marks of gwmon's.
+    fn object(is_managed: bool, is_labelled: bool, owner: Option<&str>) -> Meta {
+        let manager = if is_managed { FIELD_MANAGER } else { "kubectl" };
+        let labels = json!({"gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": "edge"});
+        let owner = owner.map(|uid| json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "edge", "uid": uid}));
+        let metadata = json!({
+            "name": "edge-gwmon", "namespace": "edge", "labels": if is_labelled { labels } else { json!({}) },
+            "managedFields": [{"manager": manager, "operation": "Apply"}], "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
+        });
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn one_mark_may_be_gone_and_nothing_of_others_is_taken() {
+        let own = Owner {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: "edge".to_owned(),
+            uid: "d".to_owned(),
+        };
+        for (is_managed, is_labelled, owner, expected) in [
+            (true, true, Some("d"), true),
+            (true, true, None, true),
+            (true, false, Some("d"), true),
+            (true, false, None, false),
+            (true, true, Some("another"), false),
+            (false, true, Some("d"), false),
+            (false, false, None, false),
+        ] {
+            let found = object(is_managed, is_labelled, owner);
+            assert_eq!(is_ours(&found, &key(), &own), expected, "{is_managed} {is_labelled} {owner:?}");
+            let is_former = former_owner(&found, &key()).is_some();
+            assert_eq!(is_former, is_managed && is_labelled && owner.is_some(), "{is_managed} {is_labelled} {owner:?}");
+        }
+    }
+
+    #[test]
+    fn versions_are_numbers_and_what_is_none_is_newer() {
+        assert!(is_newer(Some("10"), "9") && !is_newer(Some("9"), "10") && !is_newer(Some("9"), "9"));
+        assert!(is_newer(None, "9") && is_newer(Some("x"), "9") && is_newer(Some("9"), "x"));
+    }
+
+    #[test]
+    fn a_refusal_for_good_is_told_and_one_for_now_is_tried_again() {
+        let is_refused = |status: Value| is_refusal(&serde_json::from_value(status).unwrap());
+        let of = |code: u16, message: &str| is_refused(json!({"code": code, "message": message}));
+        assert!(of(403, "exceeded quota: services") && of(422, "invalid") && of(400, "a webhook says no"));
+        for code in [401, 404, 408, 409, 429, 500, 503] {
+            assert!(!of(code, ""), "{code}");
+        }
+        assert!(!of(403, "services is forbidden: User \"g\" cannot patch resource"), "a right of gwmon's own");
+        let ending = json!({"code": 403, "details": {"causes": [{"reason": "NamespaceTerminating"}]}});
+        assert!(!is_refused(ending));
+    }
+}

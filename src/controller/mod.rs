@@ -7,6 +7,8 @@ pub mod certificates;
 mod events;
 pub mod leader_election;
 mod missed;
+#[cfg(test)]
+mod mock_api;
 mod plan;
 mod reconcile;
 mod sidecars;
@@ -144,8 +146,8 @@ pub async fn run(
                     Ok(()) => { failures.remove(&key); }
                     Err(error) => {
                         let count = failures.entry(key.clone()).or_default();
-                        let after = (FIRST_RETRY * 2_u32.saturating_pow(*count)).min(LAST_RETRY);
-                        *count = count.saturating_add(1).min(16);
+                        let after = retry_after(*count);
+                        *count = count.saturating_add(1);
                         tracing::warn!(namespace = key.namespace, monitor = key.monitor, ?after, "{error:#}");
                         waiting.insert(key.clone());
                         request(key, after);
@@ -157,6 +159,11 @@ pub async fn run(
             () = &mut suspending => {}
         }
     }
+}
+
+/// The time until a gateway is tried again after so many failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures)).min(LAST_RETRY)
 }
 
 /// The gateways that are being reconciled. None is twice; those of one share have at most half of the places that the others
@@ -197,6 +204,12 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_failure_doubles_the_wait_up_to_a_limit() {
+        let seconds = [0, 1, 5, 8, 9, u32::MAX].map(|failures| retry_after(failures).as_secs());
+        assert_eq!(seconds, [1, 2, 32, 256, 300, 300]);
+    }
 
     #[test]
     fn no_namespace_takes_all_places() {

@@ -1,10 +1,9 @@
-//! Applies the planned objects of one gateway, and publishes what stands against it.
+//! Plans and applies the objects of one gateway, and publishes what stands against it.
 
 use std::time::Instant;
 
 use anyhow::Result;
 use kube::ResourceExt;
-use serde_json::Value;
 
 use super::apply::place_of;
 use super::reconcile::{Context, GatewayState, READER_AWAITED};
@@ -18,42 +17,53 @@ use crate::monitoring::{Cluster, CurrentState, Owner, Plan, ScrapeTarget, Scrape
 use crate::reason::{Finding, Reason};
 
 impl Context {
-    /// Applies what is planned and tells what stands against it. Without leave to write it only looks whether there is
-    /// anything to do: false, if so.
-    pub(super) async fn apply_plan(
+    /// Plans a gateway's objects for the cluster as it is.
+    pub(super) async fn plan<'c>(
         &self,
         key: &GatewayKey,
-        gateway: &ScrapeTarget,
+        target: &ScrapeTarget,
+        cluster: &'c Cluster,
         state: &mut GatewayState,
-        write: bool,
-    ) -> Result<bool> {
-        let Some(owner) = &gateway.owner else { return Ok(true) };
-        let cluster = self.cache.cluster();
+    ) -> Result<Plan<'c>> {
         let before = self.cache.object(SERVICE.1, key, &(key.namespace.clone(), key.monitor.clone()));
         let reader = before.as_ref().and_then(|service| service.annotations().get(PROMETHEUS)).map(String::as_str);
         let is_there = |reader: &str| {
             cluster.scrapers.iter().any(|scraper| scraper.place() == reader && !scraper.is_being_deleted())
         };
-        let is_gone = gateway.target == Target::Best && reader.is_some_and(|reader| !is_there(reader));
+        let is_gone = target.target == Target::Best && reader.is_some_and(|reader| !is_there(reader));
         state.reader_gone = is_gone.then(|| state.reader_gone.unwrap_or_else(Instant::now));
         let is_reader_awaited = state.reader_gone.is_some_and(|since| since.elapsed() < READER_AWAITED);
         let current = CurrentState { existing_monitors: &[], reader, is_reader_awaited };
-        let mut plan = plan(gateway, &cluster, &self.config.bounds, &current);
-        if plan.warnings.iter().any(|warning| warning.reason == Reason::AmbiguousPrometheus) {
-            let existing_monitors = self.existing_monitors(&key.namespace).await?;
-            let current = CurrentState { existing_monitors: &existing_monitors, ..current };
-            plan = crate::monitoring::plan(gateway, &cluster, &self.config.bounds, &current);
+        let plan = plan(target, cluster, &self.config.bounds, &current);
+        if plan.warnings.iter().all(|warning| warning.reason != Reason::AmbiguousPrometheus) {
+            return Ok(plan);
         }
-        let wanted = plan.service.iter().chain(plan.monitors.iter().flatten());
-        let is_done = |object: &Value| self.writer(key).up_to_date(object, &state.written).is_some();
-        if !write && !wanted.clone().all(is_done) {
-            return Ok(false);
-        }
+        let existing_monitors = self.existing_monitors(&key.namespace).await?;
+        let current = CurrentState { existing_monitors: &existing_monitors, ..current };
+        Ok(crate::monitoring::plan(target, cluster, &self.config.bounds, &current))
+    }
+
+    /// Returns true if every planned object stands as it was last applied.
+    pub(super) fn is_applied(&self, key: &GatewayKey, plan: &Plan, state: &GatewayState) -> bool {
+        let mut planned = plan.service.iter().chain(plan.monitors.iter().flatten());
+        planned.all(|object| self.writer(key).up_to_date(object, &state.written).is_some())
+    }
+
+    /// Applies what is planned, and publishes what stands against it. What stands as it should is not written again.
+    pub(super) async fn apply_plan(
+        &self,
+        key: &GatewayKey,
+        target: &ScrapeTarget,
+        cluster: &Cluster,
+        plan: Plan<'_>,
+        state: &mut GatewayState,
+    ) -> Result<()> {
+        let Some(owner) = &target.owner else { return Ok(()) };
         let mut findings = Vec::new();
-        findings.extend(self.prerequisites.missing(&gateway.kind, gateway.version).await);
-        let outcome = self.apply(key, owner, &cluster, plan, state, &mut findings).await;
+        findings.extend(self.prerequisites.missing(&target.kind, target.version).await);
+        let outcome = self.apply(key, owner, cluster, plan, state, &mut findings).await;
         self.events.publish_new(&key.namespace, owner, findings, &mut state.published).await;
-        outcome.map(|()| true)
+        outcome
     }
 
     /// Applies each object for itself: a name that is taken for one is no reason not to make the other.

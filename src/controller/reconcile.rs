@@ -56,7 +56,7 @@ pub(super) struct Context {
 /// The state of one gateway between reconciliations.
 #[derive(Default)]
 pub(super) struct GatewayState {
-    /// The workload above the ReplicaSet of this UID.
+    /// The workload above the controller of this UID.
     owner: Option<(String, Owner)>,
     /// The roll-out of which a pod has been read whole, and found to say what it is.
     confirmed: Option<Arc<Revision>>,
@@ -77,6 +77,24 @@ const MONITORS_CACHED: Duration = Duration::from_mins(1);
 
 /// Monitors that are deleted at once.
 const MOST_DELETED: usize = 16;
+
+impl GatewayState {
+    /// The workload above the pods' controller, where it is known.
+    fn owner_of(&self, revision: &Revision) -> Option<&Owner> {
+        let (controller, owner) = self.owner.as_ref()?;
+        (*controller == revision.owner.as_ref()?.uid).then_some(owner)
+    }
+}
+
+/// What is known of a gateway once its workload and a pod have been read.
+enum Verified {
+    /// The gateway.
+    Target(Box<ScrapeTarget>),
+    /// The workload or the pod is gone.
+    Gone,
+    /// Its pods are not believed, or it has no place.
+    Refused(Finding),
+}
 
 impl Context {
     pub(super) fn new(
@@ -120,84 +138,92 @@ impl Context {
     }
 
     async fn reconcile_with(&self, key: &GatewayKey, state: &mut GatewayState) -> Result<()> {
+        let cluster = self.cache.cluster();
         if *key == self.installation.key() {
-            let Some(gateway) = self.self_monitor().await? else { return Ok(()) };
-            return self.apply_plan(key, &gateway, state, true).await.map(drop);
+            let Some(target) = self.self_monitor().await? else { return Ok(()) };
+            let plan = self.plan(key, &target, &cluster, state).await?;
+            return self.apply_plan(key, &target, &cluster, plan, state).await;
         }
         let Some((pod, revision)) = self.cache.newest(key) else {
             *state = GatewayState::default();
             return self.collect_garbage(key).await;
         };
-        // At rest the owner that is known will do. Before anything is written it is looked at: the objects of a workload
-        // that goes, go before its last pods do, and must not come back.
-        for look in [false, true] {
-            if look {
-                state.owner = None;
-            }
-            let Some(owner) = self.owner(key, &revision, state).await? else { return Ok(()) };
-            if !is_named_after(key, &owner, &revision) {
-                *state = GatewayState::default();
-                return self.collect_garbage(key).await;
-            }
-            let gateway = match self.gateway(key, &pod, &revision, &owner, state, look).await? {
-                Ok(Some(gateway)) => gateway,
-                Ok(None) => return Ok(()),
-                Err(finding) => {
-                    self.events.publish_new(&key.namespace, &owner, vec![finding], &mut state.published).await;
-                    return Ok(());
-                }
-            };
-            if self.apply_plan(key, &gateway, state, look).await? {
-                return Ok(());
+        // At rest the workload that is known will do, and nothing is read.
+        if let Some(owner) = state.owner_of(&revision)
+            && let Some(Ok(target)) = self.target(key, &revision, owner)
+        {
+            let plan = self.plan(key, &target, &cluster, state).await?;
+            if self.is_applied(key, &plan, state) {
+                return self.apply_plan(key, &target, &cluster, plan, state).await;
             }
         }
-        Ok(())
+        let Some(owner) = self.owner(key, &revision, state).await? else { return Ok(()) };
+        if !is_named_after(key, &owner, &revision) {
+            *state = GatewayState::default();
+            return self.collect_garbage(key).await;
+        }
+        match self.verified_target(key, &pod, &revision, &owner, state).await? {
+            Verified::Target(target) => {
+                let plan = self.plan(key, &target, &cluster, state).await?;
+                self.apply_plan(key, &target, &cluster, plan, state).await
+            }
+            Verified::Gone => Ok(()),
+            Verified::Refused(finding) => {
+                self.events.publish_new(&key.namespace, &owner, vec![finding], &mut state.published).await;
+                Ok(())
+            }
+        }
     }
 
-    /// The gateway as its pods tell, or why they are not believed. Before anything is written (`look`), the workload and a pod
-    /// are looked at: whoever may make pods writes on them what they like. `None` where one of them is gone.
-    async fn gateway(
+    /// The gateway as its pods' annotations say; `None` where these are more than gwmon keeps.
+    fn target(&self, key: &GatewayKey, revision: &Revision, owner: &Owner) -> Option<Result<ScrapeTarget, Finding>> {
+        let annotations = revision.annotations.as_ref()?;
+        Some(ScrapeTarget::of_pod(&self.config, &key.namespace, &key.monitor, annotations, Some(owner.clone())))
+    }
+
+    /// The gateway as its pods say, once its workload and a pod have been read, before anything is written. The objects of a
+    /// workload that goes, go before its last pods do, and must not come back; and whoever may make pods writes on them what
+    /// they like.
+    async fn verified_target(
         &self,
         key: &GatewayKey,
         pod: &str,
         revision: &Arc<Revision>,
         owner: &Owner,
         state: &mut GatewayState,
-        look: bool,
-    ) -> Result<Result<Option<ScrapeTarget>, Finding>> {
-        let Some(annotations) = &revision.annotations else {
+    ) -> Result<Verified> {
+        let refused = |reason, detail| Ok(Verified::Refused(Finding::new(reason, detail)));
+        let Some(target) = self.target(key, revision, owner) else {
             let detail =
                 format!("the pods of namespace {} have more gwmon.io/ annotations than gwmon keeps", key.namespace);
-            return Ok(Err(Finding::new(Reason::TooManyObjects, detail)));
+            return refused(Reason::TooManyObjects, detail);
         };
-        if look {
-            match presence(&self.client, &key.namespace, owner).await? {
-                Presence::There => {}
-                Presence::Gone => return Ok(Ok(None)),
-                Presence::Unreadable => {
-                    let detail = format!(
-                        "gwmon may not read {} of {}, and believes no pod of an owner that it cannot see; grant its ClusterRole get on that kind",
-                        owner.kind, owner.api_version
-                    );
-                    return Ok(Err(Finding::new(Reason::Forbidden, detail)));
-                }
-            }
-            if self.cache.services(key).is_empty() && self.cache.served(&key.namespace) >= self.config.bounds.gateways {
+        match presence(&self.client, &key.namespace, owner).await? {
+            Presence::There => {}
+            Presence::Gone => return Ok(Verified::Gone),
+            Presence::Unreadable => {
                 let detail = format!(
-                    "namespace {} has {} gateways already, which is as many as gwmon serves in one (--max-gateways-per-namespace)",
-                    key.namespace, self.config.bounds.gateways
+                    "gwmon may not read {} of {}, and believes no pod of an owner that it cannot see; grant its ClusterRole get on that kind",
+                    owner.kind, owner.api_version
                 );
-                return Ok(Err(Finding::new(Reason::TooManyObjects, detail)));
-            }
-            if state.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
-                let Some(found) = self.pod(&key.namespace, pod).await? else { return Ok(Ok(None)) };
-                if let Err(finding) = confirm(&found) {
-                    return Ok(Err(finding));
-                }
-                state.confirmed = Some(Arc::clone(revision));
+                return refused(Reason::Forbidden, detail);
             }
         }
-        Ok(ScrapeTarget::of_pod(&self.config, &key.namespace, &key.monitor, annotations, Some(owner.clone())).map(Some))
+        if self.cache.services(key).is_empty() && self.cache.served(&key.namespace) >= self.config.bounds.gateways {
+            let detail = format!(
+                "namespace {} has {} gateways already, which is as many as gwmon serves in one (--max-gateways-per-namespace)",
+                key.namespace, self.config.bounds.gateways
+            );
+            return refused(Reason::TooManyObjects, detail);
+        }
+        if state.confirmed.as_ref().is_none_or(|confirmed| confirmed != revision) {
+            let Some(found) = self.pod(&key.namespace, pod).await? else { return Ok(Verified::Gone) };
+            if let Err(finding) = confirm(&found) {
+                return Ok(Verified::Refused(finding));
+            }
+            state.confirmed = Some(Arc::clone(revision));
+        }
+        Ok(target.map_or_else(Verified::Refused, |target| Verified::Target(Box::new(target))))
     }
 
     /// A pod as the API server sends it, few at a time: a tenant's may have 1.5 MiB.
@@ -211,14 +237,9 @@ impl Context {
         Writer { client: &self.client, cache: &self.cache, metrics: &self.metrics, hasher: &self.hasher, key }
     }
 
-    /// The workload above a pod. `None` where it is gone.
+    /// Reads the workload above a pod. `None` where it is gone.
     async fn owner(&self, key: &GatewayKey, revision: &Revision, state: &mut GatewayState) -> Result<Option<Owner>> {
         let Some(owner) = &revision.owner else { return Ok(None) };
-        if let Some((uid, known)) = &state.owner
-            && *uid == owner.uid
-        {
-            return Ok(Some(known.clone()));
-        }
         let found = workload(&self.client, &key.namespace, owner.clone()).await?;
         state.owner = found.clone().map(|found| (owner.uid.clone(), found));
         Ok(found)
@@ -314,3 +335,6 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
