@@ -14,10 +14,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::routing::post;
+use gwmon::certs::issue::Certificates;
+use gwmon::certs::serving::{CurrentLeaf, server_config};
 use gwmon::config::Config;
 use gwmon::metrics::Metrics;
-use gwmon::tls::leaf::{CurrentLeaf, server_config};
-use gwmon::tls::pki::CertificateBundle;
 use gwmon::webhook::{Admission, router};
 use serde::Deserialize;
 use serde_json::json;
@@ -60,9 +60,9 @@ fn allow_everything() -> Router {
     Router::new().route("/mutate/pods", post(answer))
 }
 
-async fn serve(router: Router, material: &CertificateBundle) -> u16 {
+async fn serve(router: Router, certificates: &Certificates) -> u16 {
     let leaf = Arc::new(CurrentLeaf::default());
-    leaf.put(&material.leaf, &material.leaf_key).unwrap();
+    leaf.put(&certificates.leaf, &certificates.leaf_key).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = Arc::new(server_config(leaf, None).unwrap());
@@ -97,9 +97,9 @@ async fn throughput(port: u16, authority: &str, body: &Arc<Vec<u8>>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let material = CertificateBundle::new(&["localhost".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
+    let certificates = Certificates::new(&["localhost".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
     let admission = Admission::new(Config::default(), Arc::default(), Metrics::new().0);
-    let gwmon = serve(router(&Arc::new(admission)), &material).await;
+    let gwmon = serve(router(&Arc::new(admission)), &certificates).await;
     let others = [("the stack alone", answer_unread()), ("allow everything", allow_everything())];
     // As large as pods are once the API server has filled in its defaults and noted who manages what.
     let mut review = pod_review();
@@ -109,12 +109,14 @@ async fn main() {
 
     println!("reviews/s over TLS, {CONNECTIONS} keep-alive connections, {} bytes each", body.len());
     for (name, router) in others {
-        let other = serve(router, &material).await;
+        let other = serve(router, &certificates).await;
         // In turn, so that both meet the same machine; the ratio of each pair, and of those the median.
         let mut ratios = Vec::new();
         for round in 0..=ROUNDS {
-            let (ours, theirs) =
-                (throughput(gwmon, &material.bundle, &body).await, throughput(other, &material.bundle, &body).await);
+            let (ours, theirs) = (
+                throughput(gwmon, &certificates.authorities, &body).await,
+                throughput(other, &certificates.authorities, &body).await,
+            );
             if round > 0 {
                 println!("  gwmon {ours:8.0}   {name} {theirs:8.0}   ratio {:.3}", ours / theirs);
                 ratios.push(ours / theirs);

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::annotations::{Sidecar, Target, Version, duration};
+use crate::annotations::{Sidecar, Target, duration};
 use crate::config::{Bounds, Config, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDECARS_SINCE};
-use crate::labels::{self, Labels};
+use crate::kubernetes::Version;
+use crate::kubernetes::labels::{self, Labels};
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]

@@ -4,8 +4,27 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::annotations::{Sidecar, Version, duration};
-use crate::labels::Labels;
+use crate::annotations::{Sidecar, duration};
+use crate::kubernetes::Version;
+use crate::kubernetes::labels::Labels;
+
+/// The namespace and the name of gwmon's own objects: Deployment, Service, Secret, Lease, webhook configuration.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Installation {
+    /// The names by which the API server may call the Service.
+    #[must_use]
+    pub fn service_names(&self) -> Vec<String> {
+        let short = format!("{}.{}.svc", self.name, self.namespace);
+        vec![format!("{short}.cluster.local"), short]
+    }
+}
 
 /// A container image reference: not empty, no white space.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon::certs::issue::Certificates;
+use gwmon::certs::{self, CurrentLeaf};
 use gwmon::server;
-use gwmon::tls::{self, CurrentLeaf, pki::CertificateBundle};
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
 use support::fixture::{Fixture, gateway};
@@ -57,13 +58,13 @@ fn mesh(review: &Value) -> Value {
 
 /// Serves the mesh's webhook for one namespace until the test program ends; returns what the API server must know.
 fn install_mesh(fixture: &Fixture, name: &str) {
-    let material = CertificateBundle::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
+    let certificates = Certificates::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     let leaf = CurrentLeaf::default();
-    leaf.put(&material.leaf, &material.leaf_key).unwrap();
-    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf), None).unwrap());
+    leaf.put(&certificates.leaf, &certificates.leaf_key).unwrap();
+    let config = Arc::new(certs::serving::server_config(Arc::new(leaf), None).unwrap());
     let answer = |body: Bytes| async move { mesh(&serde_json::from_slice(&body).unwrap()).to_string() };
     let router = Router::new().route("/", post(answer));
     std::thread::spawn(move || {
@@ -79,7 +80,7 @@ fn install_mesh(fixture: &Fixture, name: &str) {
         "metadata": {"name": name},
         "webhooks": [{
             "name": "mesh.example.com",
-            "clientConfig": {"url": format!("https://127.0.0.1:{port}/"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
+            "clientConfig": {"url": format!("https://127.0.0.1:{port}/"), "caBundle": BASE64_STANDARD.encode(&certificates.authorities)},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": fixture.namespace}},
             "failurePolicy": "Fail",

@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
-use crate::labels::LabelError;
-use crate::quantity::{Quantity, QuantityError};
+use crate::kubernetes::VersionError;
+use crate::kubernetes::labels::LabelError;
+use crate::kubernetes::quantity::{Quantity, QuantityError};
 use crate::reason::{cut, shown};
 
 /// An annotation's value is not valid. The text follows the value in a message.
@@ -20,10 +21,8 @@ pub enum InvalidValue {
     PortNotANumber,
     #[error("is outside the range of ports; use 1 to 65535")]
     PortOutOfRange,
-    #[error("is not a version; use major.minor, such as 1.34")]
-    NotAVersion,
-    #[error("lacks the minor version; use major.minor, such as {0}.0")]
-    VersionWithoutMinor(u32),
+    #[error(transparent)]
+    Version(#[from] VersionError),
     #[error(transparent)]
     Duration(#[from] DurationError),
     #[error("is not a Prometheus; use namespace/name, or all")]
@@ -92,7 +91,8 @@ fn example(resource: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use crate::annotations::{Annotations, INJECT, Settings};
+    use crate::annotations::{INJECT, Settings};
+    use crate::kubernetes::Annotations;
     use crate::reason::{Reason, shown};
 
     /// Key, value, and the message that follows both.

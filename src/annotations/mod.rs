@@ -3,17 +3,13 @@
 mod invalid;
 mod values;
 
-use std::collections::BTreeMap;
-
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
+use crate::kubernetes::{Annotations, Version};
 use crate::reason::{Finding, Reason, shown};
 use invalid::InvalidValue;
-pub use values::{Discovery, Mode, Profile, Resources, Sidecar, Target, Version};
+pub use values::{Discovery, Mode, Profile, Resources, Sidecar, Target};
 pub(crate) use values::{SMALLEST_MEMORY_LIMIT, duration};
 use values::{flag, monitor_labels, port, resources};
-
-/// Annotations of one object, as Kubernetes stores them.
-pub type Annotations = BTreeMap<String, String>;
 
 /// The prefix of every annotation and label that is gwmon's.
 pub const PREFIX: &str = "gwmon.io/";

@@ -1,12 +1,11 @@
 //! The values of annotations: words, ports, versions, durations, labels and resources, parsed.
 
-use std::fmt;
 use std::str::FromStr;
 
 use super::PREFIX;
 use super::invalid::{DurationError, InvalidValue, ResourcesError};
-use crate::labels::{self, Labels};
-use crate::quantity::Quantity;
+use crate::kubernetes::labels::{self, Labels};
+use crate::kubernetes::quantity::Quantity;
 use crate::reason::shown;
 
 /// The maximum number of labels that a user may add to a monitor.
@@ -78,31 +77,6 @@ words! {
         Native = "native",
         /// A regular container.
         Regular = "regular" was "container",
-    }
-}
-
-/// A `major.minor` version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32);
-
-impl FromStr for Version {
-    type Err = InvalidValue;
-
-    /// Reads `1.34`, `v1.34` or `1.34.2`; ignores what follows a `-`.
-    fn from_str(s: &str) -> Result<Self, InvalidValue> {
-        let mut numbers = s.strip_prefix('v').unwrap_or(s).split(['.', '-']).map(str::parse);
-        let Some(Ok(major)) = numbers.next() else { return Err(InvalidValue::NotAVersion) };
-        match numbers.next() {
-            Some(Ok(minor)) => Ok(Self(major, minor)),
-            Some(Err(_)) => Err(InvalidValue::NotAVersion),
-            None => Err(InvalidValue::VersionWithoutMinor(major)),
-        }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
     }
 }
 

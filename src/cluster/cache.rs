@@ -24,8 +24,9 @@ use super::revisions::{Part, Revision, Revisions};
 use super::watch::{Parsed, UNFINISHED, Watches, labelled};
 use super::{FIELD_MANAGER, Need, lock, scraper_kinds};
 use crate::annotations::{
-    Annotations, COPIED, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
+    COPIED, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
 };
+use crate::kubernetes::Annotations;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::monitoring::{Cluster, Operator, Scraper};

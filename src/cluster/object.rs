@@ -5,6 +5,7 @@ use kube::ResourceExt;
 use kube::api::{DynamicObject, PartialObjectMeta};
 
 use crate::annotations::{INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
+use crate::config::Installation;
 use crate::monitoring::objects::name_in;
 
 /// Metadata of an object of any kind.
@@ -23,6 +24,13 @@ pub(crate) fn place(object: &Meta) -> NamespacedName {
 pub(crate) struct GatewayKey {
     pub(crate) namespace: String,
     pub(crate) monitor: String,
+}
+
+/// gwmon's own metrics, which are scraped as a gateway's are. No gateway's monitor has this name.
+impl From<&Installation> for GatewayKey {
+    fn from(installation: &Installation) -> Self {
+        Self { namespace: installation.namespace.clone(), monitor: installation.name.clone() }
+    }
 }
 
 impl GatewayKey {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::request::api_resource;
 use super::ttl_cache::TtlCache;
-use crate::annotations::Version;
 use crate::injection::gateway;
+use crate::kubernetes::Version;
 use crate::reason::Finding;
 
 /// The time for which an answer is cached.

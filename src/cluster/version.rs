@@ -8,7 +8,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
 
 use super::request::api_resource;
-use crate::annotations::Version;
+use crate::kubernetes::Version;
 
 /// kube's client by itself would wait for an answer for ever.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,17 +16,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness};
-use crate::annotations::Version;
+use crate::certs::issue::Certificates;
+use crate::certs::{self, CaBundle, CurrentLeaf, Served, SharedSecret};
 use crate::cli::Serve;
 use crate::cluster::version::oldest_version;
-use crate::config::Config;
-use crate::controller::{self, Installation, certificates, leader_election};
+use crate::config::{Config, Installation};
+use crate::controller::{self, leader_election};
+use crate::kubernetes::Version;
 use crate::log;
 use crate::metrics::Metrics;
 use crate::server::{self, ConnectionLimits};
 use crate::suspension::Timing;
-use crate::tls::pki::{CertificateBundle, Validity};
-use crate::tls::{self, CurrentLeaf};
 use crate::webhook::surroundings::{self, Surroundings};
 use crate::webhook::{self, Admission};
 
@@ -75,7 +75,7 @@ async fn serve(args: Serve) -> Result<()> {
     };
     let clients = args.client_ca.as_ref().map(|file| {
         let read = std::fs::read(file).map_err(anyhow::Error::from);
-        let authorities = read.and_then(|pem| Ok(tls::leaf::client_authorities(&pem)?));
+        let authorities = read.and_then(|pem| Ok(certs::serving::client_authorities(&pem)?));
         authorities.with_context(|| format!("--client-ca {}", file.display()))
     });
     let clients = clients.transpose()?;
@@ -99,7 +99,7 @@ async fn serve(args: Serve) -> Result<()> {
 
     let router = webhook::router(&Arc::new(Admission::new(config, surroundings, metrics)));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?limits, "serving");
-    let tls = Arc::new(tls::leaf::server_config(leaf, clients)?);
+    let tls = Arc::new(certs::serving::server_config(leaf, clients)?);
     tasks.spawn(server::serve(webhook, Some(tls), router, limits.webhook, stop.clone().cancelled_owned()));
 
     interrupted()?.await;
@@ -128,14 +128,11 @@ impl Process {
     /// Makes a certificate, which is kept in memory only and not renewed.
     fn start_standalone(&self, ca_out: Option<&Path>) -> Result<()> {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let certificates = CertificateBundle::new(&names, OffsetDateTime::now_utc())?;
-        self.leaf.put(&certificates.leaf, &certificates.leaf_key)?;
+        let Certificates { authorities, leaf, leaf_key, .. } = Certificates::new(&names, OffsetDateTime::now_utc())?;
         if let Some(file) = ca_out {
-            std::fs::write(file, &certificates.bundle).with_context(|| format!("--ca-out {}", file.display()))?;
+            std::fs::write(file, &authorities).with_context(|| format!("--ca-out {}", file.display()))?;
         }
-        let ends = Validity::of(&certificates.leaf)?.not_after;
-        self.metrics.certificate_ends(ends.unix_timestamp());
-        tracing::info!(%ends, "serving a self-signed certificate for localhost and 127.0.0.1");
+        certs::serve(&Served { leaf, leaf_key, authorities: None }, &self.leaf, &self.metrics)?;
         self.readiness.certificate_served();
         self.readiness.surroundings_known();
         Ok(())
@@ -152,9 +149,9 @@ impl Process {
         let config = args.config(version);
         tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = config.sidecar.as_str(), "configured");
         let installation = Installation { namespace: args.namespace.clone(), name: args.name.clone() };
-        self.tasks.spawn(certificates::run(
-            client.clone(),
-            installation.clone(),
+        self.tasks.spawn(certs::run(
+            SharedSecret::new(client.clone(), installation.clone()),
+            CaBundle::new(client.clone(), &installation.name),
             Arc::clone(&self.leaf),
             self.readiness.clone(),
             self.metrics.clone(),

@@ -14,7 +14,7 @@ use crate::cluster::FIELD_MANAGER;
 use crate::cluster::cache::ClusterCache;
 use crate::cluster::object::{GatewayKey, Meta, NamespacedName, is_reference, place};
 use crate::cluster::request::{api_error, is_right_lacking, objects};
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::metrics::{Metrics, Verb};
 use crate::monitoring::Owner;
 use crate::monitoring::objects::{MONITOR, SERVICE};

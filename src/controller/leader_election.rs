@@ -9,7 +9,7 @@ use futures::future::{Either, select};
 use kube::{Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 
-use super::Installation;
+use crate::config::Installation;
 
 /// Lease duration in seconds: how long a crashed leader blocks failover.
 const DURATION: u64 = 12;

@@ -1,9 +1,7 @@
 //! The edge that writes: it watches injected pods and the cluster's Prometheus objects, and keeps each
-//! gateway's Service and ServiceMonitor as [`crate::monitoring::plan`] says. The other task here keeps the
-//! webhook's certificate.
+//! gateway's Service and ServiceMonitor as [`crate::monitoring::plan`] says.
 
 mod apply;
-pub mod certificates;
 mod events;
 pub mod leader_election;
 mod missed;
@@ -27,27 +25,11 @@ use tokio::time::Instant;
 
 use crate::cluster::cache::{Change, ClusterCache};
 use crate::cluster::object::GatewayKey;
-use crate::config::Config;
+use crate::config::{Config, Installation};
 use crate::metrics::Metrics;
 use crate::suspension::{Suspensions, Timing};
 use crate::webhook::Surroundings;
 use reconcile::Context;
-
-/// The namespace and the name of gwmon's own objects.
-#[derive(Clone, Debug)]
-pub struct Installation {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl Installation {
-    /// gwmon's own metrics, which are scraped as a gateway's are. No gateway's monitor has this name.
-    fn key(&self) -> GatewayKey {
-        GatewayKey { namespace: self.namespace.clone(), monitor: self.name.clone() }
-    }
-}
 
 /// A pod's label, status and readiness come as events of their own.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -119,7 +101,7 @@ pub async fn run(
                         context.workloads_changed.notify_one();
                         vec![]
                     }
-                    Change::Everything => cache.gateways().into_iter().chain([context.installation.key()]).collect(),
+                    Change::Everything => cache.gateways().into_iter().chain([GatewayKey::from(&context.installation)]).collect(),
                 };
                 for key in keys {
                     waiting.insert(key.clone());

@@ -10,7 +10,7 @@ use super::reconcile::{Context, GatewayState, READER_AWAITED};
 use crate::annotations::{PROMETHEUS, Target};
 use crate::cluster::object::{GatewayKey, NamespacedName, place};
 use crate::diagnosis::binding::Binding;
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::predicate::Condition;
 use crate::monitoring::{Cluster, CurrentState, Owner, Plan, ScrapeTarget, Scraper, plan};

@@ -11,7 +11,6 @@ use kube::api::ListParams;
 use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, Semaphore};
 
-use super::Installation;
 use super::apply::{AppliedVersions, Presence, Writer, presence};
 use super::events::{EventRecorder, Published};
 use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
@@ -26,8 +25,9 @@ use crate::cluster::request::{api_error, objects, text_of};
 use crate::cluster::revisions::Revision;
 use crate::cluster::ttl_cache::TtlCache;
 use crate::config::Config;
+use crate::config::Installation;
 use crate::injection::confirm;
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::{Owner, ScrapeTarget, Source};
@@ -139,7 +139,7 @@ impl Context {
 
     async fn reconcile_with(&self, key: &GatewayKey, state: &mut GatewayState) -> Result<()> {
         let cluster = self.cache.cluster();
-        if *key == self.installation.key() {
+        if *key == GatewayKey::from(&self.installation) {
             let Some(target) = self.self_monitor().await? else { return Ok(()) };
             let plan = self.plan(key, &target, &cluster, state).await?;
             return self.apply_plan(key, &target, &cluster, plan, state).await;

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::Installation;
 use super::apply::{Presence, presence};
 use super::reconcile::Context;
 use super::sidecars::{
@@ -21,6 +20,7 @@ use crate::cluster::FIELD_MANAGER;
 use crate::cluster::object::controller_of;
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, objects};
+use crate::config::Installation;
 use crate::injection::{self, Decision};
 use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::monitoring::selector::Selector;
 use crate::reason::{Finding, Reason};
 

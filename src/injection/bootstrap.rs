@@ -7,8 +7,9 @@ use granit_parser::{Event, Parser};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::bounded::{TOO_LARGE, YAML_BYTES};
-use crate::annotations::{ENVOY_VERSION, Version};
+use crate::annotations::ENVOY_VERSION;
+use crate::kubernetes::Version;
+use crate::kubernetes::bounded::{TOO_LARGE, YAML_BYTES};
 use crate::reason::{Finding, Reason};
 
 /// `--config-yaml` (Envoy 1.7.0's release notes).

@@ -4,8 +4,8 @@ use super::exporter::Exporter;
 use super::naming::HASH_LENGTH;
 use super::patch::quoted;
 use super::plan::InjectionPlan;
-use super::pod::{Container, Pod};
 use crate::annotations::{BOOTSTRAP, MAPPING, METRICS_PORT, MODE, STATSD_PORT, STATUS, Sidecar};
+use crate::kubernetes::pod::{Container, Pod};
 use crate::reason::{Finding, Reason};
 
 /// The conventional statsd port.

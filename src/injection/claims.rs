@@ -9,8 +9,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::bounded::{self, ENTRIES};
-use crate::annotations::{Annotations, COPIED, VOCABULARY};
+use crate::annotations::{COPIED, VOCABULARY};
+use crate::kubernetes::Annotations;
+use crate::kubernetes::bounded::{self, ENTRIES};
 
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 

@@ -1,7 +1,7 @@
 //! The command line of a container: `command` and `args` as Kubernetes puts them together, read as Envoy's parser reads
 //! them.
 
-use super::pod::Container;
+use crate::kubernetes::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
 /// One word of a command line, and where the pod writes it.

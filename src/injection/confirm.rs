@@ -2,9 +2,9 @@
 
 use super::detect::{MetricsSource, gateway_of};
 use super::exporter;
-use super::pod::Pod;
 use super::status::{METRICS_PATH, Status};
 use crate::annotations::{STATUS, Settings};
+use crate::kubernetes::pod::Pod;
 use crate::reason::{Finding, Reason, shown};
 
 /// The characters of a path that is scraped.

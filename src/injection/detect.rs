@@ -4,9 +4,10 @@ use super::command::CommandLine;
 use super::exporter::{self, METRICS_PORT as EXPORTER_PORT};
 use super::gateway::{self, Changes, Endpoint, GatewayContext, StatsdConfig};
 use super::naming::workload_of;
-use super::pod::{Container, Pod};
 use super::status::{METRICS_PATH, Status, StatusMode};
-use crate::annotations::{Annotations, METRICS_PORT, Mode, STATUS, Settings, Version};
+use crate::annotations::{METRICS_PORT, Mode, STATUS, Settings};
+use crate::kubernetes::pod::{Container, Pod};
+use crate::kubernetes::{Annotations, Version};
 use crate::reason::{Finding, Reason, shown};
 
 /// A pod that asks for injection and can have it, as far as its gateway is concerned.

@@ -1,7 +1,7 @@
 //! Istio's sidecar beside a gateway takes all that comes into the pod, Prometheus' requests too, and with strict mTLS
 //! refuses them.
 
-use super::pod::Pod;
+use crate::kubernetes::pod::Pod;
 use crate::reason::{Finding, Reason};
 
 /// Read when Istio's webhook injects (`files/injection-template.yaml`), which by the configurations' names is after

@@ -2,7 +2,6 @@
 //! is, plan what it gets, render that as a patch. Pure.
 
 pub mod bootstrap;
-mod bounded;
 mod checks;
 mod claims;
 mod command;
@@ -14,7 +13,6 @@ mod mesh;
 mod naming;
 pub mod patch;
 pub mod plan;
-pub mod pod;
 mod render;
 pub mod resources;
 mod status;
@@ -22,13 +20,13 @@ pub mod workload;
 
 use crate::annotations::{Settings, TRIAL};
 use crate::config::Config;
+use crate::kubernetes::pod::Pod;
 use crate::reason::Finding;
 pub use confirm::confirm;
 use detect::detect;
 pub use naming::{monitor_name, workload_named, workload_of};
 use patch::Patch;
 use plan::plan;
-use pod::Pod;
 use render::render;
 use resources::LimitRange;
 pub use status::{Status, StatusMode};

@@ -1,6 +1,6 @@
 //! Names of a gateway's objects, and hashes.
 
-use super::pod::Metadata;
+use crate::kubernetes::pod::Metadata;
 
 /// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
 /// pod is owned by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with.

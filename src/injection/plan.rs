@@ -9,7 +9,6 @@ use super::exporter::{self, Exporter};
 use super::gateway::{self, Endpoint, StatsdConfig};
 use super::mesh::{Interception, interception};
 use super::monitor_name;
-use super::pod::Pod;
 use super::resources::{self, LimitRange};
 use super::status::{METRICS_PATH, Status};
 use crate::annotations::{
@@ -17,6 +16,7 @@ use crate::annotations::{
     Sidecar,
 };
 use crate::config::Config;
+use crate::kubernetes::pod::Pod;
 use crate::reason::{Finding, Reason, shown};
 
 /// The additions to one pod. It holds no JSON: that is one rendering of it ([`super::render`]).

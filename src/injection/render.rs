@@ -6,10 +6,10 @@ use super::exporter;
 use super::naming::short_hash;
 use super::patch::{Json, Patch, quoted};
 use super::plan::{ContainerChanges, InjectionPlan, ReplacedValue};
-use super::pod::Pod;
 use super::{Injection, Status};
 use crate::annotations::{BOOTSTRAP, MAPPING, STATUS, Sidecar};
 use crate::config::Config;
+use crate::kubernetes::pod::Pod;
 
 /// The operations that bring a plan about on just this pod, in an order that never varies. The pod tells which parents are
 /// missing, so that no list is created twice and none is assumed to exist (R20). The cost is that of what is added, not of what

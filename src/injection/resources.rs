@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::patch::Json;
-use super::pod::{Amounts, Container, Pod, Requirements, or_null, parse};
 use crate::annotations::{Resources, SMALLEST_MEMORY_LIMIT};
-use crate::quantity::Quantity;
+use crate::kubernetes::pod::{Amounts, Container, Pod, Requirements, or_null, parse};
+use crate::kubernetes::quantity::Quantity;
 use crate::reason::{Finding, Reason};
 
 /// Requests and limits as JSON; what is not set is left out.

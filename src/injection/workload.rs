@@ -10,11 +10,12 @@ use serde_json::json;
 use super::exporter::READ_FROM_ANNOTATIONS;
 use super::gateway::contour;
 use super::patch::{Patch, quoted};
-use super::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use super::resources::LimitRange;
 use super::{Decision, claims, decide_for, gateway};
-use crate::annotations::{Annotations, COPIED, INJECT, STATUS, Settings, VOCABULARY, ours};
+use crate::annotations::{COPIED, INJECT, STATUS, Settings, VOCABULARY, ours};
 use crate::config::Config;
+use crate::kubernetes::Annotations;
+use crate::kubernetes::pod::{Metadata, Pod, PodSpec, or_null, parse};
 use crate::reason::{Finding, Reason};
 
 const TEMPLATE: [&str; 4] = ["spec", "template", "metadata", "annotations"];

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::annotations::PROMETHEUS;
 use crate::config::Bounds;
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::reason::{Finding, Reason};
 pub use objects::{Owner, ScrapeTarget, Source};
 pub use operator::Operator;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::predicate::NAMESPACE_NAME;
 use super::selector::Selector;
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 
 /// A policy on the traffic that comes into pods.
 #[derive(Clone, Debug)]

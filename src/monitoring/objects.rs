@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use super::selection::Placement;
 use crate::annotations::{
-    Annotations, INTERVAL, METRICS_FOR, MONITOR_LABELS, MONITORED_BY, PROMETHEUS, Profile, STATUS, Settings, Target,
-    Version, WORKLOAD_NAMESPACE,
+    INTERVAL, METRICS_FOR, MONITOR_LABELS, MONITORED_BY, PROMETHEUS, Profile, STATUS, Settings, Target,
+    WORKLOAD_NAMESPACE,
 };
 use crate::config::{Bounds, Config};
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::{Status, StatusMode};
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
+use crate::kubernetes::{Annotations, Version};
 use crate::reason::{Finding, Reason};
 
 /// The group and version of a ServiceMonitor, and its kind.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::selector::Selector;
-use crate::annotations::Version;
-use crate::injection::pod::{Container, PodSpec, or_null, parse};
+use crate::kubernetes::Version;
+use crate::kubernetes::pod::{Container, PodSpec, or_null, parse};
 use crate::reason::Finding;
 
 /// One operator.
@@ -231,7 +231,7 @@ pub(super) const CONTROLLER_ID: &str = "operator.prometheus.io/controller-id";
 /// The fields by which an operator decides whether a Prometheus is its own.
 pub(super) struct Instance<'a> {
     pub(super) namespace: &'a str,
-    pub(super) labels: &'a crate::labels::Labels,
+    pub(super) labels: &'a crate::kubernetes::labels::Labels,
     pub(super) controller_id: &'a str,
 }
 
@@ -281,7 +281,7 @@ fn expand(text: &str, environment: &BTreeMap<String, Option<String>>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::Labels;
+    use crate::kubernetes::labels::Labels;
     use serde_json::{Value, json};
 
     fn deployment(args: &[&str]) -> Value {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::operator::{Instance, Operator, Running};
 use super::scraper::{Kind, NamespaceScope, Scraper};
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::reason::{Finding, Reason};
 
 pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";

@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use super::operator::CONTROLLER_ID;
 use super::selector::Selector;
 use crate::annotations::duration;
-use crate::injection::pod::{or_null, parse};
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
+use crate::kubernetes::pod::{or_null, parse};
 use crate::reason::{Finding, cut};
 
 /// The kinds that are read. In the order in which one is preferred to another.

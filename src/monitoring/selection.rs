@@ -8,7 +8,7 @@ use super::scraper::{NamespaceScope, Scraper};
 use super::selector::{Selector, solve};
 use crate::annotations::Target;
 use crate::config::Bounds;
-use crate::labels::Labels;
+use crate::kubernetes::labels::Labels;
 use crate::reason::{Finding, Reason};
 
 /// Monitors of one gateway, each for Prometheuses that cannot share one.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::labels::{Labels, is_key, is_value};
+use crate::kubernetes::labels::{Labels, is_key, is_value};
 
 /// The requirement of a selector on one label key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,11 +11,10 @@ const CORE: &[&str] = &[
     "annotations",
     "diagnosis",
     "injection",
-    "labels",
+    "kubernetes",
     "manifest",
     "monitoring",
     "config",
-    "quantity",
     "reason",
     "suspension",
 ];
@@ -183,7 +182,7 @@ fn no_way_around_the_wall_is_open() {
     ] {
         assert_eq!(refused(code, 1), [expected], "{code}");
     }
-    assert_eq!(refused("use super::controller::x; use super::labels::Labels;", 2), [""; 0]);
+    assert_eq!(refused("use super::controller::x; use super::reason::Finding;", 2), [""; 0]);
     assert_eq!(
         refused("use std::{fmt, sync::Arc}; use crate::reason::{Finding, Reason}; struct S { a: u8 }", 1),
         [""; 0]

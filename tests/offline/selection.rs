@@ -2,7 +2,7 @@
 
 use gwmon::annotations::Target;
 use gwmon::config::Bounds;
-use gwmon::labels::{self, Labels};
+use gwmon::kubernetes::labels::{self, Labels};
 use gwmon::monitoring::predicate::Condition;
 use gwmon::monitoring::scraper::Kind;
 use gwmon::monitoring::selection::{Selection, SelectionRequest};

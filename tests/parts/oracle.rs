@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use gwmon::annotations::Target;
 use gwmon::config::Bounds;
-use gwmon::labels::Labels;
+use gwmon::kubernetes::labels::Labels;
 use gwmon::monitoring::selection::SelectionRequest;
 use gwmon::monitoring::{Cluster, Operator, Scraper};
 use gwmon::reason::Reason;

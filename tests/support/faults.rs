@@ -19,8 +19,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon::certs::issue::Certificates;
+use gwmon::certs::{self, CurrentLeaf};
 use gwmon::server;
-use gwmon::tls::{self, CurrentLeaf, pki::CertificateBundle};
 use gwmon_cluster::{Kubectl, Node, scenario, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -462,7 +463,7 @@ fn mesh(folder: &Path) {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     leaf.put(&read("leaf.crt"), &read("leaf.key")).unwrap();
-    let config = Arc::new(tls::leaf::server_config(Arc::new(leaf), None).unwrap());
+    let config = Arc::new(certs::serving::server_config(Arc::new(leaf), None).unwrap());
     let answer = |proxy| {
         post(move |body: Bytes| async move { istio(&serde_json::from_slice(&body).unwrap(), proxy).to_string() })
     };
@@ -484,10 +485,10 @@ fn mesh(folder: &Path) {
 /// The mesh's webhook for one namespace; which of the two comes first, the names of the configurations decide. The proxy is
 /// `regular`, `held` or `native`.
 fn install_mesh(fixture: &Fixture, namespace: &str, name: &str, proxy: &str) -> Result<()> {
-    let material = CertificateBundle::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
+    let certificates = Certificates::new(&[NODE.to_owned()], time::OffsetDateTime::now_utc())?;
     let folder = fixture.folder.path();
-    fs::write(folder.join("leaf.crt"), &material.leaf)?;
-    fs::write(folder.join("leaf.key"), &material.leaf_key)?;
+    fs::write(folder.join("leaf.crt"), &certificates.leaf)?;
+    fs::write(folder.join("leaf.key"), &certificates.leaf_key)?;
     let mut mesh = fixture.node.inside(std::env::current_exe()?);
     // It ends with the node.
     std::mem::forget(mesh.arg("role:mesh").arg(folder).stdin(Stdio::piped()).spawn()?);
@@ -497,7 +498,7 @@ fn install_mesh(fixture: &Fixture, namespace: &str, name: &str, proxy: &str) -> 
         "metadata": {"name": name},
         "webhooks": [{
             "name": "mesh.example.com",
-            "clientConfig": {"url": format!("https://{NODE}:{MESH_PORT}/{proxy}"), "caBundle": BASE64_STANDARD.encode(&material.bundle)},
+            "clientConfig": {"url": format!("https://{NODE}:{MESH_PORT}/{proxy}"), "caBundle": BASE64_STANDARD.encode(&certificates.authorities)},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
             "failurePolicy": "Fail",

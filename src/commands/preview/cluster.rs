@@ -7,10 +7,11 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::annotations::{INJECT, Version};
+use crate::annotations::INJECT;
 use crate::cluster::request::api_resource;
 use crate::cluster::version::{REQUEST_TIMEOUT, oldest_version};
 use crate::cluster::{Snapshot, with_kind};
+use crate::kubernetes::Version;
 use crate::reason::{Finding, Reason};
 
 /// The cluster of a kube context.

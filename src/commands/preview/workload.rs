@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::injection::exporter::PORT_NAME;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Decision, Injection, workload};
+use crate::kubernetes::pod::Pod;
 use crate::manifest::{display_name, namespace_of};
 use crate::monitoring::network::{Reader, Scraped, denying};
 use crate::monitoring::{CurrentState, Plan, ScrapeTarget, plan};
@@ -156,7 +157,7 @@ pub(super) fn preview<'c>(
     let injection = injection::decide(config, limits, &pod.to_string()).injection()?;
     apply(&mut pod, &injection.patch)?;
 
-    let metadata = injection::pod::Pod::parse(&pod.to_string())?.metadata;
+    let metadata = Pod::parse(&pod.to_string())?.metadata;
     let none = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&none);
     let gateway = ScrapeTarget::of_pod(config, namespace, &injection.monitor, annotations, None)?;

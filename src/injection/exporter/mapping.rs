@@ -5,10 +5,11 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use super::tags::{self, TAGS};
-use crate::annotations::{Profile, Version};
+use crate::annotations::Profile;
 use crate::injection::bootstrap::Dialect;
 use crate::injection::naming::short_hash;
 use crate::injection::patch::quoted;
+use crate::kubernetes::Version;
 
 /// One mapping file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

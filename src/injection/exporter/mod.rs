@@ -11,7 +11,7 @@ use super::patch::{Json, Template, quoted};
 use super::resources::{Fitted, to_json};
 use crate::annotations::{BOOTSTRAP, MAPPING, Sidecar};
 use crate::config::Config;
-use crate::quantity::Quantity;
+use crate::kubernetes::quantity::Quantity;
 use mapping::Mapping;
 
 /// The sidecar's container name.

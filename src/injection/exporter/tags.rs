@@ -1,7 +1,7 @@
 //! The parts of a statistic's name that Envoy turns into labels (`well_known_names.cc`), for gateways that send plain
 //! statsd with the parts still in the name. Compared with three real Envoys (`tests/parts/parity`).
 
-use crate::annotations::Version;
+use crate::kubernetes::Version;
 
 /// A form that names have.
 pub(super) struct Tag {

@@ -3,7 +3,7 @@
 
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::injection::bootstrap::Dialect;
-use crate::injection::pod::{Container, Env, Pod};
+use crate::kubernetes::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

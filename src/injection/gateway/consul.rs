@@ -7,7 +7,7 @@ use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConf
 use crate::annotations::{METRICS_PORT, Mode};
 use crate::injection::bootstrap::Dialect;
 use crate::injection::command::CommandLine;
-use crate::injection::pod::Container;
+use crate::kubernetes::pod::Container;
 use crate::reason::{Finding, Reason};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

@@ -1,7 +1,7 @@
 //! Contour's Envoy: the plain image, with the configuration that `contour bootstrap` wrote.
 
 use super::{DEFAULTS, GatewayContext, GatewayKind, StatsdConfig, envoy};
-use crate::injection::pod::{Container, Metadata, Pod};
+use crate::kubernetes::pod::{Container, Metadata, Pod};
 use crate::reason::{Finding, Reason};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

@@ -2,11 +2,12 @@
 //! the file of `-c`. Checked on a real Envoy: `docs/root/operations/cli.rst`, "override and merge".
 
 use super::{Changes, DEFAULTS, ENVOY_PATH, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
-use crate::annotations::{ENVOY_VERSION, METRICS_PORT, Version};
+use crate::annotations::{ENVOY_VERSION, METRICS_PORT};
 use crate::injection::bootstrap;
 use crate::injection::command::CommandLine;
 use crate::injection::plan::{ContainerChanges, ReplacedValue};
-use crate::injection::pod::Container;
+use crate::kubernetes::Version;
+use crate::kubernetes::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

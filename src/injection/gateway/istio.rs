@@ -9,7 +9,7 @@ use super::envoy::{self, PORT};
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::Mode;
 use crate::injection::bootstrap::Dialect;
-use crate::injection::bounded::{TOO_LARGE, YAML_BYTES};
+use crate::kubernetes::bounded::{TOO_LARGE, YAML_BYTES};
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

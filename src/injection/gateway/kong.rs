@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind, Prerequisite};
-use crate::annotations::{Mode, Version};
-use crate::injection::pod::Container;
+use crate::annotations::Mode;
+use crate::kubernetes::Version;
+use crate::kubernetes::pod::Container;
 use crate::reason::{Finding, Reason, shown};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

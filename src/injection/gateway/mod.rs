@@ -20,8 +20,9 @@ use serde_json::Value;
 
 use super::bootstrap::Dialect;
 use super::plan::ContainerChanges;
-use super::pod::{Container, Env, Pod};
-use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, Profile, STATSD_PORT, Settings, Version};
+use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, Profile, STATSD_PORT, Settings};
+use crate::kubernetes::Version;
+use crate::kubernetes::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};
 
 /// A kind of gateway: how to recognise it, and how its metrics are had.

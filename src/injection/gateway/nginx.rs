@@ -1,8 +1,9 @@
 //! The Kubernetes project's ingress-nginx: its controller's own Prometheus endpoint.
 
 use super::{DEFAULTS, Endpoint, GatewayContext, GatewayKind};
-use crate::annotations::{GATEWAY_VERSION, Mode, Version};
+use crate::annotations::{GATEWAY_VERSION, Mode};
 use crate::injection::command::CommandLine;
+use crate::kubernetes::Version;
 use crate::reason::{Finding, Reason};
 
 pub(super) const GATEWAY: GatewayKind = GatewayKind {

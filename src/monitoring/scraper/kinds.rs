@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::{NamespaceScope, Scraper};
-use crate::injection::pod::{or_null, parse};
+use crate::kubernetes::pod::{or_null, parse};
 use crate::monitoring::selector::Selector;
 use crate::reason::cut;
 

@@ -1,7 +1,8 @@
 //! Annotations, as lines of key and value: they are read or refused with the key, and never half.
 #![no_main]
 
-use gwmon::annotations::{Annotations, INJECT, Settings};
+use gwmon::annotations::{INJECT, Settings};
+use gwmon::kubernetes::Annotations;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

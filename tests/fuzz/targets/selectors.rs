@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gwmon::annotations::Target;
-use gwmon::labels::Labels;
+use gwmon::kubernetes::labels::Labels;
 use gwmon::monitoring::selection::SelectionRequest;
 use gwmon::monitoring::{Cluster, Scraper, Operator};
 use gwmon::config::Bounds;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use gwmon::injection::confirm;
-use gwmon::injection::pod::Pod;
+use gwmon::kubernetes::pod::Pod;
 use gwmon::monitoring::{CurrentState, Cluster, ScrapeTarget, plan};
 use gwmon::config::Config;
 use libfuzzer_sys::fuzz_target;

@@ -8,31 +8,31 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Containers of a pod, of each kind. The largest known have some twenty.
-pub(super) const CONTAINERS: usize = 100;
+pub(crate) const CONTAINERS: usize = 100;
 /// Ports of a container: a range of them, written out.
-pub(super) const PORTS: usize = 4096;
+pub(crate) const PORTS: usize = 4096;
 /// Environment variables of a container.
-pub(super) const VARIABLES: usize = 4096;
+pub(crate) const VARIABLES: usize = 4096;
 /// Entries of every other list or map.
-pub(super) const ENTRIES: usize = 1024;
+pub(crate) const ENTRIES: usize = 1024;
 /// All keys and values of a map: more than the API server takes for all annotations of an object (256 KiB).
 const MAP_BYTES: usize = 512 << 10;
 
 /// The maximum size of YAML inside a pod: more than any configuration in an argument or an annotation has.
-pub(super) const YAML_BYTES: usize = 256 << 10;
+pub(crate) const YAML_BYTES: usize = 256 << 10;
 
 /// The message about anything longer.
-pub(super) const TOO_LARGE: &str = "more than any real pod has";
+pub(crate) const TOO_LARGE: &str = "more than any real pod has";
 
 /// A list; empty where it is absent.
-pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
     d: D,
 ) -> Result<Vec<T>, D::Error> {
     list_if_any::<D, T, MOST>(d).map(Option::unwrap_or_default)
 }
 
 /// A list; `None` where it is absent.
-pub(super) fn list_if_any<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
+pub(crate) fn list_if_any<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
     d: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     struct List<T, const MOST: usize>(PhantomData<T>);
@@ -56,7 +56,7 @@ pub(super) fn list_if_any<'de, D: Deserializer<'de>, T: Deserialize<'de>, const 
 }
 
 /// Labels or annotations; `None` where there are none.
-pub(super) fn map_if_any<'de, D: Deserializer<'de>>(d: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+pub(crate) fn map_if_any<'de, D: Deserializer<'de>>(d: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
     struct Map;
     impl<'de> Visitor<'de> for Map {
         type Value = BTreeMap<String, String>;

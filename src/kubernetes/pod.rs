@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::bounded::{self, CONTAINERS, ENTRIES, PORTS, VARIABLES};
-use crate::annotations::{Annotations, Version};
-use crate::quantity::Quantity;
+use crate::kubernetes::quantity::Quantity;
+use crate::kubernetes::{Annotations, Version};
 use crate::reason::{Finding, Reason};
 
 /// Kubernetes takes `null` for "absent"; serde's `default` covers only the absent field.
@@ -81,7 +81,7 @@ pub struct Pod<'a> {
     pub spec: PodSpec<'a>,
     /// True if the pod has a container of Contour; computed once.
     #[serde(skip)]
-    pub(super) has_contour: OnceCell<bool>,
+    pub(crate) has_contour: OnceCell<bool>,
 }
 
 impl<'a> Pod<'a> {

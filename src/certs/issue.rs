@@ -15,11 +15,11 @@ const LEAF_LIFE: Duration = Duration::days(90);
 /// Certificates begin this much before they are made, for clocks that are behind.
 const BACKDATE: Duration = Duration::minutes(5);
 
-/// Everything that one TLS set-up consists of, as PEM.
+/// An authority and a leaf, with their keys, as PEM.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CertificateBundle {
+pub struct Certificates {
     /// The authorities to trust: the current one first, then the one before it, until that expires.
-    pub bundle: String,
+    pub authorities: String,
     /// The current authority's key.
     pub authority_key: String,
     /// The leaf.
@@ -28,9 +28,9 @@ pub struct CertificateBundle {
     pub leaf_key: String,
 }
 
-impl std::fmt::Debug for CertificateBundle {
+impl std::fmt::Debug for Certificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CertificateBundle")
+        f.write_str("Certificates")
     }
 }
 
@@ -45,7 +45,7 @@ pub enum Error {
     Read(String),
 }
 
-impl CertificateBundle {
+impl Certificates {
     /// A new authority and a leaf for these names (DNS names and IP addresses).
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl CertificateBundle {
         let authority_key = key.serialize_pem();
         let authority = CertifiedIssuer::self_signed(params, key)?;
         let (leaf, leaf_key) = issue(&authority, names, now, now + AUTHORITY_LIFE)?;
-        Ok(Self { bundle: authority.pem(), authority_key, leaf, leaf_key })
+        Ok(Self { authorities: authority.pem(), authority_key, leaf, leaf_key })
     }
 
     /// The successor that is due: after two thirds of the validity (R5), for other names, or if a part cannot be
@@ -72,15 +72,15 @@ impl CertificateBundle {
     /// # Errors
     /// Where a name is none.
     pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, Error> {
-        let Ok(authority) = Validity::of(&self.bundle) else { return Self::new(names, now).map(Some) };
+        let Ok(authority) = Validity::of(&self.authorities) else { return Self::new(names, now).map(Some) };
         let Ok(issuer) =
-            KeyPair::from_pem(&self.authority_key).and_then(|key| Issuer::from_ca_cert_pem(&self.bundle, key))
+            KeyPair::from_pem(&self.authority_key).and_then(|key| Issuer::from_ca_cert_pem(&self.authorities, key))
         else {
             return Self::new(names, now).map(Some);
         };
         if authority.due(now) {
             let mut renewed = Self::new(names, now)?;
-            renewed.bundle.push_str(&still_valid(&self.bundle, now)?);
+            renewed.authorities.push_str(&still_valid(&self.authorities, now)?);
             return Ok(Some(renewed));
         }
         if Validity::of(&self.leaf).is_ok_and(|leaf| !leaf.due(now) && leaf.is_for(names)) {
@@ -179,52 +179,52 @@ mod tests {
     #[test]
     fn nothing_is_renewed_before_two_thirds_of_a_life() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let material = CertificateBundle::new(&names(), start).unwrap();
-        assert_eq!(material.renewed(&names(), start + Duration::days(59)).unwrap(), None);
-        let renewed = material.renewed(&names(), start + Duration::days(61)).unwrap().unwrap();
-        assert_eq!(renewed.bundle, material.bundle, "the authority outlives the leaf");
-        assert_ne!(renewed.leaf, material.leaf);
+        let made = Certificates::new(&names(), start).unwrap();
+        assert_eq!(made.renewed(&names(), start + Duration::days(59)).unwrap(), None);
+        let renewed = made.renewed(&names(), start + Duration::days(61)).unwrap().unwrap();
+        assert_eq!(renewed.authorities, made.authorities, "the authority outlives the leaf");
+        assert_ne!(renewed.leaf, made.leaf);
     }
 
     #[test]
     fn an_old_authority_stays_in_the_bundle_until_it_ends() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let first = CertificateBundle::new(&names(), start).unwrap();
+        let first = Certificates::new(&names(), start).unwrap();
         let second = first.renewed(&names(), start + Duration::days(244)).unwrap().unwrap();
-        assert!(second.bundle.ends_with(&first.bundle) && certificates(&second.bundle) == 2);
+        assert!(second.authorities.ends_with(&first.authorities) && certificates(&second.authorities) == 2);
         let third = second.renewed(&names(), start + Duration::days(488)).unwrap().unwrap();
-        assert_eq!(certificates(&third.bundle), 2, "the first has ended");
-        assert!(!third.bundle.contains(first.bundle.trim()));
+        assert_eq!(certificates(&third.authorities), 2, "the first has ended");
+        assert!(!third.authorities.contains(first.authorities.trim()));
     }
 
     #[test]
     fn a_leaf_never_outlives_its_authority_and_covers_other_names_at_once() {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let material = CertificateBundle::new(&names(), start).unwrap();
-        let late = material.renewed(&names(), start + Duration::days(240)).unwrap().unwrap();
-        assert!(Validity::of(&late.leaf).unwrap().not_after <= Validity::of(&late.bundle).unwrap().not_after);
+        let made = Certificates::new(&names(), start).unwrap();
+        let late = made.renewed(&names(), start + Duration::days(240)).unwrap().unwrap();
+        assert!(Validity::of(&late.leaf).unwrap().not_after <= Validity::of(&late.authorities).unwrap().not_after);
         let others = vec!["other.svc".to_owned()];
-        assert!(Validity::of(&material.renewed(&others, start).unwrap().unwrap().leaf).unwrap().is_for(&others));
+        assert!(Validity::of(&made.renewed(&others, start).unwrap().unwrap().leaf).unwrap().is_for(&others));
     }
 
     #[test]
     fn what_a_clock_that_was_ahead_has_made_is_made_anew() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let mut material = CertificateBundle::new(&names(), now + Duration::days(200)).unwrap();
+        let mut made = Certificates::new(&names(), now + Duration::days(200)).unwrap();
         for _ in 0..3 {
-            let renewed = material.renewed(&names(), now).unwrap().unwrap();
+            let renewed = made.renewed(&names(), now).unwrap().unwrap();
             assert_eq!(renewed.renewed(&names(), now).unwrap(), None, "and then it is right");
-            assert!(certificates(&renewed.bundle) <= 3);
+            assert!(certificates(&renewed.authorities) <= 3);
             // The clock jumps ahead and back again.
-            material = renewed.renewed(&names(), now + Duration::days(300)).unwrap().unwrap();
+            made = renewed.renewed(&names(), now + Duration::days(300)).unwrap().unwrap();
         }
     }
 
     #[test]
-    fn unreadable_material_is_made_anew() {
+    fn what_cannot_be_read_is_made_anew() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
-        let broken = CertificateBundle {
-            bundle: "x".into(),
+        let broken = Certificates {
+            authorities: "x".into(),
             authority_key: "y".into(),
             leaf: "z".into(),
             leaf_key: String::new(),

@@ -1,0 +1,114 @@
+//! A certificate of gwmon's own making, kept in one Secret that all replicas share, made and renewed by whichever comes first.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, ResourceExt};
+use time::OffsetDateTime;
+
+use super::issue::Certificates;
+use super::{Served, Source};
+use crate::cluster::request::api_error;
+use crate::config::Installation;
+use crate::monitoring::objects::MANAGED_BY;
+
+/// The certificate in the Secret of an installation.
+pub struct SharedSecret {
+    secrets: Api<Secret>,
+    installation: Installation,
+}
+
+impl SharedSecret {
+    /// The Secret of this installation.
+    #[must_use]
+    pub fn new(client: Client, installation: Installation) -> Self {
+        Self { secrets: Api::namespaced(client, &installation.namespace), installation }
+    }
+}
+
+impl Source for SharedSecret {
+    async fn current(&self) -> Result<Served> {
+        let Certificates { authorities, leaf, leaf_key, .. } = certificates(&self.secrets, &self.installation).await?;
+        Ok(Served { leaf, leaf_key, authorities: Some(authorities) })
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        let named = format!("metadata.name={}", secret_name(&self.installation));
+        let config = watcher::Config::default().fields(&named);
+        watcher(self.secrets.clone(), config).default_backoff().map(drop).boxed()
+    }
+}
+
+fn secret_name(installation: &Installation) -> String {
+    format!("{}-tls", installation.name)
+}
+
+/// The shared certificates, made or renewed first where that is due. Of two replicas that try at once the API
+/// server lets one win; the other reads again.
+async fn certificates(secrets: &Api<Secret>, installation: &Installation) -> Result<Certificates> {
+    let (names, now) = (installation.service_names(), OffsetDateTime::now_utc());
+    let what = || format!("Secret {}/{}", installation.namespace, secret_name(installation));
+    for _ in 0..5 {
+        let existing = secrets
+            .get_opt(&secret_name(installation))
+            .await
+            .map_err(api_error)
+            .with_context(|| format!("cannot read {}", what()))?;
+        let found = existing.as_ref().and_then(read);
+        let renewed = match &found {
+            Some(certificates) => certificates.renewed(&names, now)?,
+            None => Some(Certificates::new(&names, now)?),
+        };
+        let Some(renewed) = renewed else { return found.context("no certificates") };
+        let secret = write(&renewed, installation, existing.as_ref());
+        let written = match existing {
+            Some(_) => secrets.replace(&secret_name(installation), &PostParams::default(), &secret).await,
+            None => secrets.create(&PostParams::default(), &secret).await,
+        };
+        match written {
+            Ok(_) => return Ok(renewed),
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
+            Err(error) => return Err(api_error(error)).with_context(|| format!("cannot write {}", what())),
+        }
+    }
+    bail!("{} conflicts with another writer; tried 5 times", what())
+}
+
+fn read(secret: &Secret) -> Option<Certificates> {
+    let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
+    Some(Certificates {
+        authorities: text("ca.crt")?,
+        authority_key: text("ca.key")?,
+        leaf: text("tls.crt")?,
+        leaf_key: text("tls.key")?,
+    })
+}
+
+/// The Secret with these certificates; just this version of it, where there is one, and of its type, which cannot change.
+fn write(certificates: &Certificates, installation: &Installation, existing: Option<&Secret>) -> Secret {
+    let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(secret_name(installation)),
+            namespace: Some(installation.namespace.clone()),
+            resource_version: existing.and_then(ResourceExt::resource_version),
+            labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        type_: existing.map_or_else(|| Some("kubernetes.io/tls".to_owned()), |secret| secret.type_.clone()),
+        data: Some(BTreeMap::from([
+            entry("ca.crt", &certificates.authorities),
+            entry("ca.key", &certificates.authority_key),
+            entry("tls.crt", &certificates.leaf),
+            entry("tls.key", &certificates.leaf_key),
+        ])),
+        ..Secret::default()
+    }
+}
