@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use granit_parser::{Event, Parser};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::yaml_insert::insert_first;
 use crate::annotations::ENVOY_VERSION;
 use crate::kubernetes::Version;
 use crate::kubernetes::bounded::{TOO_LARGE, YAML_BYTES};
@@ -165,15 +165,10 @@ fn unreadable(why: &str) -> Finding {
 pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
     let mut expected = json!(read(yaml)?);
     let list = SINKS.into_iter().find(|key| expected.get(key).is_some()).unwrap_or(SINKS[0]);
-    let Some(Insertion { at, is_flow, is_last }) = place_of_list(yaml, list)? else { return Ok(overlay(sink)) };
-    let comma = if is_last { "" } else { ", " };
-    let item = match (expected.get(list).is_some(), is_flow) {
-        (true, true) => format!("{sink}{comma}"),
-        (true, false) => format!("- {sink}\n{}", indent(yaml, at)),
-        (false, true) => format!("\"{list}\": [{sink}]{comma}"),
-        (false, false) => format!("{list}: [{sink}]\n{}", indent(yaml, at)),
+    let is_there = expected.get(list).is_some();
+    let Some(merged) = insert_first(yaml, list, is_there, sink).map_err(|why| unreadable(&why))? else {
+        return Ok(overlay(sink));
     };
-    let merged = [&yaml[..at], &item, &yaml[at..]].concat();
     // A gateway that cannot read its configuration does not start: better to say no than to be nearly right.
     let added = serde_json::from_str(sink).unwrap_or_default();
     match expected[list].as_array_mut() {
@@ -181,66 +176,6 @@ pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
         None => expected[list] = json!([added]),
     }
     if json!(read(&merged)?) == expected { Ok(merged) } else { Err(unreadable("unsupported YAML layout")) }
-}
-
-/// The indentation of the line at this place.
-fn indent(yaml: &str, place: usize) -> String {
-    let line = yaml[..place].rfind('\n').map_or(0, |end| end + 1);
-    " ".repeat(yaml[line..place].chars().count())
-}
-
-/// The place at which to insert a list's first item or the list itself.
-struct Insertion {
-    /// The byte offset.
-    at: usize,
-    /// True between brackets or braces.
-    is_flow: bool,
-    /// True if nothing follows in the list, or in the map.
-    is_last: bool,
-}
-
-/// Finds the place for the first item of a list, or for the list. `None` for a text without content.
-fn place_of_list(yaml: &str, list: &str) -> Result<Option<Insertion>, Finding> {
-    let mut events = Parser::new_from_str(yaml)
-        .filter(|event| !matches!(event, Ok((Event::Comment(..) | Event::StreamStart | Event::DocumentStart(..), _))));
-    let mut next = || match events.next() {
-        Some(Ok((event, span))) => Ok(Some((event, span.start.byte_offset().unwrap_or_default()))),
-        Some(Err(error)) => Err(unreadable(&error.to_string())),
-        None => Ok(None),
-    };
-    let Some((Event::MappingStart(..), root)) = next()? else { return Ok(None) };
-    let opened = |place: usize, bracket: char| yaml[place..].starts_with(bracket);
-    let (mut depth, mut is_key, mut found, mut first) = (0_usize, true, false, None);
-    while let Some((event, place)) = next()? {
-        let closes = matches!(event, Event::MappingEnd | Event::SequenceEnd);
-        let first_key = *first.get_or_insert((place, closes));
-        if found {
-            let Event::SequenceStart(..) = event else { return Err(unreadable(&format!("{list} is not a list"))) };
-            let is_flow = opened(place, '[');
-            // Of a list that is no further in than its key, the parser tells the first item's place, not its dash's.
-            let is_dash = is_flow || opened(place, '-');
-            let place = if is_dash { place } else { yaml[..place].rfind('-').unwrap_or(place) };
-            let is_empty = matches!(next()?, Some((Event::SequenceEnd, _)));
-            return Ok(Some(Insertion { at: place + usize::from(is_flow), is_flow, is_last: is_empty }));
-        }
-        if closes && depth == 0 {
-            let is_flow = opened(root, '{');
-            let at = if is_flow { root + 1 } else { first_key.0 };
-            return Ok(Some(Insertion { at, is_flow, is_last: first_key.1 }));
-        }
-        if let (Event::Scalar(text, ..), 0, true) = (&event, depth, is_key) {
-            found = text == list;
-        }
-        match event {
-            Event::MappingStart(..) | Event::SequenceStart(..) => depth += 1,
-            _ if closes => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            is_key = !is_key;
-        }
-    }
-    Err(unreadable("it ends too early"))
 }
 
 #[cfg(test)]

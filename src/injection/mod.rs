@@ -17,6 +17,7 @@ mod render;
 pub mod resources;
 mod status;
 pub mod workload;
+mod yaml_insert;
 
 use crate::annotations::{Settings, TRIAL};
 use crate::config::Config;
