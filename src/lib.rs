@@ -22,6 +22,7 @@ pub mod controller;
 pub mod diagnosis;
 pub mod injection;
 pub mod kubernetes;
+mod lock;
 pub mod log;
 pub mod manifest;
 pub mod metrics;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::allowance::{Allowance, Rate};
 use crate::cli::LogFormat;
+use crate::lock::lock;
 
 /// Lines that wait for standard error to be read. A line has a few kilobytes at the most.
 const WAITING: usize = 1000;
@@ -107,7 +108,7 @@ struct Kind {
 
 impl Limit {
     fn lets_through(&self, metadata: &'static Metadata<'static>, now: Instant) -> bool {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = lock(&self.0);
         let kind = kinds.entry(metadata.callsite()).or_insert_with(|| Kind {
             metadata,
             allowance: LINES.full(now),
@@ -120,7 +121,7 @@ impl Limit {
 
     /// The suppressed lines since the last call: the place in the source, and their number.
     fn take_left_out(&self) -> Vec<(String, u64)> {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = lock(&self.0);
         let left_out = kinds.values_mut().filter(|kind| kind.left_out > 0);
         left_out
             .map(|kind| {

@@ -268,7 +268,7 @@ mod tests {
         (
             "monitor-labels",
             "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk=v",
-            "holds a label that is not valid: \"kkkkkkkkkkkkkkkkkkkkkkkk\" is not a key: letters, digits, -, _ and ., 63 characters at most, after an optional domain and /",
+            "holds a label that is not valid: \"kkkkkkkkkkkkkkkkkkkkkkkk…\" is not a key: letters, digits, -, _ and ., 63 characters at most, after an optional domain and /",
         ),
         ("interval", "500ms1s", "is not a duration; use one such as 15s or 1m30s"),
         (

@@ -22,11 +22,12 @@ use super::object::{GatewayKey, Meta, NamespacedName, asks_for_injection, contro
 use super::request::api_resource;
 use super::revisions::{Part, Revision, Revisions};
 use super::watch::{Parsed, UNFINISHED, Watches, labelled};
-use super::{FIELD_MANAGER, Need, lock, scraper_kinds};
+use super::{FIELD_MANAGER, Need, scraper_kinds};
 use crate::annotations::{
     COPIED, LONGEST, METRICS_FOR, MONITORED_BY, PROMETHEUS, STATUS, VOCABULARY, WORKLOAD_NAMESPACE, ours,
 };
 use crate::kubernetes::Annotations;
+use crate::lock::lock;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::operator::OPERATOR_LABELS;
 use crate::monitoring::{Cluster, Operator, Scraper};

@@ -15,16 +15,9 @@ pub(crate) mod ttl_cache;
 pub(crate) mod version;
 pub(crate) mod watch;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use crate::monitoring::scraper::Kind;
 pub use snapshot::Snapshot;
 pub(crate) use snapshot::with_kind;
-
-/// No code that holds one of these locks can panic half-way through a change.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The name under which gwmon's fields are applied.
 pub(crate) const FIELD_MANAGER: &str = "gwmon";

@@ -6,6 +6,7 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 
 use crate::annotations::{INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::config::Installation;
+use crate::kubernetes::labels::is_dns_subdomain;
 use crate::monitoring::objects::name_in;
 
 /// Metadata of an object of any kind.
@@ -63,16 +64,12 @@ pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference
 /// Returns true if every part of an owner reference is a valid Kubernetes name: a kind of letters and digits, a DNS
 /// subdomain, `version` or `group/version`. A ReplicaSet, which gwmon looks up, must be of apps/v1.
 pub(crate) fn is_reference(owner: &OwnerReference) -> bool {
-    let is_subdomain = |name: &str| {
-        (1..=253).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-    };
     let is_kind = (1..=63).contains(&owner.kind.len()) && owner.kind.bytes().all(|b| b.is_ascii_alphanumeric());
     let parts: Vec<_> = owner.api_version.split('/').collect();
-    let is_version = parts.len() <= 2 && parts.iter().all(|part| is_subdomain(part));
+    let is_version = parts.len() <= 2 && parts.iter().all(|part| is_dns_subdomain(part));
     is_kind
         && is_version
-        && is_subdomain(&owner.name)
+        && is_dns_subdomain(&owner.name)
         && owner.uid.len() <= 63
         && (owner.kind != "ReplicaSet" || owner.api_version == "apps/v1")
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::lock;
 use crate::kubernetes::Annotations;
+use crate::lock::lock;
 
 /// Bytes of annotations in one namespace: those of some thousand gateways.
 const SHARE: usize = 2 << 20;

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::lock;
+use crate::lock::lock;
 
 /// A map whose entries expire. Expired entries are removed at the next insertion.
 #[derive(Debug)]

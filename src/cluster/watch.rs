@@ -17,9 +17,10 @@ use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use super::Need;
 use super::object::{Meta, NamespacedName, place};
 use super::request::text_of;
-use super::{Need, lock};
+use crate::lock::lock;
 use crate::reason::Finding;
 
 /// After a watch has failed. Also how late an operator that is installed later is noticed.
@@ -35,8 +36,18 @@ fn is_absent(error: &watcher::Error) -> bool {
     }
 }
 
-fn is_forbidden(error: &watcher::Error) -> bool {
+/// Returns true if gwmon lacks the right to list the kind.
+pub(crate) fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// Says why a kind cannot be watched, with the fix.
+pub(crate) fn log_failure(kind: &str, error: &watcher::Error) {
+    if is_forbidden(error) {
+        tracing::warn!(kind, %error, "forbidden to watch; apply deploy/install.yaml again");
+    } else {
+        tracing::warn!(kind, %error, "cannot watch");
+    }
 }
 
 /// Objects in one answer of the API server's. A tenant's may have 1.5 MiB each, and their labels alone as much.
@@ -237,11 +248,7 @@ impl<'a> Watches<'a> {
                 (vec![take(&Event::Init), take(&Event::InitDone)], RETRY_INTERVAL)
             }
             Err(error) => {
-                if is_forbidden(&error) {
-                    tracing::warn!(kind, %error, "forbidden to watch; apply deploy/install.yaml again");
-                } else {
-                    tracing::warn!(kind, %error, "cannot watch");
-                }
+                log_failure(&kind, &error);
                 // Whatever is the matter with a kind that is not needed, the rest goes on.
                 let goes_on =
                     need == Need::Optional && matches!(error, watcher::Error::InitialListFailed(_)) && listed();

@@ -165,7 +165,7 @@ impl Process {
             self.readiness.clone(),
             self.stopped(),
         ));
-        let timing = Timing { patience: args.suspend_after, first_retry: args.suspend_for };
+        let timing = Timing { suspend_after: args.suspend_after, first_retry: args.suspend_for };
         let (metrics, surroundings, stopped) = (self.metrics.clone(), Arc::clone(&self.surroundings), self.stopped());
         let for_controller = config.clone();
         self.tasks.spawn(async move {

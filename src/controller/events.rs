@@ -9,7 +9,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::allowance::{Allowance, Rate};
-use crate::cluster::lock;
+use crate::lock::lock;
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 

@@ -122,7 +122,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
             continue;
         }
         let Some(Some(owner)) = readable(workload(&context.client, &namespace, owner).await) else { continue };
-        // Of those that gwmon has stepped aside from, people have been told.
+        // A suspension has an Event of its own.
         let key = (namespace, monitor_name(&owner.name));
         if surroundings.suspensions().obstacle(&key).is_some() {
             continue;
@@ -151,7 +151,7 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope:
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
         let namespace = key.namespace.clone();
         let is_injected = context.cache.newest(&key).is_some();
-        // Of those that gwmon has stepped aside from, people have been told.
+        // A suspension has an Event of its own.
         let is_suspended = surroundings.suspensions().obstacle(&(namespace.clone(), key.monitor.clone())).is_some();
         asking.insert(key);
         if is_injected || is_suspended || !budget.take(&namespace) {

@@ -16,7 +16,8 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tower::service_fn;
 
-use crate::cluster::{FIELD_MANAGER, lock};
+use crate::cluster::FIELD_MANAGER;
+use crate::lock::lock;
 
 type Reply = Response<StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
 

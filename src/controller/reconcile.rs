@@ -17,7 +17,6 @@ use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPAC
 use crate::cluster::access::AccessReviews;
 use crate::cluster::bindings::Bindings;
 use crate::cluster::cache::ClusterCache;
-use crate::cluster::lock;
 use crate::cluster::object::{GatewayKey, is_reference};
 use crate::cluster::owners::{is_named_after, workload};
 use crate::cluster::prerequisites::Prerequisites;
@@ -28,6 +27,7 @@ use crate::config::Config;
 use crate::config::Installation;
 use crate::injection::confirm;
 use crate::kubernetes::labels::Labels;
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::monitoring::objects::{MONITOR, SERVICE};
 use crate::monitoring::{Owner, ScrapeTarget, Source};

@@ -36,7 +36,7 @@ const LOOK_AT_REST: Duration = Duration::from_secs(10);
 const KNOWN: Duration = Duration::from_secs(3);
 /// One read and one write.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// So much more patience there is where it may be the nodes that take their time.
+/// The factor by which the time until a suspension is longer where it may be the nodes that take theirs.
 const NODES_TAKE: i64 = 10;
 
 impl Installation {
@@ -136,8 +136,8 @@ impl Suspender<'_> {
             Reason::PodUnschedulable => failing.owner.kind != "DaemonSet",
             reason => reason == Reason::ImagePullSlow,
         };
-        let patience = self.timing.patience * if is_slow { NODES_TAKE } else { 1 };
-        stands && !failing.is_reported && failing.down.is_some() && whole_seconds(failing.lasts()) >= patience
+        let suspend_after = self.timing.suspend_after * if is_slow { NODES_TAKE } else { 1 };
+        stands && !failing.is_reported && failing.down.is_some() && whole_seconds(failing.lasts()) >= suspend_after
     }
 
     async fn suspend_for_pod(&self, namespace: &str, pod: &str, failing: &FailingPod) -> Result<()> {
@@ -189,10 +189,10 @@ impl Suspender<'_> {
                 Some(Phase::Resumed) | None => Ok(Verdict::Over),
             };
         }
-        let patience = self.timing.patience;
+        let suspend_after = self.timing.suspend_after;
         // Controllers try again ever more slowly; one that has succeeded does not.
-        let has_lasted = whole_seconds(refusal.first.elapsed()) >= patience
-            && whole_seconds(refusal.last.duration_since(refusal.first)) >= patience / 3;
+        let has_lasted = whole_seconds(refusal.first.elapsed()) >= suspend_after
+            && whole_seconds(refusal.last.duration_since(refusal.first)) >= suspend_after / 3;
         let is_tried = |((namespace, _), entry): (&Key, &Suspension)| {
             *namespace == refusal.latest.namespace && entry.phase == Phase::Trial
         };
@@ -249,16 +249,18 @@ impl Suspender<'_> {
     }
 
     async fn look_at_suspension(&self, key: &Key, entry: &Suspension, state: &SidecarState) -> Result<()> {
-        let (now, patience) = (seconds_now(), self.timing.patience);
+        let (now, suspend_after) = (seconds_now(), self.timing.suspend_after);
         let trial = state.trials.get(key).filter(|trial| trial.since == entry.since);
         let pods = || state.pods.iter().filter(|(_, failing)| failing.key == *key);
         let next = match (entry.phase, trial) {
             (Phase::Trial, Some(trial)) => Some(entry.watched(&trial.pod, now, self.timing)),
             // A pod that failed has come up by itself meanwhile.
-            (Phase::Trial, None) if let Some(((_, pod), _)) = pods().find(|(_, pod)| pod.has_recovered(patience)) => {
+            (Phase::Trial, None)
+                if let Some(((_, pod), _)) = pods().find(|(_, pod)| pod.has_recovered(suspend_after)) =>
+            {
                 return self.resume(key, entry, pod).await;
             }
-            (Phase::Watched, Some(trial)) if trial.has_run(patience) => {
+            (Phase::Watched, Some(trial)) if trial.has_run(suspend_after) => {
                 return self.resume(key, entry, &trial.pod).await;
             }
             // That pod is gone before anything was known: another one.

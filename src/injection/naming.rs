@@ -1,5 +1,6 @@
 //! Names of a gateway's objects, and hashes.
 
+use crate::kubernetes::labels::is_dns_part;
 use crate::kubernetes::pod::Metadata;
 
 /// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
@@ -27,7 +28,7 @@ pub fn monitor_name(workload: &str) -> String {
     const HASH: usize = 8;
     let fits = workload.len() + SUFFIX.len() <= 63
         && workload.starts_with(|c: char| c.is_ascii_lowercase())
-        && workload.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && is_dns_part(workload);
     if fits {
         return format!("{workload}{SUFFIX}");
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::reason::cut;
+
 /// Labels of one object.
 pub type Labels = BTreeMap<String, String>;
 
@@ -15,7 +17,12 @@ pub fn is_value(value: &str) -> bool {
 #[must_use]
 pub fn is_key(key: &str) -> bool {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-    is_name(name) && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_dns_part))
+    is_name(name) && prefix.is_none_or(is_dns_subdomain)
+}
+
+/// A DNS subdomain (RFC 1123): parts with dots between them, 253 characters at the most.
+pub(crate) fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_part)
 }
 
 /// One part of a DNS name: lower case letters, digits and inner hyphens, of any length.
@@ -58,7 +65,7 @@ pub enum LabelError {
 pub fn parse(text: &str) -> Result<Labels, LabelError> {
     let mut labels = Labels::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let cut = |text: &str| text.chars().take(24).collect::<String>();
+        let cut = |text: &str| cut(text, 24).into_owned();
         let (key, value) = part.split_once('=').ok_or_else(|| LabelError::NoEquals(cut(part)))?;
         let (key, value) = (key.trim(), value.trim());
         if !is_key(key) {

@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// For the TLS handshake, and from the first byte of a request to the end of its head.
 const HEAD: Duration = Duration::from_secs(10);
@@ -62,10 +64,6 @@ pub(super) struct Place {
     of: Arc<Connections>,
     number: u64,
     connection: Arc<Connection>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connections {

@@ -1,4 +1,4 @@
-//! Workloads that gwmon has stepped aside from: their new pods are admitted without the exporter, because it kept a
+//! Suspended workloads: their new pods are admitted without the exporter, because it kept a
 //! gateway from being ready or from being created. One ConfigMap in gwmon's namespace holds them all, an entry each, so
 //! that every replica knows them, a restart forgets none, and `kubectl get configmap` shows them.
 //!
@@ -41,7 +41,7 @@ pub enum Phase {
     Resumed,
 }
 
-/// One workload that gwmon has stepped aside from.
+/// One suspended workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Suspension {
@@ -83,7 +83,7 @@ pub struct Workload {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// The time for which an exporter may keep a gateway from being ready.
-    pub patience: i64,
+    pub suspend_after: i64,
     /// After the first failure, until the exporter is tried again; twice as long after each further one.
     pub first_retry: i64,
 }
@@ -105,7 +105,7 @@ impl Timing {
 
     /// The time in which a trial pod may start, for causes other than the exporter.
     const fn trial(self) -> i64 {
-        self.patience.saturating_mul(20)
+        self.suspend_after.saturating_mul(20)
     }
 }
 
@@ -179,7 +179,7 @@ impl Suspension {
 /// A workload: its namespace, and the name of its monitor, which is that of its pods' label.
 pub type Key = (String, String);
 
-/// Every workload that gwmon has stepped aside from.
+/// Every suspended workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suspensions {
     entries: BTreeMap<Key, Suspension>,

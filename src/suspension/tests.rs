@@ -1,6 +1,6 @@
 use super::*;
 
-const TIMING: Timing = Timing { patience: 30, first_retry: 300 };
+const TIMING: Timing = Timing { suspend_after: 30, first_retry: 300 };
 
 fn failed(before: Option<&Suspension>, at: i64) -> Suspension {
     let text = str::to_owned;

@@ -90,9 +90,9 @@ impl Budget {
         if length.is_none_or(|length| length <= LARGEST) {
             let length = length.unwrap_or(LARGEST);
             let share = self.share(length).await;
-            let patience = BODY_TIMEOUT + Duration::from_millis((length * 1000 / BYTES_PER_SECOND) as u64);
-            let whole = tokio::time::timeout(patience, take(&mut rest, &mut bytes, LARGEST)).await;
-            if whole.map_err(|_| Error::Stalled(patience))?? {
+            let timeout = BODY_TIMEOUT + Duration::from_millis((length * 1000 / BYTES_PER_SECOND) as u64);
+            let whole = tokio::time::timeout(timeout, take(&mut rest, &mut bytes, LARGEST)).await;
+            if whole.map_err(|_| Error::Stalled(timeout))?? {
                 return Ok(Received { bytes: bytes.into(), is_complete: true, share });
             }
         } else {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,9 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::admin::Readiness;
+use crate::cluster::watch::{is_forbidden, log_failure};
 use crate::injection::resources::LimitRange;
+use crate::lock::lock;
 use crate::reason::Finding;
 use crate::suspension::{Key, Phase, Suspensions};
 
@@ -53,7 +55,7 @@ impl Surroundings {
         self.limits.load().get(namespace).cloned().unwrap_or_default()
     }
 
-    /// Every workload that gwmon has stepped aside from.
+    /// Every suspended workload.
     #[must_use]
     pub fn suspensions(&self) -> Arc<Suspensions> {
         self.suspensions.load_full()
@@ -70,7 +72,7 @@ impl Surroundings {
     pub fn admit(&self, key: &Key, is_dry_run: bool) -> Admitted {
         let suspensions = self.suspensions.load();
         if let Some(entry) = suspensions.get(key).filter(|entry| entry.phase == Phase::Trial && !is_dry_run) {
-            let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut trials = lock(&self.trials);
             trials.retain(|_, tried| tried.elapsed() < TRIAL);
             if !trials.contains_key(key) {
                 trials.insert(key.clone(), Instant::now());
@@ -131,11 +133,8 @@ pub async fn run(
 
 /// Says why a kind cannot be watched; true where gwmon lacks the right, without which it does its work all the same.
 fn told_forbidden(kind: &str, error: &watcher::Error) -> bool {
-    let is_forbidden =
-        matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403);
-    let fix = if is_forbidden { "; apply deploy/install.yaml again" } else { "" };
-    tracing::warn!(kind, %error, "cannot watch{fix}");
-    is_forbidden
+    log_failure(kind, error);
+    is_forbidden(error)
 }
 
 fn by_namespace(store: &Store<KubernetesLimitRange>) -> HashMap<String, Arc<[LimitRange]>> {

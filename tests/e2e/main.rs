@@ -50,12 +50,62 @@ fn fixture() -> Result<(Node, Kubectl)> {
     Ok((node, kubectl))
 }
 
+/// A folder with a few manifests, and a kubeconfig whose namespace is the gateway's: where somebody types what the README says.
+struct Shell {
+    folder: tempfile::TempDir,
+}
+
+impl Shell {
+    fn new(kubectl: &Kubectl) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("manifests"))?;
+        std::fs::write(at("manifests/gateway.yaml"), scenario::gateway()?)?;
+        std::fs::copy(kubectl.kubeconfig(), at("kubeconfig"))?;
+        let shell = Self { folder };
+        shell.command("kubectl config set-context --current --namespace=edge")?;
+        Ok(shell)
+    }
+
+    /// Runs the commands of a block as they stand, each until it succeeds: people look again, too.
+    fn run(&self, file: &str, name: &str) -> Result<()> {
+        for line in scenario::commands(file, name)? {
+            wait_for(&line, Duration::from_mins(1), || self.command(&line).map(Some))?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, line: &str) -> Result<()> {
+        let programs = [Path::new(env!("CARGO_BIN_EXE_gwmon")).parent(), gwmon_cluster::program("kubectl").parent()]
+            .map(|folder| folder.unwrap_or_else(|| Path::new("/")).to_owned());
+        let system = std::env::var("PATH").unwrap_or_default();
+        let path = std::env::join_paths(programs.into_iter().chain(std::env::split_paths(&system)))?;
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", line])
+            .env("PATH", path)
+            .env("KUBECONFIG", self.folder.path().join("kubeconfig"))
+            .current_dir(self.folder.path())
+            .output()?;
+        ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join(name))?)
+    }
+}
+
 fn the_main_job() -> Result<()> {
     let (node, kubectl) = fixture()?;
     let _traffic = scenario::Traffic::start(&node, "app=edge")?;
 
     let before = scenario::pod(&kubectl)?;
     ensure!(before["spec"]["initContainers"].is_null(), "nothing is injected unasked");
+    let shell = Shell::new(&kubectl)?;
+    ensure!(scenario::commands("README.md", "start")? == scenario::commands("README.md", "annotate")?[..1]);
+    shell.run("README.md", "preview")?;
+    ensure!(shell.read("edge.yaml")?.contains("kind: Deployment"));
+    shell.run("README.md", "annotate")?;
     scenario::annotate(&kubectl)?;
     let after = scenario::pod(&kubectl)?;
     let name = after["metadata"]["name"].as_str().context("no name")?.to_owned();

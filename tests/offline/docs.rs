@@ -262,3 +262,43 @@ fn every_lesson_that_is_cited_is_listed() {
     }
     assert!(cited >= 10, "only {cited} are cited");
 }
+
+#[test]
+fn every_command_is_run_by_a_test_or_says_why_not() {
+    let mut blocks = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        let mut is_inside = false;
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("```")) {
+            is_inside = !is_inside;
+            if !is_inside {
+                continue;
+            }
+            let place = format!("{}:{}", page.display(), at + 1);
+            assert_ne!(line.trim(), "```", "{place}: name the language");
+            if line.trim() != "```sh" {
+                continue;
+            }
+            blocks += 1;
+            let marker = lines[at - 1].strip_prefix("<!-- ").and_then(|marker| marker.strip_suffix(" -->"));
+            let marker = marker.unwrap_or_else(|| panic!("{place}: say above it which test runs it, or why none does"));
+            if marker.strip_prefix("not run: ").is_some_and(|why| !why.is_empty()) {
+                continue;
+            }
+            let run = marker.strip_prefix("run: ").unwrap_or_else(|| panic!("{place}: {marker}"));
+            let (file, name) = run.split_once(' ').unwrap_or((run, ""));
+            let test = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{place}: {file}: {error}"));
+            let runs = if name.is_empty() {
+                let commands = lines[at + 1..].iter().take_while(|line| !line.starts_with("```"));
+                commands.map(|line| line.split("  #").next().unwrap().trim().to_owned()).collect()
+            } else {
+                vec![format!("\"{name}\"")]
+            };
+            for run in runs {
+                assert!(test.contains(&run), "{place}: {file} does not run {run}");
+            }
+        }
+    }
+    assert!(blocks >= 6, "{blocks}");
+}

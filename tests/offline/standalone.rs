@@ -90,3 +90,22 @@ fn what_cannot_be_started_says_which_flag() {
         assert!(stderr.contains(said), "{arguments:?}: {stderr}");
     }
 }
+
+#[test]
+fn the_documented_commands_work_as_they_stand() {
+    let gwmon = Gwmon::standalone();
+    let commands = gwmon_cluster::scenario::commands("docs/concepts.md", "standalone").unwrap();
+    // A test chooses its ports, and has the program built.
+    assert_eq!(commands[0], "cargo run --release -- serve --standalone --ca-out ca.crt &");
+    let output = |command: &String| {
+        let command = command
+            .replace("ca.crt", &gwmon.authority().display().to_string())
+            .replace(":8443", &format!(":{}", gwmon.webhook))
+            .replace(":8080", &format!(":{}", gwmon.admin));
+        let output = Command::new("bash").args(["-c", &format!("{command} --fail")]).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(output(&commands[1]).contains("\"patchType\":\"JSONPatch\""));
+    assert!(output(&commands[2]).contains("gwmon_reviews_total"));
+}

@@ -186,3 +186,18 @@ pub fn envoy_configuration(http: u16, upstreams: u16) -> Result<String> {
     let port = |number: u16| format!("port_value: {number}");
     Ok(config.replace(&port(8080), &port(http)).replace(&port(9001), &port(upstreams)))
 }
+
+/// The commands of a block of one of the repository's Markdown files: the one below a comment that says
+/// `run: … NAME`. What follows two spaces and a `#` is for people.
+///
+/// # Errors
+/// Where there is no such block.
+pub fn commands(file: &str, name: &str) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(repository().join(file)).with_context(|| file.to_owned())?;
+    let block = text.split("<!-- run: ").skip(1).find_map(|rest| {
+        let (marker, rest) = rest.split_once(" -->\n```sh\n")?;
+        (marker.split(' ').next_back()? == name).then_some(rest.split_once("```")?.0)
+    });
+    let block = block.with_context(|| format!("{file} has no block to run of the name {name}"))?;
+    Ok(block.lines().map(|line| line.split("  #").next().unwrap_or(line).trim_end().to_owned()).collect())
+}
