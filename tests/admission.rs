@@ -58,6 +58,35 @@ fn a_template_annotation_of_the_users_own_wins_and_stays() {
     );
 }
 
+#[test]
+fn a_pod_that_nobody_owns_is_injected_and_its_warning_is_true() {
+    let fixture = Fixture::new("bare");
+    let pod = |name: &str, args: &Value| {
+        let mut pod = gateway(name, &json!({}))["spec"]["template"].clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"] = json!({"name": name, "labels": {"run": name}, "annotations": {"gwmon.io/inject": "true"}});
+        let envoy = pod["spec"]["containers"][0].as_object_mut().unwrap();
+        envoy.remove("args");
+        envoy.extend(args.is_array().then(|| ("args".to_owned(), args.clone())));
+        pod
+    };
+    let apply = |pod: &Value| fixture.run_with(&["apply", "-f", "-"], &pod.to_string());
+    let with_arguments = pod("solo", &json!(["-c", "/etc/envoy/envoy.yaml"]));
+    let applied = apply(&with_arguments).unwrap();
+    assert!(applied.err.contains("PodNotReappliable"), "{}", applied.err);
+    let made = fixture.get("pod solo");
+    assert_eq!(made["metadata"]["labels"]["gwmon.io/monitored-by"], "solo-gwmon");
+    assert_eq!(made["spec"]["initContainers"][0]["name"], "gwmon-statsd-exporter");
+    let refused = apply(&with_arguments).unwrap_err().to_string();
+    assert!(refused.contains("pod updates may not change fields"), "{refused}");
+
+    let without = pod("plain", &Value::Null);
+    assert!(!apply(&without).unwrap().err.contains("PodNotReappliable"));
+    assert_eq!(fixture.get("pod plain")["metadata"]["labels"]["gwmon.io/monitored-by"], "plain-gwmon");
+    apply(&without).unwrap();
+}
+
 /// The API server asks mutating webhooks before it validates: a tenant's dry run is enough to have gwmon read anything.
 #[test]
 fn a_monstrous_pod_keeps_no_other_one_without_its_exporter() {

@@ -582,3 +582,33 @@ fn a_label_on_a_pod_proves_nothing() {
     assert!(made["items"].as_array().unwrap().is_empty(), "{made}");
     gwmon.assert_never_forbidden();
 }
+
+#[test]
+fn a_pod_that_nobody_owns_owns_its_objects() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    installed.prometheus("k8s", &by_release("one"));
+    let gwmon = installed.serve();
+    let mut pod = injected("edge", "solo", 1)["spec"]["template"].clone();
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!("solo");
+    pod["metadata"]["namespace"] = json!("edge");
+    kubectl.apply(&pod.to_string()).unwrap();
+    let service = settle("the Service", || kubectl.get("-n edge service solo-gwmon").map(Some));
+    let owner = &service["metadata"]["ownerReferences"][0];
+    let uid = kubectl.get("-n edge pod solo").unwrap()["metadata"]["uid"].clone();
+    assert_eq!((&owner["kind"], &owner["name"], &owner["uid"]), (&json!("Pod"), &json!("solo"), &uid));
+    settle("the monitor", || installed.monitor("edge", "solo-gwmon").map(Some));
+
+    // A pod that was orphaned carries the label of its workload, and speaks for nobody.
+    pod["metadata"]["name"] = json!("orphan-0");
+    pod["metadata"]["labels"]["gwmon.io/monitored-by"] = json!("orphan-gwmon");
+    kubectl.apply(&pod.to_string()).unwrap();
+    kubectl.run("-n edge delete pod solo --grace-period=0 --force").unwrap();
+    settle("its objects to go with it", || {
+        let left = kubectl.get("-n edge services,servicemonitors -l gwmon.io/workload-namespace=edge")?;
+        Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))
+    });
+    gwmon.assert_never_forbidden();
+}

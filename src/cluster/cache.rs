@@ -18,7 +18,9 @@ use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
-use super::object::{GatewayKey, Meta, NamespacedName, asks_for_injection, controller_of, is_reference, place};
+use super::object::{
+    GatewayKey, Meta, NamespacedName, POD, asks_for_injection, controller_of, is_reference, owner_of_pod, place,
+};
 use super::request::api_resource;
 use super::revisions::{Part, Revision, Revisions};
 use super::watch::{Parsed, UNFINISHED, Watches, labelled};
@@ -177,7 +179,10 @@ impl ClusterCache {
     /// The newest roll-out of a gateway that has injected pods, which tells what is to come, and the name of a pod of it.
     pub(crate) fn newest(&self, key: &GatewayKey) -> Option<(String, Arc<Revision>)> {
         let pods = lock(&self.pods);
-        let newest = pods.of(key).filter(|(_, pod)| !pod.terminating).max_by_key(|(_, pod)| &pod.created);
+        // A pod that nobody owns and that has the name of a workload speaks last.
+        let is_owned = |pod: &Pod| pod.part.revision.owner.as_ref().is_some_and(|owner| owner.kind != POD);
+        let living = pods.of(key).filter(|(_, pod)| !pod.terminating);
+        let newest = living.max_by_key(|(_, pod)| (is_owned(pod), &pod.created));
         newest.map(|((_, name), pod)| (name.clone(), Arc::clone(&pod.part.revision)))
     }
 
@@ -226,7 +231,8 @@ impl ClusterCache {
                 let annotations = pod.part.revision.annotations.as_ref()?;
                 (!pod.terminating && annotations.contains_key(COPIED)).then_some(&pod.part.revision)
             })?;
-            Some((key.clone(), revision.owner.clone()?))
+            let owner = revision.owner.clone().filter(|owner| owner.kind != POD)?;
+            Some((key.clone(), owner))
         };
         pods.keys().filter_map(copied).collect()
     }
@@ -253,7 +259,7 @@ fn pod(pod: &Meta, revisions: &Revisions) -> Pod {
     Pod {
         created: pod.creation_timestamp(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
-        part: revisions.take(&namespace, annotations, controller_of(pod).cloned()),
+        part: revisions.take(&namespace, annotations, owner_of_pod(pod)),
     }
 }
 

@@ -6,6 +6,7 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 
 use crate::annotations::{INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::config::Installation;
+use crate::injection::monitor_name;
 use crate::kubernetes::labels::is_dns_subdomain;
 use crate::monitoring::objects::name_in;
 
@@ -60,6 +61,23 @@ pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference
     let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true));
     owner.filter(|owner| is_reference(owner))
 }
+
+/// The owner of a pod: its controller or, where nobody owns it, the pod itself. One that was orphaned is not its own workload: it
+/// carries the label of the workload that it had.
+pub(crate) fn owner_of_pod(pod: &impl ResourceExt) -> Option<OwnerReference> {
+    if !pod.owner_references().is_empty() {
+        return controller_of(pod).cloned();
+    }
+    let name = pod.name_any();
+    let is_orphan = pod.labels().get(MONITORED_BY).is_some_and(|monitor| *monitor != monitor_name(&name));
+    let uid = pod.uid().filter(|_| !is_orphan)?;
+    let own =
+        OwnerReference { api_version: "v1".to_owned(), kind: POD.to_owned(), name, uid, ..OwnerReference::default() };
+    Some(own).filter(is_reference)
+}
+
+/// The kind of a workload that is a pod nobody owns.
+pub(crate) const POD: &str = "Pod";
 
 /// Returns true if every part of an owner reference is a valid Kubernetes name: a kind of letters and digits, a DNS
 /// subdomain, `version` or `group/version`. A ReplicaSet, which gwmon looks up, must be of apps/v1.

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::events::Published;
 use super::reconcile::Context;
 use crate::annotations::MONITORED_BY;
-use crate::cluster::object::{GatewayKey, Meta, asks_for_injection, controller_of};
+use crate::cluster::object::{GatewayKey, Meta, asks_for_injection, owner_of_pod};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, api_resource, text_of};
 use crate::cluster::watch::{PAGE, UNFINISHED};
@@ -108,9 +108,9 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
     each_page(context, bare, |pod| {
         let namespace = pod.namespace().unwrap_or_default();
         let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none();
-        if let Some(owner) = controller_of(&pod).filter(|_| missed) {
+        if let Some(owner) = owner_of_pod(&pod).filter(|_| missed) {
             let key = (namespace, owner.uid.clone());
-            pods.entry(key).or_insert_with(|| (owner.clone(), pod.name_any(), 0)).2 += 1;
+            pods.entry(key).or_insert_with(|| (owner, pod.name_any(), 0)).2 += 1;
         }
     })
     .await?;

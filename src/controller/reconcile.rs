@@ -17,7 +17,7 @@ use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPAC
 use crate::cluster::access::AccessReviews;
 use crate::cluster::bindings::Bindings;
 use crate::cluster::cache::ClusterCache;
-use crate::cluster::object::{GatewayKey, is_reference};
+use crate::cluster::object::{GatewayKey, POD, is_reference};
 use crate::cluster::owners::{is_named_after, workload};
 use crate::cluster::prerequisites::Prerequisites;
 use crate::cluster::request::{api_error, objects, text_of};
@@ -324,8 +324,12 @@ impl Context {
         let api = objects(&self.client, &key.namespace, (&owner.api_version, &owner.kind));
         match api.get_opt(&owner.name).await {
             Ok(workload) => Ok(workload.is_some_and(|workload| {
-                let annotations = workload.data.pointer("/spec/template/metadata/annotations");
-                let has = |key, value| annotations.is_some_and(|all| all[key] == value);
+                let template = workload.data.pointer("/spec/template/metadata/annotations");
+                let annotation = |key: &str| match owner.kind.as_str() {
+                    POD => workload.annotations().get(key).map(String::as_str),
+                    _ => template.and_then(|annotations| annotations[key].as_str()),
+                };
+                let has = |key, value| annotation(key) == Some(value);
                 let is_monitored = has(INJECT, "true") && !has(DISCOVERY, Discovery::Annotations.as_str());
                 workload.uid().as_ref() == Some(&owner.uid) && is_monitored
             })),

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::annotations::{EXPORTER, STATUS, TRIAL};
 use crate::cluster::Need;
-use crate::cluster::object::{NamespacedName, controller_of, is_reference};
+use crate::cluster::object::{NamespacedName, is_reference, owner_of_pod};
 use crate::cluster::request::api_resource;
 use crate::cluster::watch::{Watches, labelled};
 use crate::injection::{Status, monitor_name, workload_named};
@@ -264,7 +264,7 @@ fn observed_pod(event: &Event<PodView>) -> Observed {
     };
     let place = (pod.namespace().unwrap_or_default(), pod.name_any());
     let status = pod.status.clone().unwrap_or_default();
-    let owner = controller_of(pod).cloned();
+    let owner = owner_of_pod(pod);
     let is_gone = matches!(event, Event::Delete(_)) || pod.metadata.deletion_timestamp.is_some() || status.is_over();
     let Some(owner) = owner.filter(|_| !is_gone) else { return Observed::Gone(place) };
     let noted = pod.annotations().get(STATUS).and_then(|noted| serde_json::from_str::<Status>(noted).ok());

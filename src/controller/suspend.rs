@@ -17,7 +17,7 @@ use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
 use crate::cluster::FIELD_MANAGER;
-use crate::cluster::object::controller_of;
+use crate::cluster::object::{POD, controller_of};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, objects};
 use crate::config::Installation;
@@ -146,7 +146,11 @@ impl Suspender<'_> {
         };
         let Finding { reason, detail } = &failing.finding;
         let finding = Finding::new(*reason, format!("pod {pod} is not ready: {detail}"));
-        let advice = format!("to have this pod made again without it: kubectl -n {namespace} delete pod {pod}");
+        let advice = if owner.kind == POD {
+            format!("to have it without the exporter: kubectl -n {namespace} delete pod {pod}, and create it again")
+        } else {
+            format!("to have this pod made again without it: kubectl -n {namespace} delete pod {pod}")
+        };
         self.suspend(&failing.key, &owner, &finding, &advice).await
     }
 
@@ -314,10 +318,13 @@ impl Suspender<'_> {
     async fn resume(&self, key: &Key, entry: &Suspension, pod: &str) -> Result<()> {
         self.save(key, Some(&entry.resumed(seconds_now(), self.timing))).await?;
         let Workload { kind, name, .. } = &entry.workload;
+        let restart = if kind == POD {
+            "delete and create the pod".to_owned()
+        } else {
+            format!("kubectl -n {} rollout restart {}/{name}", key.0, kind.to_lowercase())
+        };
         let detail = format!(
-            "pod {pod} runs with the exporter, and new pods of {kind} {name} get it again; for those that were made without it: kubectl -n {} rollout restart {}/{name}",
-            key.0,
-            kind.to_lowercase()
+            "pod {pod} runs with the exporter, and new pods of {kind} {name} get it again; for those that were made without it: {restart}"
         );
         self.tell_resumed(key, entry, detail).await;
         Ok(())

@@ -63,10 +63,12 @@ pub fn template(
 pub fn pod(config: &Config, limits: &[LimitRange], text: &str, (namespace, owner): (&str, &Owner)) -> Option<Finding> {
     match injection::decide(config, limits, text) {
         Decision::Inject(_) => {
-            let detail = format!(
-                "pods request injection but were created while the webhook was unavailable or injection was suspended; {}",
-                repair(namespace, owner)
-            );
+            let cause = if owner.kind == "Pod" {
+                "the pod requests injection but was created before it did, or while the webhook was unavailable"
+            } else {
+                "pods request injection but were created while the webhook was unavailable or injection was suspended"
+            };
+            let detail = format!("{cause}; {}", repair(namespace, owner));
             Some(Finding::new(Reason::MissedInjection, detail))
         }
         Decision::Skip(_) => None,
@@ -80,6 +82,7 @@ fn repair(namespace: &str, owner: &Owner) -> String {
         "Deployment" | "StatefulSet" | "DaemonSet" => {
             format!("kubectl -n {namespace} rollout restart {}/{}", owner.kind.to_lowercase(), owner.name)
         }
+        "Pod" => format!("kubectl -n {namespace} delete pod {}, and create it again", owner.name),
         _ => format!("restart the pods of {} {namespace}/{}", owner.kind, owner.name),
     }
 }

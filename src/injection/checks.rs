@@ -62,8 +62,10 @@ fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
             return Err(Finding::new(Reason::PortInUse, detail));
         }
     }
-    if exporter.kind == Sidecar::Regular && pod.metadata.controller().is_some_and(|owner| owner.kind == "Job") {
-        let detail = "a Job's pod would never complete beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
+    let is_jobs = pod.metadata.controller().is_some_and(|owner| owner.kind == "Job");
+    let completes = is_jobs || matches!(pod.spec.restart_policy.as_str(), "Never" | "OnFailure");
+    if exporter.kind == Sidecar::Regular && completes {
+        let detail = "a pod that is to complete would never do so beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
         return Err(Finding::new(Reason::JobPod, detail));
     }
     Ok(())

@@ -14,6 +14,8 @@ use crate::reason::{Finding, Reason, shown};
 pub(super) struct Detection<'a> {
     /// The name of its workload.
     pub(super) workload: String,
+    /// True if the pod is its own workload.
+    pub(super) is_bare: bool,
     /// The settings from its annotations.
     pub(super) settings: Settings,
     /// Its gateway.
@@ -61,14 +63,15 @@ pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Det
     static NONE: Annotations = Annotations::new();
     let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
     check_pod(pod)?;
+    let is_bare = workload.is_none() && pod.metadata.is_bare();
     let workload = workload.map(str::to_owned).or_else(|| workload_of(&pod.metadata)).ok_or_else(|| {
         Finding::new(
             Reason::NoWorkload,
-            "no Deployment, StatefulSet or other controller owns this pod; annotate one of those",
+            "this pod has neither a controller nor a name of its own, or the kubelet makes it; annotate a Deployment, or set metadata.name",
         )
     })?;
     let gateway = gateway_of(pod, &settings)?;
-    Ok(Detection { workload, settings, gateway })
+    Ok(Detection { workload, is_bare, settings, gateway })
 }
 
 /// Checks for what forbids any change, whatever the gateway is.

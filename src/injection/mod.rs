@@ -146,6 +146,14 @@ mod tests {
         for (extra, expected) in [
             (json!({"metadata": {"annotations": null}}), Reason::NotRequested),
             (json!({"metadata": {"ownerReferences": null}}), Reason::NoWorkload),
+            (
+                json!({"metadata": {"name": "edge", "ownerReferences": [{"kind": "Node", "name": "n", "controller": true}]}}),
+                Reason::NoWorkload,
+            ),
+            (
+                json!({"metadata": {"name": "edge", "ownerReferences": null, "annotations": {"gwmon.io/sidecar": "regular"}}, "spec": {"restartPolicy": "Never"}}),
+                Reason::JobPod,
+            ),
             (json!({"spec": {"hostNetwork": true}}), Reason::HostNetwork),
             (json!({"spec": {"os": {"name": "windows"}}}), Reason::WindowsPod),
             (json!({"spec": {"nodeSelector": {"kubernetes.io/os": "windows"}}}), Reason::WindowsPod),
@@ -256,6 +264,20 @@ mod tests {
             (status.mode, status.metrics_port, status.metrics_path.as_str()),
             (status::StatusMode::Scrape, 9901, "/stats/prometheus")
         );
+    }
+
+    #[test]
+    fn a_pod_that_nobody_owns_is_its_own_workload() {
+        let bare = |extra: Value| {
+            let mut pod = json!({"metadata": {"name": "solo", "ownerReferences": null}});
+            json_patch::merge(&mut pod, &extra);
+            decide(&Config::default(), &[], &self::pod(&pod).to_string()).injection().unwrap()
+        };
+        let injection = bare(json!({}));
+        assert_eq!(injection.monitor, "solo-gwmon");
+        assert_eq!(injection.warnings.iter().map(|w| w.reason).collect::<Vec<_>>(), [Reason::PodNotReappliable]);
+        let image = json!([{"name": "ambassador", "image": "emissaryingress/emissary:3.9.1"}]);
+        assert!(bare(json!({"spec": {"containers": image}})).warnings.is_empty(), "variables have names");
     }
 
     #[test]

@@ -4,11 +4,16 @@ use crate::kubernetes::labels::is_dns_part;
 use crate::kubernetes::pod::Metadata;
 
 /// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
-/// pod is owned by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with.
+/// pod is owned by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with. A pod that nobody
+/// owns is its own workload, where it has a name yet.
 #[must_use]
 pub fn workload_of(pod: &Metadata) -> Option<String> {
-    let owner = pod.controller().filter(|owner| owner.kind != "Node")?;
-    Some(workload_named(&owner.kind, &owner.name, |label| pod.label(label)))
+    match pod.controller() {
+        // A static pod's copy in the API server.
+        Some(owner) if owner.kind == "Node" => None,
+        Some(owner) => Some(workload_named(&owner.kind, &owner.name, |label| pod.label(label))),
+        None => pod.is_bare().then(|| pod.name.clone()),
+    }
 }
 
 /// The same from its parts: kind and name of the pod's controller, and the pod's labels.

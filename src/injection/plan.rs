@@ -67,7 +67,8 @@ pub(super) fn plan(
     pod: &Pod,
     detection: Detection,
 ) -> Result<InjectionPlan, Finding> {
-    let Detection { workload, settings, gateway: Gateway { kind, container, version, index, source } } = detection;
+    let Detection { workload, is_bare, settings, gateway: Gateway { kind, container, version, index, source } } =
+        detection;
     let mode = source.mode();
     let mut warnings = ignored_annotations(pod, &settings, &source);
     let (changes, exporter, metrics_port, metrics_path) = match source {
@@ -88,6 +89,10 @@ pub(super) fn plan(
         | MetricsSource::Existing(Endpoint { port, path, changes }) => (changes, None, port, path),
     };
     warnings.extend(changes.warnings);
+    let container_changes = index.map(|index| (index, changes.container));
+    if let Some((index, changes)) = container_changes.as_ref().filter(|_| is_bare) {
+        warnings.extend(unappliable(pod, (*index, changes)));
+    }
     let monitor = monitor_name(&workload);
     let is_monitored = settings.discovery != Discovery::Annotations;
     let labels = [(MONITORED_BY, is_monitored), (EXPORTER, exporter.is_some())];
@@ -114,12 +119,23 @@ pub(super) fn plan(
         added: vec![],
         hash: String::new(),
     };
-    let container = index.map(|index| (index, changes.container));
-    let mut plan =
-        InjectionPlan { monitor, labels, annotations, exporter, file: changes.file, container, status, warnings };
+    let (file, container) = (changes.file, container_changes);
+    let mut plan = InjectionPlan { monitor, labels, annotations, exporter, file, container, status, warnings };
     plan.status.added = plan.additions();
     check(pod, &plan)?;
     Ok(plan)
+}
+
+/// `kubectl apply` would take back what is not in its manifest, and nobody may change that of a Pod: a list without names that the
+/// manifest has. Lists with names, such as `env`, and what the manifest does not have at all, it leaves alone.
+fn unappliable(pod: &Pod, (index, changes): (usize, &ContainerChanges)) -> Option<Finding> {
+    let container = pod.spec.containers.iter().flatten().nth(index)?;
+    let is_changed = changes.merged.is_some() || (container.args.is_some() && !changes.args.is_empty());
+    let detail = format!(
+        "nobody owns this pod, and the arguments of container {} are changed, so another kubectl apply of its manifest will be refused: delete the pod before, or use a Deployment",
+        container.name
+    );
+    is_changed.then(|| Finding::new(Reason::PodNotReappliable, detail))
 }
 
 /// Annotations that a user has set and that change nothing here.

@@ -45,6 +45,12 @@ impl Metadata {
         self.owner_references.iter().find(|owner| owner.controller == Some(true))
     }
 
+    /// Returns true if nobody owns the pod, as with `kubectl run`, and it has a name of its own.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.owner_references.is_empty() && !self.name.is_empty()
+    }
+
     /// One annotation.
     #[must_use]
     pub fn annotation(&self, key: &str) -> Option<&str> {
@@ -151,6 +157,9 @@ pub struct PodSpec<'a> {
     /// `None` where a patch must make the list first: so with `automountServiceAccountToken: false` (R20).
     #[serde(default, deserialize_with = "bounded::list_if_any::<_, _, ENTRIES>")]
     pub volumes: Option<Vec<Volume>>,
+    /// `Always`, `OnFailure` or `Never`; empty for the default, which is `Always`.
+    #[serde(default, deserialize_with = "or_null")]
+    pub restart_policy: String,
     /// True if the pod uses the node's network.
     #[serde(default, deserialize_with = "or_null")]
     pub host_network: bool,

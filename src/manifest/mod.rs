@@ -34,6 +34,7 @@ pub fn namespace_of<'o>(object: &'o Value, default: &'o str) -> &'o str {
 pub fn display_name(object: &Value, namespace: &str) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let group = text("/apiVersion").split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
-    let (kind, name) = (text("/kind").to_lowercase(), text("/metadata/name"));
+    let name = [text("/metadata/name"), text("/metadata/generateName")].into_iter().find(|name| !name.is_empty());
+    let (kind, name) = (text("/kind").to_lowercase(), name.unwrap_or_default());
     format!("{kind}{group}/{name} -n {}", namespace_of(object, namespace))
 }

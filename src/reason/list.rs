@@ -58,8 +58,10 @@ reasons! {
     TooLarge: Error, "Make the object smaller; the message names the part and the limit.",
     /// Another controller makes this workload and would undo the change.
     ManagedWorkload: Error, "Set the annotation where the message says: on the object from which that controller makes the workload.",
-    /// No workload owns the pod, so there is nothing to name the ServiceMonitor after.
-    NoWorkload: Error, "Annotate a Deployment, StatefulSet or DaemonSet instead of a bare pod.",
+    /// No workload owns the pod, and it has no name of its own: there is nothing to name the ServiceMonitor after.
+    NoWorkload: Error, "Annotate a Deployment, StatefulSet or DaemonSet, or give the pod a `metadata.name`. A static pod, which the kubelet makes, cannot be injected.",
+    /// The pod is injected, and since nobody owns it, its manifest cannot be applied a second time.
+    PodNotReappliable: Warning, "Delete the pod before you apply its manifest again, or use a Deployment.",
     /// No container of the pod is a gateway that gwmon knows.
     NoGateway: Error, "Name the gateway with `gwmon.io/gateway` and its container with `gwmon.io/container`.",
     /// Another webhook has not added the gateway's proxy yet. The API server calls gwmon again when it has.
