@@ -472,7 +472,7 @@ fn two_replicas_share_one_certificate_and_keep_it_announced() {
 
 #[test]
 fn the_rendered_manifest_is_the_base_rendered() {
-    gwmon_cluster::build().unwrap();
+    gwmon_cluster::prepare().unwrap();
     let rendered = std::process::Command::new(gwmon_cluster::program("kubectl"))
         .args(["kustomize", "deploy/base"])
         .output()

@@ -6,7 +6,7 @@ mod support;
 
 use gwmon_cluster::{ControlPlane, Kubectl};
 use serde_json::{Value, json};
-use support::{Installed, by_release, injected, settle};
+use support::{Cluster, Installed, by_release, injected, settle};
 
 /// Kinds of other people's definitions that gwmon reads: group, versions, kind, plural, scope.
 const KINDS: [(&str, &[&str], &str, &str, &str); 7] = [
@@ -199,7 +199,7 @@ fn one_bad_object_ends_no_watch_and_no_look() {
     let mut bad = [of_definitions(), of_gwmons_kinds(), pods(), told(), stored()].concat();
     create_all(&kubectl, &bad);
 
-    let installed = Installed { cluster, kubectl };
+    let installed = Installed { cluster: Cluster::Own(cluster), kubectl };
     let Installed { kubectl, .. } = &installed;
     installed.prometheus("k8s", &by_release("one"));
     let gwmon = installed.serve();

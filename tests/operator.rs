@@ -7,7 +7,6 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use gwmon_cluster::ControlPlane;
 use serde_json::{Value, json};
 use support::{Installed, injected, settle};
 
@@ -57,10 +56,7 @@ fn prometheus(installed: &Installed, name: &str, label: (&str, &str)) {
 #[test]
 fn monitored_is_said_when_the_operator_has_taken_the_monitor() {
     let folder = tempfile::tempdir().unwrap();
-    let cluster = ControlPlane::start(true).unwrap();
-    let kubectl = cluster.kubectl();
-    let installed = Installed { cluster, kubectl };
-    installed.install();
+    let installed = Installed::own(true);
     let Installed { kubectl, .. } = &installed;
     for kind in [
         "alertmanagers",

@@ -91,8 +91,9 @@ fn a_controller_that_is_killed_between_two_writes_is_finished_by_the_next() {
 
 #[test]
 fn it_survives_what_happens_to_clusters() {
-    let installed = Installed::new();
-    let Installed { kubectl, cluster } = &installed;
+    let installed = Installed::own(false);
+    let Installed { kubectl, .. } = &installed;
+    let cluster = installed.control_plane();
     installed.prometheus("k8s", &by_release("one"));
     let mut gwmon = installed.serve();
     kubectl.apply(&injected("edge", "edge", 1).to_string()).unwrap();

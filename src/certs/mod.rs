@@ -79,7 +79,7 @@ pub async fn run(
             }
             Err(error) => {
                 tracing::warn!("certificate: {error:#}");
-                // Whatever changes meanwhile: a look at a time.
+                // However often something changes meanwhile.
                 tokio::time::sleep(RETRY).right_future()
             }
         };

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::object::{
-    GatewayKey, Meta, NamespacedName, POD, asks_for_injection, controller_of, is_reference, owner_of_pod, place,
+    GatewayKey, Meta, NamespacedName, asks_for_injection, controller_of, is_reference, owner_of_pod, place,
 };
 use super::request::api_resource;
 use super::revisions::{Part, Revision, Revisions};
@@ -179,11 +179,15 @@ impl ClusterCache {
     /// The newest roll-out of a gateway that has injected pods, which tells what is to come, and the name of a pod of it.
     pub(crate) fn newest(&self, key: &GatewayKey) -> Option<(String, Arc<Revision>)> {
         let pods = lock(&self.pods);
-        // A pod that nobody owns and that has the name of a workload speaks last.
-        let is_owned = |pod: &Pod| pod.part.revision.owner.as_ref().is_some_and(|owner| owner.kind != POD);
         let living = pods.of(key).filter(|(_, pod)| !pod.terminating);
-        let newest = living.max_by_key(|(_, pod)| (is_owned(pod), &pod.created));
+        // A pod that nobody owns may have the name of a workload: then the workload's own pods count.
+        let newest = living.max_by_key(|((_, name), pod)| (pod.part.revision.is_owned(name), &pod.created));
         newest.map(|((_, name), pod)| (name.clone(), Arc::clone(&pod.part.revision)))
+    }
+
+    /// Returns true if a gateway has injected pods that another object owns.
+    pub(crate) fn has_owned_pods(&self, key: &GatewayKey) -> bool {
+        self.newest(key).is_some_and(|(name, revision)| revision.is_owned(&name))
     }
 
     /// The share of the queue that a gateway uses: its namespace's; or, if only its monitors are known, which may be
@@ -227,12 +231,12 @@ impl ClusterCache {
     pub(crate) fn copied(&self) -> Vec<(GatewayKey, OwnerReference)> {
         let pods = lock(&self.pods);
         let copied = |key: &GatewayKey| {
-            let revision = pods.of(key).find_map(|(_, pod)| {
+            let revision = pods.of(key).find_map(|((_, name), pod)| {
                 let annotations = pod.part.revision.annotations.as_ref()?;
-                (!pod.terminating && annotations.contains_key(COPIED)).then_some(&pod.part.revision)
+                let is_copied = annotations.contains_key(COPIED) && pod.part.revision.is_owned(name);
+                (!pod.terminating && is_copied).then_some(&pod.part.revision)
             })?;
-            let owner = revision.owner.clone().filter(|owner| owner.kind != POD)?;
-            Some((key.clone(), owner))
+            Some((key.clone(), revision.owner.clone()?))
         };
         pods.keys().filter_map(copied).collect()
     }

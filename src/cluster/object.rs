@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, PartialObjectMeta};
 
-use crate::annotations::{INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
+use crate::annotations::{EXPORTER, INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::config::Installation;
 use crate::injection::monitor_name;
 use crate::kubernetes::labels::is_dns_subdomain;
@@ -62,18 +62,25 @@ pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference
     owner.filter(|owner| is_reference(owner))
 }
 
-/// The owner of a pod: its controller or, where nobody owns it, the pod itself. One that was orphaned is not its own workload: it
-/// carries the label of the workload that it had.
+/// The owner of a pod: its controller or, where nobody owns it and its name is its own, the pod itself. A pod that was orphaned
+/// carries the label of the workload that it had, and is not its own workload.
 pub(crate) fn owner_of_pod(pod: &impl ResourceExt) -> Option<OwnerReference> {
     if !pod.owner_references().is_empty() {
         return controller_of(pod).cloned();
     }
     let name = pod.name_any();
-    let is_orphan = pod.labels().get(MONITORED_BY).is_some_and(|monitor| *monitor != monitor_name(&name));
-    let uid = pod.uid().filter(|_| !is_orphan)?;
+    let own = monitor_name(&name);
+    let is_orphan =
+        [MONITORED_BY, EXPORTER].iter().any(|key| pod.labels().get(*key).is_some_and(|label| *label != own));
+    let uid = pod.uid().filter(|_| !is_orphan && pod.meta().generate_name.is_none())?;
     let own =
         OwnerReference { api_version: "v1".to_owned(), kind: POD.to_owned(), name, uid, ..OwnerReference::default() };
     Some(own).filter(is_reference)
+}
+
+/// Returns true if this owner of a pod is the pod itself. (A Pod may be the controller of others: Spark's driver is.)
+pub(crate) fn is_itself(kind: &str, name: &str, pod: &str) -> bool {
+    kind == POD && name == pod
 }
 
 /// The kind of a workload that is a pod nobody owns.

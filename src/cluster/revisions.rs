@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use super::object::is_itself;
 use crate::kubernetes::Annotations;
 use crate::lock::lock;
 
@@ -23,6 +24,11 @@ pub(crate) struct Revision {
 }
 
 impl Revision {
+    /// Returns true if another object owns the pod of this name.
+    pub(crate) fn is_owned(&self, pod: &str) -> bool {
+        self.owner.as_ref().is_some_and(|owner| !is_itself(&owner.kind, &owner.name, pod))
+    }
+
     fn bytes(&self) -> usize {
         let annotations = self.annotations.iter().flatten().map(|(key, value)| key.len() + value.len() + 64);
         let owner = self.owner.iter().map(|owner| owner.name.len() + owner.kind.len() + owner.api_version.len());

@@ -133,6 +133,7 @@ impl Process {
             std::fs::write(file, &authorities).with_context(|| format!("--ca-out {}", file.display()))?;
         }
         certs::serve(&Served { leaf, leaf_key, authorities: None }, &self.leaf, &self.metrics)?;
+        tracing::info!("the certificate is self-signed, for localhost and 127.0.0.1");
         self.readiness.certificate_served();
         self.readiness.surroundings_known();
         Ok(())

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::events::Published;
 use super::reconcile::Context;
 use crate::annotations::MONITORED_BY;
-use crate::cluster::object::{GatewayKey, Meta, asks_for_injection, owner_of_pod};
+use crate::cluster::object::{GatewayKey, Meta, asks_for_injection, is_itself, owner_of_pod};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, api_resource, text_of};
 use crate::cluster::watch::{PAGE, UNFINISHED};
@@ -150,7 +150,7 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope:
         let key = GatewayKey { namespace, monitor: monitor_name(&name) };
         let owner = Owner { api_version: "apps/v1".to_owned(), kind: kind.to_owned(), name, uid };
         let namespace = key.namespace.clone();
-        let is_injected = context.cache.newest(&key).is_some();
+        let is_injected = context.cache.has_owned_pods(&key);
         // A suspension has an Event of its own.
         let is_suspended = surroundings.suspensions().obstacle(&(namespace.clone(), key.monitor.clone())).is_some();
         asking.insert(key);
@@ -219,7 +219,8 @@ async fn check_pod(
     owner: &Owner,
 ) -> Result<Option<Finding>> {
     let found = context.pod(namespace, pod).await?;
-    Ok(found.and_then(|found| missed::pod(&context.config, limits, &found, (namespace, owner))))
+    let is_bare = is_itself(&owner.kind, &owner.name, pod);
+    Ok(found.and_then(|found| missed::pod(&context.config, limits, &found, (namespace, owner), is_bare)))
 }
 
 /// The finding about a workload that differs from what it asks for, with the number of its pods; `None` where nobody has to

@@ -148,14 +148,16 @@ impl Context {
             *state = GatewayState::default();
             return self.collect_garbage(key).await;
         };
-        // At rest the workload that is known will do, and nothing is read.
-        if let Some(owner) = state.owner_of(&revision)
-            && let Some(Ok(target)) = self.target(key, &revision, owner)
-        {
-            let plan = self.plan(key, &target, &cluster, state).await?;
-            if self.is_applied(key, &plan, state) {
-                return self.apply_plan(key, &target, &cluster, plan, state).await;
+        // At rest nothing is read: the workload is known, and its objects are applied, or its pods refused for the same reason.
+        match state.owner_of(&revision).map(|owner| self.target(key, &revision, owner)) {
+            Some(Ok(target)) => {
+                let plan = self.plan(key, &target, &cluster, state).await?;
+                if self.is_applied(key, &plan, state) {
+                    return self.apply_plan(key, &target, &cluster, plan, state).await;
+                }
             }
+            Some(Err(finding)) if state.published.contains(&(finding.reason, finding.detail.clone())) => return Ok(()),
+            _ => {}
         }
         let Some(owner) = self.owner(key, &revision, state).await? else { return Ok(()) };
         if !is_named_after(key, &owner, &revision) {
@@ -175,10 +177,14 @@ impl Context {
         }
     }
 
-    /// The gateway as its pods' annotations say; `None` where these are more than gwmon keeps.
-    fn target(&self, key: &GatewayKey, revision: &Revision, owner: &Owner) -> Option<Result<ScrapeTarget, Finding>> {
-        let annotations = revision.annotations.as_ref()?;
-        Some(ScrapeTarget::of_pod(&self.config, &key.namespace, &key.monitor, annotations, Some(owner.clone())))
+    /// The gateway as its pods' annotations say.
+    fn target(&self, key: &GatewayKey, revision: &Revision, owner: &Owner) -> Result<ScrapeTarget, Finding> {
+        let Some(annotations) = &revision.annotations else {
+            let detail =
+                format!("the pods of namespace {} have more gwmon.io/ annotations than gwmon keeps", key.namespace);
+            return Err(Finding::new(Reason::TooManyObjects, detail));
+        };
+        ScrapeTarget::of_pod(&self.config, &key.namespace, &key.monitor, annotations, Some(owner.clone()))
     }
 
     /// The gateway as its pods say, once its workload and a pod have been read, before anything is written. The objects of a
@@ -193,11 +199,7 @@ impl Context {
         state: &mut GatewayState,
     ) -> Result<Verified> {
         let refused = |reason, detail| Ok(Verified::Refused(Finding::new(reason, detail)));
-        let Some(target) = self.target(key, revision, owner) else {
-            let detail =
-                format!("the pods of namespace {} have more gwmon.io/ annotations than gwmon keeps", key.namespace);
-            return refused(Reason::TooManyObjects, detail);
-        };
+        let target = self.target(key, revision, owner);
         match presence(&self.client, &key.namespace, owner).await? {
             Presence::There => {}
             Presence::Gone => return Ok(Verified::Gone),
@@ -310,7 +312,7 @@ impl Context {
             return Ok(());
         }
         let writer = self.writer(key);
-        // A few at a time: with what is left it is called again. Whoever may make monitors makes any number that look like it.
+        // A few at a time; the deletions are changes, after which the rest follows. Whoever may make monitors makes any number that look like it.
         for monitor in self.cache.monitors(key).into_iter().take(MOST_DELETED) {
             writer.delete(MONITOR, &monitor).await?;
         }

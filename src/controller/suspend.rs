@@ -17,7 +17,7 @@ use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
 use crate::cluster::FIELD_MANAGER;
-use crate::cluster::object::{POD, controller_of};
+use crate::cluster::object::{GatewayKey, controller_of, is_itself};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, objects};
 use crate::config::Installation;
@@ -36,7 +36,7 @@ const LOOK_AT_REST: Duration = Duration::from_secs(10);
 const KNOWN: Duration = Duration::from_secs(3);
 /// One read and one write.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// The factor by which the time until a suspension is longer where it may be the nodes that take theirs.
+/// The factor on the time until a suspension, for failures that end by themselves once the nodes are ready.
 const NODES_TAKE: i64 = 10;
 
 impl Installation {
@@ -144,9 +144,15 @@ impl Suspender<'_> {
         let Some(owner) = workload(&self.context.client, namespace, failing.owner.clone()).await? else {
             return Ok(());
         };
+        let is_itself = is_itself(&owner.kind, &owner.name, pod);
+        let key = GatewayKey { namespace: failing.key.0.clone(), monitor: failing.key.1.clone() };
+        // A pod that nobody owns must not suspend the workload whose name it has.
+        if is_itself && self.context.cache.has_owned_pods(&key) {
+            return Ok(());
+        }
         let Finding { reason, detail } = &failing.finding;
         let finding = Finding::new(*reason, format!("pod {pod} is not ready: {detail}"));
-        let advice = if owner.kind == POD {
+        let advice = if is_itself {
             format!("to have it without the exporter: kubectl -n {namespace} delete pod {pod}, and create it again")
         } else {
             format!("to have this pod made again without it: kubectl -n {namespace} delete pod {pod}")
@@ -318,7 +324,7 @@ impl Suspender<'_> {
     async fn resume(&self, key: &Key, entry: &Suspension, pod: &str) -> Result<()> {
         self.save(key, Some(&entry.resumed(seconds_now(), self.timing))).await?;
         let Workload { kind, name, .. } = &entry.workload;
-        let restart = if kind == POD {
+        let restart = if is_itself(kind, name, pod) {
             "delete and create the pod".to_owned()
         } else {
             format!("kubectl -n {} rollout restart {}/{name}", key.0, kind.to_lowercase())

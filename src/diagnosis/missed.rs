@@ -21,9 +21,6 @@ pub enum Template {
 
 /// Compares a workload's pod template with the workload's annotation. `asks` is false for a workload that no longer asks for
 /// injection, and `has_pods` for one that is scaled to nothing.
-///
-/// # Errors
-/// None: an object that cannot be read is a finding.
 #[must_use]
 pub fn template(
     config: &Config,
@@ -58,17 +55,29 @@ pub fn template(
     }
 }
 
-/// The finding about a pod that asks for injection and runs without it; `None` where nobody has to act.
+/// The finding about a pod that asks for injection and runs without it; `None` where nobody has to act. `is_bare` is true for a pod
+/// that is its own owner.
 #[must_use]
-pub fn pod(config: &Config, limits: &[LimitRange], text: &str, (namespace, owner): (&str, &Owner)) -> Option<Finding> {
+pub fn pod(
+    config: &Config,
+    limits: &[LimitRange],
+    text: &str,
+    (namespace, owner): (&str, &Owner),
+    is_bare: bool,
+) -> Option<Finding> {
     match injection::decide(config, limits, text) {
         Decision::Inject(_) => {
-            let cause = if owner.kind == "Pod" {
-                "the pod requests injection but was created before it did, or while the webhook was unavailable"
+            let detail = if is_bare {
+                format!(
+                    "the pod requests injection but was created before it did, or while the webhook was unavailable; kubectl -n {namespace} delete pod {}, and create it again",
+                    owner.name
+                )
             } else {
-                "pods request injection but were created while the webhook was unavailable or injection was suspended"
+                format!(
+                    "pods request injection but were created while the webhook was unavailable or injection was suspended; {}",
+                    repair(namespace, owner)
+                )
             };
-            let detail = format!("{cause}; {}", repair(namespace, owner));
             Some(Finding::new(Reason::MissedInjection, detail))
         }
         Decision::Skip(_) => None,
@@ -82,7 +91,6 @@ fn repair(namespace: &str, owner: &Owner) -> String {
         "Deployment" | "StatefulSet" | "DaemonSet" => {
             format!("kubectl -n {namespace} rollout restart {}/{}", owner.kind.to_lowercase(), owner.name)
         }
-        "Pod" => format!("kubectl -n {namespace} delete pod {}, and create it again", owner.name),
         _ => format!("restart the pods of {} {namespace}/{}", owner.kind, owner.name),
     }
 }
@@ -127,17 +135,31 @@ mod tests {
         });
         let spec = json!({"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.31.0", "args": ["--config-yaml", "static_resources: {}"]}]});
         let found = json!({"metadata": metadata, "spec": spec}).to_string();
-        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("StatefulSet"))).unwrap();
+        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("StatefulSet")), false).unwrap();
         assert!(finding.detail.ends_with("kubectl -n gw rollout restart statefulset/edge"), "{finding}");
-        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("Rollout"))).unwrap();
+        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("Rollout")), false).unwrap();
         assert!(finding.detail.ends_with("restart the pods of Rollout gw/edge"), "{finding}");
         let web =
             json!({"metadata": metadata, "spec": {"containers": [{"name": "web", "image": "httpd"}]}}).to_string();
         assert_eq!(
-            pod(&Config::default(), &[], &web, ("gw", &owner("StatefulSet"))).unwrap().reason,
+            pod(&Config::default(), &[], &web, ("gw", &owner("StatefulSet")), false).unwrap().reason,
             Reason::NoGateway
         );
         let quiet = json!({"metadata": {"name": "edge-1"}, "spec": spec}).to_string();
-        assert_eq!(pod(&Config::default(), &[], &quiet, ("gw", &owner("StatefulSet"))), None);
+        assert_eq!(pod(&Config::default(), &[], &quiet, ("gw", &owner("StatefulSet")), false), None);
+    }
+
+    #[test]
+    fn a_pod_that_nobody_owns_is_created_again_unless_its_name_was_generated() {
+        let told = |metadata: Value| {
+            let spec = json!({"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.31.0"}]});
+            let mut found = json!({"metadata": {"annotations": {"gwmon.io/inject": "true"}}, "spec": spec});
+            json_patch::merge(&mut found["metadata"], &metadata);
+            pod(&Config::default(), &[], &found.to_string(), ("gw", &owner("Pod")), true).unwrap()
+        };
+        let finding = told(json!({"name": "edge"}));
+        assert_eq!(finding.reason, Reason::MissedInjection);
+        assert!(finding.detail.ends_with("kubectl -n gw delete pod edge, and create it again"), "{finding}");
+        assert_eq!(told(json!({"name": "edge-x1", "generateName": "edge-"})).reason, Reason::NoWorkload);
     }
 }

@@ -23,16 +23,8 @@ fn is_statsd_agent(container: &Container) -> bool {
         )
 }
 
-/// Checks that a plan can be carried out on this pod.
-pub(super) fn check(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
-    if let Some(exporter) = &plan.exporter {
-        check_sidecar(pod, exporter)?;
-    }
-    check_annotations(pod, plan)
-}
-
 /// Checks for what forbids this sidecar.
-fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
+pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
     if pod.spec.host_network {
         let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
         return Err(Finding::new(Reason::HostNetwork, detail));
@@ -72,7 +64,7 @@ fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
 }
 
 /// Kubernetes takes 256 KiB of annotations, keys and values together, and refuses a pod that has more.
-fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
+pub(super) fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
     const MOST: usize = 256 << 10;
     let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
     // Of JSON the escapes make it a slight overestimate.

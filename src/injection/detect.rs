@@ -65,10 +65,14 @@ pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Det
     check_pod(pod)?;
     let is_bare = workload.is_none() && pod.metadata.is_bare();
     let workload = workload.map(str::to_owned).or_else(|| workload_of(&pod.metadata)).ok_or_else(|| {
-        Finding::new(
-            Reason::NoWorkload,
-            "this pod has neither a controller nor a name of its own, or the kubelet makes it; annotate a Deployment, or set metadata.name",
-        )
+        let why = match pod.metadata.controller() {
+            Some(_) => "this is a static pod, which the kubelet makes; use a DaemonSet",
+            None if pod.metadata.owner_references.is_empty() => {
+                "this pod has no controller, and no name of its own; annotate a Deployment, or set metadata.name"
+            }
+            None => "none of the owners of this pod is its controller; annotate a Deployment",
+        };
+        Finding::new(Reason::NoWorkload, why)
     })?;
     let gateway = gateway_of(pod, &settings)?;
     Ok(Detection { workload, is_bare, settings, gateway })

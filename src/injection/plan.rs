@@ -2,7 +2,7 @@
 //! rendered.
 
 use super::bootstrap::Dialect;
-use super::checks::check;
+use super::checks::{check_annotations, check_sidecar};
 use super::detect::{Detection, Gateway, MetricsSource};
 use super::exporter::mapping::Mapping;
 use super::exporter::{self, Exporter};
@@ -82,6 +82,7 @@ pub(super) fn plan(
                 is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
                 resources: resources::fit(pod, &settings.resources, limits)?,
             };
+            check_sidecar(pod, &exporter)?;
             let port = exporter.metrics_port;
             (changes, Some(exporter), port, METRICS_PATH.into())
         }
@@ -122,20 +123,21 @@ pub(super) fn plan(
     let (file, container) = (changes.file, container_changes);
     let mut plan = InjectionPlan { monitor, labels, annotations, exporter, file, container, status, warnings };
     plan.status.added = plan.additions();
-    check(pod, &plan)?;
+    check_annotations(pod, &plan)?;
     Ok(plan)
 }
 
-/// `kubectl apply` would take back what is not in its manifest, and nobody may change that of a Pod: a list without names that the
-/// manifest has. Lists with names, such as `env`, and what the manifest does not have at all, it leaves alone.
+/// The warning about a Pod whose manifest cannot be applied again: `kubectl apply` resets lists without merge keys (`args`), and
+/// values, to what the manifest says, and those of a Pod are immutable. Lists with merge keys, such as `env`, it merges.
 fn unappliable(pod: &Pod, (index, changes): (usize, &ContainerChanges)) -> Option<Finding> {
     let container = pod.spec.containers.iter().flatten().nth(index)?;
-    let is_changed = changes.merged.is_some() || (container.args.is_some() && !changes.args.is_empty());
+    let appended = (container.args.is_some() && !changes.args.is_empty()).then_some("args");
+    let changed = changes.merged.as_ref().and_then(|merged| merged.path.split('/').next()).or(appended)?;
     let detail = format!(
-        "nobody owns this pod, and the arguments of container {} are changed, so another kubectl apply of its manifest will be refused: delete the pod before, or use a Deployment",
+        "nobody owns this pod, and {changed} of container {} are changed, so another kubectl apply of its manifest will be refused: delete the pod before, or use a Deployment",
         container.name
     );
-    is_changed.then(|| Finding::new(Reason::PodNotReappliable, detail))
+    Some(Finding::new(Reason::PodNotReappliable, detail))
 }
 
 /// Annotations that a user has set and that change nothing here.

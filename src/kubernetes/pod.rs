@@ -45,10 +45,11 @@ impl Metadata {
         self.owner_references.iter().find(|owner| owner.controller == Some(true))
     }
 
-    /// Returns true if nobody owns the pod, as with `kubectl run`, and it has a name of its own.
+    /// Returns true if nobody owns the pod and its name is its own, as with `kubectl run`. A generated name is another one for each
+    /// pod, and is not there yet at admission.
     #[must_use]
     pub fn is_bare(&self) -> bool {
-        self.owner_references.is_empty() && !self.name.is_empty()
+        self.owner_references.is_empty() && !self.name.is_empty() && self.generate_name.is_empty()
     }
 
     /// One annotation.

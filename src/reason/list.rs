@@ -59,7 +59,7 @@ reasons! {
     /// Another controller makes this workload and would undo the change.
     ManagedWorkload: Error, "Set the annotation where the message says: on the object from which that controller makes the workload.",
     /// No workload owns the pod, and it has no name of its own: there is nothing to name the ServiceMonitor after.
-    NoWorkload: Error, "Annotate a Deployment, StatefulSet or DaemonSet, or give the pod a `metadata.name`. A static pod, which the kubelet makes, cannot be injected.",
+    NoWorkload: Error, "Annotate a Deployment, StatefulSet or DaemonSet, or give the pod a `metadata.name`. Instead of a static pod, which the kubelet makes, use a DaemonSet.",
     /// The pod is injected, and since nobody owns it, its manifest cannot be applied a second time.
     PodNotReappliable: Warning, "Delete the pod before you apply its manifest again, or use a Deployment.",
     /// No container of the pod is a gateway that gwmon knows.
@@ -92,7 +92,7 @@ reasons! {
     EnvironmentNotVisible: Error, "Set the variable in `env`. If it is the port of the gateway's own metrics, `gwmon.io/metrics-port` does as well.",
     /// The pod's `prometheus.io/` annotations point elsewhere.
     ScrapeAnnotationConflict: Error, "Remove them, or set `gwmon.io/discovery: monitor`.",
-    /// The pod belongs to a Job and would never complete beside a regular sidecar (R24).
+    /// The pod is to complete, as a Job's is, and never would beside a regular sidecar (R24).
     JobPod: Error, "Use Kubernetes 1.29 or newer, which has native sidecars, and remove `gwmon.io/sidecar: regular`.",
     /// Kong reports no traffic without its global Prometheus plugin.
     KongPluginMissing: Warning, "Apply the KongClusterPlugin that the message holds.",
@@ -154,7 +154,7 @@ reasons! {
     NameConflict: Error, "Rename or delete that object.",
     /// gwmon's service account lacks a right.
     Forbidden: Error, "Apply `deploy/install.yaml` again, or grant the right that the message names.",
-    /// Pods ask for injection and run without, since they were created while the webhook was unavailable, or injection suspended.
+    /// Pods ask for injection and run without, since they were created while the webhook was unavailable or injection suspended, or before they requested it.
     MissedInjection: Error, "Restart them with the command that the message holds.",
     /// The workload no longer asks for injection, but its pod template does: it was changed while the webhook was unavailable.
     MissedRemoval: Error, "Run the command that the message holds: the roll-out removes them.",

@@ -140,6 +140,23 @@ fn the_main_job() -> Result<()> {
     ensure!(bare["spec"]["initContainers"].is_null(), "{}", bare["spec"]);
     let template = &kubectl.get("-n edge deployment edge")?["spec"]["template"]["metadata"]["annotations"];
     ensure!(template.is_null(), "the template is as it was: {template}");
+    gone(&kubectl)?;
+
+    // A pod that nobody owns, as `kubectl run` makes it.
+    let mut solo = kubectl.get("-n edge deployment edge")?["spec"]["template"].clone();
+    solo["apiVersion"] = json!("v1");
+    solo["kind"] = json!("Pod");
+    solo["metadata"] = json!({
+        "name": "solo", "namespace": "edge", "labels": {"run": "solo"}, "annotations": {"gwmon.io/inject": "true"},
+    });
+    kubectl.apply(&solo.to_string())?;
+    kubectl.run("-n edge wait --for=condition=Ready pod/solo --timeout=90s")?;
+    scenario::target_up(&prometheus, "serviceMonitor/edge/solo-gwmon/0")?;
+    kubectl.run("-n edge delete pod solo")?;
+    gone(&kubectl)
+}
+
+fn gone(kubectl: &Kubectl) -> Result<()> {
     wait_for("the objects to go", Duration::from_secs(30), || {
         let left = kubectl.get("-n edge services,servicemonitors -l gwmon.io/workload-namespace=edge")?;
         Ok(left["items"].as_array().is_some_and(Vec::is_empty).then_some(()))

@@ -1,13 +1,13 @@
 //! Which Prometheus selects what: every case by its name, and the solver against one that only counts.
 
 use gwmon::annotations::Target;
-use gwmon::config::Bounds;
+use gwmon::config::{Bounds, Config};
 use gwmon::kubernetes::labels::{self, Labels};
 use gwmon::monitoring::predicate::Condition;
 use gwmon::monitoring::scraper::Kind;
 use gwmon::monitoring::selection::{Selection, SelectionRequest};
 use gwmon::monitoring::selector::{Selector, solve};
-use gwmon::monitoring::{Cluster, Operator, Scraper};
+use gwmon::monitoring::{Cluster, CurrentState, Operator, ScrapeTarget, Scraper, plan};
 use gwmon::reason::{Finding, Reason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -465,6 +465,20 @@ fn p3_an_agent_that_runs_as_a_daemon_set() {
 fn p4_no_reader_at_all() {
     let nobody = cluster(vec![]);
     assert_eq!(select(&nobody, &Asked::default()).unwrap_err().reason, Reason::NoPrometheus);
+    let status = json!({
+        "version": "0.1.0", "gateway": "envoy", "container": "envoy", "mode": "statsd", "statsdPort": 9125,
+        "metricsPort": 9102, "added": [], "hash": "",
+    });
+    let annotations = [("gwmon.io/inject", "true".to_owned()), ("gwmon.io/status", status.to_string())];
+    let pod = annotations.map(|(key, value)| (key.to_owned(), value)).into();
+    let config = Config::default();
+    let target = ScrapeTarget::of_pod(&config, "edge", "edge-gwmon", &pod, None).unwrap();
+    let plan = plan(&target, &nobody, &config.bounds, &CurrentState::default());
+    let monitors = plan.monitors.unwrap();
+    let labels = monitors[0]["metadata"]["labels"].as_object().unwrap();
+    let own = ["app.kubernetes.io/managed-by", "gwmon.io/metrics-for", "gwmon.io/workload-namespace"];
+    assert_eq!((monitors.len(), labels.keys().map(String::as_str).collect::<Vec<_>>()), (1, own.to_vec()));
+    assert_eq!(plan.warnings[0].reason, Reason::NoPrometheus);
 }
 
 #[test]
@@ -530,7 +544,7 @@ fn p7_no_selector_at_all_is_unmanaged() {
 }
 
 #[test]
-fn r1_the_rights_that_a_scrape_needs_are_known() {
+fn s1_the_rights_that_a_scrape_needs_are_known() {
     let mut spec = everywhere(&json!({}));
     assert_eq!(prometheus("kps", &spec).discovery().unwrap(), ("default", "endpoints"));
     spec["serviceAccountName"] = json!("prom");
@@ -539,7 +553,7 @@ fn r1_the_rights_that_a_scrape_needs_are_known() {
 }
 
 #[test]
-fn r2_what_a_default_scrape_class_changes_is_told() {
+fn s2_what_a_default_scrape_class_changes_is_told() {
     let told = |class: &Value| {
         let mut class = class.clone();
         json_patch::merge(&mut class, &json!({"name": "mesh", "default": true}));
@@ -572,7 +586,7 @@ fn limits_of_a_scrape_are_named() {
 }
 
 #[test]
-fn r3_a_timeout_longer_than_the_interval_would_be_rejected() {
+fn s3_a_timeout_longer_than_the_interval_would_be_rejected() {
     let mut spec = everywhere(&json!({}));
     spec["scrapeInterval"] = json!("15s");
     let kps = prometheus("kps", &spec);
@@ -798,7 +812,7 @@ fn the_solver_agrees_with_one_that_tries_everything() {
 fn each_case_of_the_specification_has_its_test() {
     let page = include_str!("../../docs/design/selection.md");
     let is_case = |word: &&str| {
-        let number = word.strip_prefix(['L', 'N', 'P', 'R']);
+        let number = word.strip_prefix(['L', 'N', 'P', 'S']);
         number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
     };
     let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));

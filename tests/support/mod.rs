@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use gwmon_cluster::{ControlPlane, Kubectl, local, wait_for};
+use gwmon_cluster::{ControlPlane, GivenCluster, Kubectl, local, wait_for};
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -148,19 +148,44 @@ impl Drop for Gwmon {
     }
 }
 
-/// A control plane with gwmon's manifests and monitoring CRDs, and the namespaces `edge`, `west` and `monitoring`.
+/// A control plane with gwmon's manifests and monitoring CRDs, and the namespaces `edge`, `west` and `monitoring`. No API server
+/// calls the webhook of such a gwmon.
 pub(crate) struct Installed {
-    pub(crate) cluster: ControlPlane,
+    pub(crate) cluster: Cluster,
     pub(crate) kubectl: Kubectl,
 }
 
+/// The cluster behind it.
+pub(crate) enum Cluster {
+    /// Its own, with which anything may be done.
+    Own(ControlPlane),
+    /// The one that was given.
+    Given { _cluster: GivenCluster },
+}
+
 impl Installed {
+    /// In the cluster that was given, or in its own.
     pub(crate) fn new() -> Self {
-        let cluster = ControlPlane::start(false).unwrap();
-        let kubectl = cluster.kubectl();
-        let installed = Self { cluster, kubectl };
+        let Some(given) = GivenCluster::find().unwrap() else { return Self::own(false) };
+        let kubectl = given.kubectl();
+        let installed = Self { cluster: Cluster::Given { _cluster: given }, kubectl };
         installed.install();
         installed
+    }
+
+    /// In its own; with `kwok` also with a node that plays pods.
+    pub(crate) fn own(kwok: bool) -> Self {
+        let cluster = ControlPlane::start(kwok).unwrap();
+        let kubectl = cluster.kubectl();
+        let installed = Self { cluster: Cluster::Own(cluster), kubectl };
+        installed.install();
+        installed
+    }
+
+    /// Its own control plane.
+    pub(crate) fn control_plane(&self) -> &ControlPlane {
+        let Cluster::Own(control_plane) = &self.cluster else { panic!("it was given") };
+        control_plane
     }
 
     /// Into a cluster that has nothing.
@@ -190,7 +215,7 @@ impl Installed {
         let token = self.kubectl.run("-n gwmon create token gwmon").unwrap().out;
         let kubeconfig = std::fs::read_to_string(self.kubectl.kubeconfig()).unwrap();
         let mut config: Value = serde_saphyr::from_str(&kubeconfig).unwrap();
-        config["users"][0]["user"]["token"] = json!(token.trim());
+        config["users"][0]["user"] = json!({"token": token.trim()});
         let gwmon = Gwmon::start(|command, folder| {
             let kubeconfig = folder.join("kubeconfig");
             std::fs::write(&kubeconfig, config.to_string()).unwrap();

@@ -308,3 +308,61 @@ async fn what_gwmon_did_not_apply_is_not_deleted() {
     context.reconcile(&key()).await.unwrap();
     assert_eq!(written(&api), (vec![], vec![]));
 }
+
+/// The same pod, of this name and with these labels and owners.
+fn pod_like(name: &str, uid: &str, owners: &Value) -> Value {
+    let mut pod = pod();
+    pod["metadata"]["name"] = json!(name);
+    pod["metadata"]["uid"] = json!(uid);
+    pod["metadata"]["ownerReferences"] = owners.clone();
+    pod
+}
+
+#[tokio::test]
+async fn a_pod_that_nobody_owns_is_its_own_workload_and_no_others() {
+    let api = cluster();
+    let bare = POD.replace("edge-6d4b-x", "edge");
+    api.remove(POD);
+    api.put(&bare, pod_like("edge", "u1", &json!([])));
+    let context = controller(&api).await;
+    context.reconcile(&key()).await.unwrap();
+    let owner = api.object(SERVICES).unwrap()["metadata"]["ownerReferences"][0].clone();
+    assert_eq!(owner, json!({"apiVersion": "v1", "kind": "Pod", "name": "edge", "uid": "u1"}));
+
+    // Beside the pods of a Deployment of that name it does not count, however new it is.
+    let mut newer = pod_like("edge", "u1", &json!([]));
+    newer["metadata"]["creationTimestamp"] = json!("2026-06-01T00:00:00Z");
+    api.put(&bare, newer);
+    api.put(POD, pod());
+    settle().await;
+    assert!(context.cache.has_owned_pods(&key()));
+    assert_eq!(context.cache.newest(&key()).unwrap().0, "edge-6d4b-x");
+}
+
+#[tokio::test]
+async fn a_pod_that_was_orphaned_or_has_a_generated_name_speaks_for_nobody() {
+    let mut generated = pod_like("edge", "u1", &json!([]));
+    generated["metadata"]["generateName"] = json!("ed");
+    for pod in [pod_like("edge-0", "u1", &json!([])), generated] {
+        let api = cluster();
+        api.remove(POD);
+        api.put(&POD.replace("edge-6d4b-x", pod["metadata"]["name"].as_str().unwrap()), pod);
+        let context = controller(&api).await;
+        context.reconcile(&key()).await.unwrap();
+        assert_eq!(written(&api), (vec![], vec![]));
+        assert!(!context.cache.has_owned_pods(&key()));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_gateway_at_rest_is_not_read_again() {
+    let api = cluster();
+    let mut refused = pod();
+    refused["metadata"]["annotations"]["gwmon.io/interval"] = json!("often");
+    api.put(POD, refused);
+    let context = controller(&api).await;
+    context.reconcile(&key()).await.unwrap();
+    assert_eq!(written(&api).1, ["InvalidAnnotation"]);
+    context.reconcile(&key()).await.unwrap();
+    assert_eq!(api.requests(), []);
+}

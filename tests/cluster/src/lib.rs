@@ -9,6 +9,8 @@ pub mod local;
 mod prometheus;
 pub mod scenario;
 
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -40,10 +42,11 @@ pub fn cache() -> PathBuf {
     })
 }
 
-/// One of the programs that were built.
+/// One of the programs that were built; where it was not, the one of that name on the path.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    cache().join("bin").join(name)
+    let built = cache().join("bin").join(name);
+    if built.exists() { built } else { name.into() }
 }
 
 /// Builds what is not built yet, with progress on standard error; seconds when everything is.
@@ -58,6 +61,18 @@ pub fn build() -> Result<()> {
         *built = true;
     }
     Ok(())
+}
+
+/// Makes sure that there are a kubectl and the Prometheus Operator's CRDs: with [`GIVEN`], the kubectl on the path.
+///
+/// # Errors
+/// As for [`build`].
+pub fn prepare() -> Result<()> {
+    if given().is_some() { run(Command::new(folder().join("crds.sh"))) } else { build() }
+}
+
+fn given() -> Option<OsString> {
+    std::env::var_os(GIVEN).filter(|file| !file.is_empty())
 }
 
 /// Builds the real gateways and what they need; minutes the first time.
@@ -183,6 +198,68 @@ impl ControlPlane {
         let mut strike = Command::new(folder().join("control-plane/strike.sh"));
         strike.arg(&self.0.folder).args(how);
         run(strike)
+    }
+}
+
+/// Set to a kubeconfig whose current context is a cluster that tests may empty: those that need no more than an API server and a
+/// controller manager use it, one after the other, and build none.
+pub const GIVEN: &str = "KUBECONFIG_TEST";
+
+/// A cluster that was there, for one test at a time.
+pub struct GivenCluster {
+    kubeconfig: PathBuf,
+    /// A test's turn ends with its process, at the latest.
+    _turn: File,
+}
+
+impl GivenCluster {
+    /// The cluster of [`GIVEN`], if that is set, emptied of what earlier tests left.
+    ///
+    /// # Errors
+    /// Where it does not answer, or has no namespace `gwmon-test`, which says that it may be emptied.
+    pub fn find() -> Result<Option<Self>> {
+        let Some(file) = given() else { return Ok(None) };
+        prepare()?;
+        let turn = File::create(cache().join("given.lock"))?;
+        turn.lock()?;
+        // kubectl keeps its cache beside it.
+        let place = cache().join("run").join(format!("given-{}", std::process::id()));
+        std::fs::create_dir_all(&place)?;
+        let kubeconfig = place.join("kubeconfig");
+        std::fs::copy(&file, &kubeconfig).with_context(|| format!("{GIVEN} {}", file.display()))?;
+        let given = Self { kubeconfig, _turn: turn };
+        given.empty()?;
+        Ok(Some(given))
+    }
+
+    /// The administrator's kubectl.
+    #[must_use]
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(self.kubeconfig.clone())
+    }
+
+    fn empty(&self) -> Result<()> {
+        const KEPT: [&str; 6] =
+            ["default", "gwmon-test", "kube-node-lease", "kube-public", "kube-system", "local-path-storage"];
+        let kubectl = self.kubectl();
+        let names = |kind: &str| -> Result<Vec<String>> {
+            let list = kubectl.get(kind)?;
+            let name = |object: &serde_json::Value| Some(object["metadata"]["name"].as_str()?.to_owned());
+            Ok(list["items"].as_array().into_iter().flatten().filter_map(name).collect())
+        };
+        let namespaces = names("namespaces")?;
+        if !namespaces.iter().any(|name| name == "gwmon-test") {
+            bail!(
+                "the tests empty the cluster of {GIVEN}; if they may, say so there: kubectl create namespace gwmon-test"
+            );
+        }
+        let manifests = scenario::repository().join("deploy/install.yaml");
+        let left = namespaces.into_iter().filter(|name| !KEPT.contains(&name.as_str())).map(|name| ("namespace", name));
+        let crds = names("crd")?.into_iter().filter(|name| name.ends_with(".monitoring.coreos.com"));
+        for (kind, name) in left.chain(crds.map(|name| ("crd", name))) {
+            kubectl.run(&format!("delete {kind} {name} --ignore-not-found"))?;
+        }
+        kubectl.run(&format!("delete --ignore-not-found -f {}", manifests.display())).map(drop)
     }
 }
 

@@ -44,7 +44,7 @@ func configOf(args []string) (operator.Config, error) {
 	return config, config.Namespaces.Finalize()
 }
 
-// The flags as parseFlags there registers them; tests/oracle.rs compares them with what the operator itself prints.
+// The flags as parseFlags there registers them; tests/parts/oracle.rs compares them with what the operator itself prints.
 func flagsOf(cfg *operator.Config) (*flag.FlagSet, *k8sflag.MapStringBool) {
 	var (
 		served   = server.DefaultConfig(":8080", false)
