@@ -1,10 +1,7 @@
-//! Checks of a plan against the pod that it is for.
+//! Checks of a sidecar against the pod that it is for.
 
 use super::exporter::Exporter;
-use super::naming::HASH_LENGTH;
-use super::patch::quoted;
-use super::plan::InjectionPlan;
-use crate::annotations::{BOOTSTRAP, MAPPING, METRICS_PORT, MODE, STATSD_PORT, STATUS, Sidecar};
+use crate::annotations::{METRICS_PORT, MODE, STATSD_PORT, Sidecar};
 use crate::kubernetes::pod::{Container, Pod};
 use crate::reason::{Finding, Reason};
 
@@ -59,24 +56,6 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
     if exporter.kind == Sidecar::Regular && completes {
         let detail = "a pod that is to complete would never do so beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
         return Err(Finding::new(Reason::JobPod, detail));
-    }
-    Ok(())
-}
-
-/// Kubernetes takes 256 KiB of annotations, keys and values together, and refuses a pod that has more.
-pub(super) fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
-    const MOST: usize = 256 << 10;
-    let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-    // Of JSON the escapes make it a slight overestimate.
-    let mapping = plan.exporter.as_ref().map_or(0, |exporter| MAPPING.len() + exporter.mapping.text().len());
-    let file = plan.file.as_ref().map_or(0, |file| BOOTSTRAP.len() + quoted(file).len());
-    let status = STATUS.len() + quoted(&plan.status.to_json()).len() + HASH_LENGTH;
-    let others: usize = plan.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let ours = mapping + file + status + others;
-    if own + ours > MOST {
-        let detail =
-            format!("the pod's annotations have {own} bytes and gwmon's {ours}; Kubernetes takes {MOST} in all");
-        return Err(Finding::new(Reason::AnnotationsTooLarge, detail));
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The first phase: what a pod is, and where its metrics come from.
 
+use super::changes::Changes;
 use super::command::CommandLine;
 use super::exporter::{self, METRICS_PORT as EXPORTER_PORT};
-use super::gateway::{self, Changes, Endpoint, GatewayContext, StatsdConfig};
+use super::gateway::{self, Endpoint, GatewayContext, StatsdConfig};
 use super::naming::workload_of;
 use super::status::{METRICS_PATH, Status, StatusMode};
 use crate::annotations::{METRICS_PORT, Mode, STATUS, Settings};

@@ -2,6 +2,7 @@
 //! is, plan what it gets, render that as a patch. Pure.
 
 pub mod bootstrap;
+pub mod changes;
 mod checks;
 mod claims;
 mod command;
@@ -12,7 +13,7 @@ pub mod gateway;
 mod mesh;
 mod naming;
 pub mod patch;
-pub mod plan;
+mod plan;
 mod render;
 pub mod resources;
 mod status;

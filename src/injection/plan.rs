@@ -2,18 +2,20 @@
 //! rendered.
 
 use super::bootstrap::Dialect;
-use super::checks::{check_annotations, check_sidecar};
+use super::changes::ContainerChanges;
+use super::checks::check_sidecar;
 use super::detect::{Detection, Gateway, MetricsSource};
 use super::exporter::mapping::Mapping;
 use super::exporter::{self, Exporter};
 use super::gateway::{self, Endpoint, StatsdConfig};
 use super::mesh::{Interception, interception};
-use super::monitor_name;
+use super::naming::{HASH_LENGTH, monitor_name};
+use super::patch::quoted;
 use super::resources::{self, LimitRange};
 use super::status::{METRICS_PATH, Status};
 use crate::annotations::{
-    DISCOVERY, Discovery, EXPORTER, MONITORED_BY, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, Settings,
-    Sidecar,
+    BOOTSTRAP, DISCOVERY, Discovery, EXPORTER, MAPPING, MONITORED_BY, PROFILE, Profile, RELAY, RESOURCES, SIDECAR,
+    STATSD_PORT, STATUS, Settings, Sidecar,
 };
 use crate::config::Config;
 use crate::kubernetes::pod::Pod;
@@ -38,26 +40,6 @@ pub(super) struct InjectionPlan {
     pub(super) status: Status,
     /// Warnings; the change is made all the same.
     pub(super) warnings: Vec<Finding>,
-}
-
-/// Changes of one container.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ContainerChanges {
-    /// Arguments, appended.
-    pub args: Vec<String>,
-    /// Environment variables, appended.
-    pub env: Vec<(&'static str, String)>,
-    /// A value of the container's own into which something has to be merged.
-    pub merged: Option<ReplacedValue>,
-}
-
-/// A string in a container that gets another value.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ReplacedValue {
-    /// Its path in the container: `args/3`, `env/2/value`.
-    pub path: String,
-    /// The new value.
-    pub to: String,
 }
 
 /// Plans the additions to a pod, in a namespace with these `LimitRange`s.
@@ -138,6 +120,24 @@ fn unappliable(pod: &Pod, (index, changes): (usize, &ContainerChanges)) -> Optio
         container.name
     );
     Some(Finding::new(Reason::PodNotReappliable, detail))
+}
+
+/// Kubernetes takes 256 KiB of annotations, keys and values together, and refuses a pod that has more.
+fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
+    const MOST: usize = 256 << 10;
+    let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+    // Of JSON the escapes make it a slight overestimate.
+    let mapping = plan.exporter.as_ref().map_or(0, |exporter| MAPPING.len() + exporter.mapping.text().len());
+    let file = plan.file.as_ref().map_or(0, |file| BOOTSTRAP.len() + quoted(file).len());
+    let status = STATUS.len() + quoted(&plan.status.to_json()).len() + HASH_LENGTH;
+    let others: usize = plan.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let ours = mapping + file + status + others;
+    if own + ours > MOST {
+        let detail =
+            format!("the pod's annotations have {own} bytes and gwmon's {ours}; Kubernetes takes {MOST} in all");
+        return Err(Finding::new(Reason::AnnotationsTooLarge, detail));
+    }
+    Ok(())
 }
 
 /// Annotations that a user has set and that change nothing here.

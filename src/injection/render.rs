@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::changes::{ContainerChanges, ReplacedValue};
 use super::exporter;
 use super::naming::short_hash;
 use super::patch::{Json, Patch, quoted};
-use super::plan::{ContainerChanges, InjectionPlan, ReplacedValue};
+use super::plan::InjectionPlan;
 use super::{Injection, Status};
 use crate::annotations::{BOOTSTRAP, MAPPING, STATUS, Sidecar};
 use crate::config::Config;

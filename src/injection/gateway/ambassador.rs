@@ -6,7 +6,7 @@ use core::net::Ipv4Addr;
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::{GATEWAY_VERSION, Profile, RELAY};
 use crate::injection::bootstrap::Dialect;
-use crate::injection::plan::{ContainerChanges, ReplacedValue};
+use crate::injection::changes::{ContainerChanges, ReplacedValue};
 use crate::kubernetes::Version;
 use crate::kubernetes::pod::{Container, Env, Pod};
 use crate::reason::{Finding, Reason, shown};

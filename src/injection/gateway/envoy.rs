@@ -4,8 +4,8 @@
 use super::{Changes, DEFAULTS, ENVOY_PATH, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::annotations::{ENVOY_VERSION, METRICS_PORT};
 use crate::injection::bootstrap;
+use crate::injection::changes::{ContainerChanges, ReplacedValue};
 use crate::injection::command::CommandLine;
-use crate::injection::plan::{ContainerChanges, ReplacedValue};
 use crate::kubernetes::Version;
 use crate::kubernetes::pod::Container;
 use crate::reason::{Finding, Reason, shown};

@@ -5,9 +5,9 @@
 use super::envoy::PORT;
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::injection::bootstrap;
+use crate::injection::changes::ContainerChanges;
 use crate::injection::command::CommandLine;
 use crate::injection::exporter::BOOTSTRAP_FILE;
-use crate::injection::plan::ContainerChanges;
 use crate::reason::{Finding, Reason};
 
 pub(super) const GLOO: GatewayKind = GatewayKind {

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::bootstrap::Dialect;
-use super::plan::ContainerChanges;
+use super::changes::Changes;
 use crate::annotations::{CONTAINER, GATEWAY, GATEWAYS, METRICS_PORT, Mode, Profile, STATSD_PORT, Settings};
 use crate::kubernetes::Version;
 use crate::kubernetes::pod::{Container, Env, Pod};
@@ -166,19 +166,6 @@ impl Endpoint {
 
 /// The path of Envoy's own metrics.
 const ENVOY_PATH: &str = "/stats/prometheus";
-
-/// Changes to a pod.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// In the gateway's container.
-    pub container: ContainerChanges,
-    /// Annotations of the pod, by which other webhooks are told.
-    pub annotations: Vec<(&'static str, String)>,
-    /// Envoy configuration that the container reads from a file: [`super::exporter::BOOTSTRAP_FILE`].
-    pub file: Option<String>,
-    /// Warnings; the change is made all the same.
-    pub warnings: Vec<Finding>,
-}
 
 impl<'a> GatewayContext<'a> {
     /// The gateway's container.
