@@ -3,7 +3,7 @@
 //! ```text
 //!  API server ── AdmissionReview ──▶ webhook ──▶ injection::decide ──▶ JSON Patch
 //!  API server ◀─ watch / apply ───── controller ─▶ monitoring::plan ──▶ Service, ServiceMonitor
-//!  gwmon preview ─────────────────────────────────▶ the same two functions, offline
+//!  gwmon preview ─────────────────────────────────▶ the same two functions
 //! ```
 //!
 //! The core ([`annotations`], [`diagnosis`], [`injection`], [`kubernetes`], [`manifest`], [`monitoring`], [`config`], [`reason`],

@@ -7,7 +7,7 @@ use crate::kubernetes::labels::LabelError;
 use crate::kubernetes::quantity::{Quantity, QuantityError};
 use crate::reason::{cut, shown};
 
-/// An annotation's value is not valid. The text follows the value in a message.
+/// Why an annotation's value is not valid. The text follows the value in a message.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidValue {
     #[error("is empty; set a value or remove the annotation")]
@@ -39,7 +39,7 @@ pub enum InvalidValue {
     Resources(#[from] ResourcesError),
 }
 
-/// A text is not a Prometheus duration.
+/// Why a text is not a Prometheus duration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DurationError {
     #[error("has no unit; use {0}s for seconds")]
@@ -58,7 +58,7 @@ pub enum DurationError {
     NotADuration,
 }
 
-/// A text does not set requests and limits.
+/// Why a text does not set requests and limits.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResourcesError {
     #[error("lacks = in {}; use cpu=REQUEST/LIMIT,memory=REQUEST/LIMIT", shown(.0))]

@@ -38,9 +38,9 @@ pub const PROFILE: &str = "gwmon.io/profile";
 pub const SIDECAR: &str = "gwmon.io/sidecar";
 /// The way Prometheus discovers the pods.
 pub const DISCOVERY: &str = "gwmon.io/discovery";
-/// By which Prometheus to be selected.
+/// The Prometheus to select the ServiceMonitor.
 pub const PROMETHEUS: &str = "gwmon.io/prometheus";
-/// Labels that the `ServiceMonitor` gets whatever is discovered.
+/// Labels of the ServiceMonitor besides those that its Prometheus requires.
 pub const MONITOR_LABELS: &str = "gwmon.io/monitor-labels";
 /// The scrape interval of the `ServiceMonitor`.
 pub const INTERVAL: &str = "gwmon.io/interval";
@@ -169,8 +169,7 @@ pub const COPIED: &str = "gwmon.io/copied";
 
 /// The monitor of a pod that has an exporter, however that is scraped. Written by gwmon, as a label.
 pub const EXPORTER: &str = "gwmon.io/exporter";
-/// On a pod by which gwmon tries whether a suspended workload can have an exporter again: which suspension. Written by
-/// gwmon.
+/// On the trial pod of a suspended workload: the start of the suspension. Written by gwmon.
 pub const TRIAL: &str = "gwmon.io/trial";
 
 const WRITTEN: &[&str] = &[MONITORED_BY, STATUS, MAPPING, BOOTSTRAP, COPIED, EXPORTER, TRIAL];

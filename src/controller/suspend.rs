@@ -105,7 +105,7 @@ impl Suspender<'_> {
     async fn look(&self, state: &mut SidecarState) {
         let suspensions = self.surroundings.suspensions();
         state.forget(|key| suspensions.get(key).is_some_and(Suspension::is_active));
-        state.unrelated.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.memory());
+        state.unrelated.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.retention());
         self.look_at_pods(state).await;
         self.look_at_refusals(state).await;
         self.look_at_suspensions(state).await;

@@ -16,7 +16,7 @@ use crate::reason::{Finding, Reason};
 const OVERLAY_SINCE: Version = Version(1, 7);
 /// `typed_config` with the v3 API. Before, `config`.
 const V3_SINCE: Version = Version(1, 14);
-/// `max_bytes_per_datagram` on the `dog_statsd` sink: of what gwmon writes, the last that came.
+/// `max_bytes_per_datagram` on the `dog_statsd` sink: the newest field that gwmon writes.
 pub(crate) const BATCHES_SINCE: Version = Version(1, 16);
 
 /// The statsd dialect that a gateway sends.
@@ -28,7 +28,7 @@ pub enum Dialect {
     Statsd,
 }
 
-/// The sink, as that version reads it; one of which nothing is known is taken for a new one.
+/// The sink, as that version reads it; an unknown version counts as new.
 ///
 /// `max_bytes_per_datagram` batches counters and gauges; Envoy sends histograms one by one whatever it says.
 ///
@@ -169,7 +169,7 @@ pub fn with_sink(yaml: &str, sink: &str) -> Result<String, Finding> {
     let Some(merged) = insert_first(yaml, list, is_there, sink).map_err(|why| unreadable(&why))? else {
         return Ok(overlay(sink));
     };
-    // A gateway that cannot read its configuration does not start: better to say no than to be nearly right.
+    // A gateway that cannot read its configuration does not start: so the result is checked.
     let added = serde_json::from_str(sink).unwrap_or_default();
     match expected[list].as_array_mut() {
         Some(sinks) => sinks.insert(0, added),

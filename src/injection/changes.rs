@@ -7,7 +7,7 @@ use crate::reason::Finding;
 pub struct Changes {
     /// In the gateway's container.
     pub container: ContainerChanges,
-    /// Annotations of the pod, by which other webhooks are told.
+    /// Annotations of the pod, by which other webhooks are configured.
     pub annotations: Vec<(&'static str, String)>,
     /// Envoy configuration that the container reads from a file: [`super::exporter::BOOTSTRAP_FILE`].
     pub file: Option<String>,
@@ -22,7 +22,7 @@ pub struct ContainerChanges {
     pub args: Vec<String>,
     /// Environment variables, appended.
     pub env: Vec<(&'static str, String)>,
-    /// A value of the container's own into which something has to be merged.
+    /// A value of the container that gets an extended one.
     pub merged: Option<ReplacedValue>,
 }
 

@@ -1,6 +1,6 @@
 //! The annotations that people, not gwmon, have set on a pod template, as recorded in
-//! `kubectl.kubernetes.io/last-applied-configuration` or `managedFields`. Anybody can write these, so only the
-//! names that are looked for are kept.
+//! `kubectl.kubernetes.io/last-applied-configuration` or `managedFields`. Anybody can write these, so only known names are
+//! kept.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ pub(super) fn claimed(json: &str, annotations: Option<&Annotations>) -> BTreeSet
     let managed = serde_json::from_str::<Workload>(json).map_or_else(|_| vec![], |workload| workload.metadata.fields);
     let managed = managed.into_iter().map(|entry| entry.fields.spec.template.metadata.annotations.0);
     let applied = applied.map(|applied| applied.spec.template.metadata.annotations.0);
-    // A manifest that was got from the cluster has gwmon's note too.
+    // A manifest from `kubectl get` has [`COPIED`] too.
     applied.into_iter().chain(managed).filter(|names| !names.contains(COPIED)).flatten().collect()
 }
 

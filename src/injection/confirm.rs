@@ -7,7 +7,7 @@ use crate::annotations::{STATUS, Settings};
 use crate::kubernetes::pod::Pod;
 use crate::reason::{Finding, Reason, shown};
 
-/// The characters of a path that is scraped.
+/// The longest path that is scraped, in bytes.
 const LONGEST_PATH: usize = 256;
 
 /// Checks what a pod's [`STATUS`] says against the pod: that its exporter is there and declares that port, or that gwmon would

@@ -2,7 +2,7 @@
 
 use super::changes::Changes;
 use super::command::CommandLine;
-use super::exporter::{self, METRICS_PORT as EXPORTER_PORT};
+use super::exporter::{self, DEFAULT_METRICS_PORT};
 use super::gateway::{self, Endpoint, GatewayContext, StatsdConfig};
 use super::naming::workload_of;
 use super::status::{METRICS_PATH, Status, StatusMode};
@@ -94,8 +94,8 @@ fn check_pod(pod: &Pod) -> Result<(), Finding> {
     if pod.all_containers().any(|c| c.name == exporter::CONTAINER) {
         return Err(Finding::new(Reason::AlreadyInjected, format!("container {} is there", exporter::CONTAINER)));
     }
-    // Where no container was added, the note of it is all that there is to see. That of a pod with one, copied into a
-    // template, says nothing.
+    // Without an added container, only the status shows an injection. One with a statsd port, copied into a template, is
+    // ignored.
     let status = pod.metadata.annotation(STATUS).and_then(|status| serde_json::from_str::<Status>(status).ok());
     if status.is_some_and(|status| status.statsd_port.is_none()) {
         return Err(Finding::new(Reason::AlreadyInjected, format!("annotation {STATUS} is there")));
@@ -128,7 +128,7 @@ pub(super) fn gateway_of<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Ga
     let context = GatewayContext { pod, container, settings };
     let source = match settings.mode.unwrap_or(gateway.mode) {
         Mode::Scrape => MetricsSource::Scrape(gateway.endpoint(&context)?),
-        // A sidecar's ports would be the node's: better the gateway's own, if anybody may reach them.
+        // A sidecar's ports would be the node's, so scrape the gateway itself if it serves only metrics.
         Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&context) {
             Ok(endpoint) if endpoint.is_harmless() => MetricsSource::Scrape(endpoint),
             _ => MetricsSource::Statsd(gateway.statsd(&context)?),
@@ -157,7 +157,7 @@ fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding>
     let (host, port) = address.rsplit_once(':').unwrap_or_default();
     if matches!(host, "127.0.0.1" | "localhost" | "[::1]") {
         let detail = format!(
-            "the exporter in container {} listens on {}, where Prometheus cannot reach it; set --web.listen-address=:{EXPORTER_PORT}",
+            "the exporter in container {} listens on {}, where Prometheus cannot reach it; set --web.listen-address=:{DEFAULT_METRICS_PORT}",
             exporter.name,
             shown(&address)
         );
@@ -165,7 +165,7 @@ fn adopt(exporter: &Container, settings: &Settings) -> Result<Endpoint, Finding>
     }
     let port = match settings.metrics_port {
         Some(port) => port,
-        None if port.is_empty() => EXPORTER_PORT,
+        None if port.is_empty() => DEFAULT_METRICS_PORT,
         None => port.parse().map_err(|_| {
             let detail = format!(
                 "the exporter in container {} listens on {}; name the port with {METRICS_PORT}",

@@ -23,7 +23,7 @@ pub(super) enum Interception {
     Intercepted(Finding),
 }
 
-/// Excludes the exporter's port, whether or not a mesh is seen: most often it is the namespace that asks for one.
+/// Always excludes the exporter's port: most often the namespace, not the pod, requests Istio.
 pub(super) fn interception(pod: &Pod, gateway: &str, port: u16, is_exporters: bool) -> Interception {
     let is_there = pod.metadata.annotation(INJECTED).is_some()
         || pod.all_containers().any(|container| container.name == "istio-init");

@@ -53,7 +53,7 @@ impl Injection {
         self.status.statsd_port.is_some()
     }
 
-    /// Notes on the pod that it is to be watched: which suspension it may end.
+    /// Annotates the pod as the trial of the suspension with this start.
     pub fn mark_trial(&mut self, since: i64) {
         // The map is there: the pod asks by an annotation.
         self.patch.add(&["metadata", "annotations", TRIAL], patch::quoted(&since.to_string()));

@@ -3,9 +3,9 @@
 use crate::kubernetes::labels::is_dns_part;
 use crate::kubernetes::pod::Metadata;
 
-/// The name of the workload that a pod belongs to, from the pod alone: admission asks nobody. A Deployment's
-/// pod is owned by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with. A pod that nobody
-/// owns is its own workload, where it has a name yet.
+/// The name of the workload that a pod belongs to, from the pod alone: admission sends no request. A Deployment's pod is owned
+/// by a ReplicaSet named after the Deployment and the template hash that the pod is labelled with. A pod that nobody owns is
+/// its own workload, if it has a name.
 #[must_use]
 pub fn workload_of(pod: &Metadata) -> Option<String> {
     match pod.controller() {
@@ -24,9 +24,9 @@ pub fn workload_named<'l>(kind: &str, name: &str, label: impl Fn(&'static str) -
     stem.unwrap_or(name).to_owned()
 }
 
-/// The name of a workload's Service and ServiceMonitor, which is also the value of the pods' label:
-/// `<workload>-gwmon`. Both a DNS-1035 label and a label value, 63 characters at the most; a workload name
-/// that does not fit is cut and told from its like by a hash.
+/// The name of a workload's Service and ServiceMonitor, which is also the value of the pods' label: `<workload>-gwmon`. Both a
+/// DNS-1035 label and a label value, 63 characters at the most; a workload name that does not fit is cut and made unique by a
+/// hash.
 #[must_use]
 pub fn monitor_name(workload: &str) -> String {
     const SUFFIX: &str = "-gwmon";

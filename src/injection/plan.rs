@@ -36,7 +36,7 @@ pub(super) struct InjectionPlan {
     pub(super) file: Option<String>,
     /// The changes of the gateway's container, by its index in `spec.containers`.
     pub(super) container: Option<(usize, ContainerChanges)>,
-    /// The status, without the hash, which is that of what is rendered.
+    /// The status; its hash is set by `render`.
     pub(super) status: Status,
     /// Warnings; the change is made all the same.
     pub(super) warnings: Vec<Finding>,
@@ -58,7 +58,9 @@ pub(super) fn plan(
             let exporter = Exporter {
                 kind: settings.sidecar.unwrap_or(config.sidecar),
                 statsd_port,
-                metrics_port: settings.metrics_port.unwrap_or_else(|| pod.free_port(exporter::METRICS_PORT, "TCP")),
+                metrics_port: settings
+                    .metrics_port
+                    .unwrap_or_else(|| pod.free_port(exporter::DEFAULT_METRICS_PORT, "TCP")),
                 mapping: Mapping::of(dialect, settings.profile, envoy),
                 relay,
                 is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
@@ -126,7 +128,7 @@ fn unappliable(pod: &Pod, (index, changes): (usize, &ContainerChanges)) -> Optio
 fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
     const MOST: usize = 256 << 10;
     let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-    // Of JSON the escapes make it a slight overestimate.
+    // JSON escapes make it slightly too large.
     let mapping = plan.exporter.as_ref().map_or(0, |exporter| MAPPING.len() + exporter.mapping.text().len());
     let file = plan.file.as_ref().map_or(0, |file| BOOTSTRAP.len() + quoted(file).len());
     let status = STATUS.len() + quoted(&plan.status.to_json()).len() + HASH_LENGTH;
@@ -151,7 +153,7 @@ fn ignored_annotations(pod: &Pod, settings: &Settings, source: &MetricsSource) -
             relays.into_iter().chain(renames).collect()
         }
         MetricsSource::Scrape(_) => SIDECARS.into_iter().chain([PROFILE]).collect(),
-        // Its profile, the monitor still needs to know.
+        // The monitor still uses the profile.
         MetricsSource::Existing(_) => SIDECARS.to_vec(),
     };
     let set = |key: &&str| pod.metadata.annotation(key).is_some_and(|value| value != "false");

@@ -1,5 +1,5 @@
-//! gwmon's annotations from a workload down to its pod template, and off it again. The template change is
-//! what starts the roll-out; nobody has to know that the annotation belongs on the pods (R13).
+//! Copies gwmon's annotations from a workload to its pod template, and removes them. The template's change starts the roll-out;
+//! users need not annotate the pods (R13).
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -75,14 +75,14 @@ pub fn decide(config: &Config, limits: &[LimitRange], json: &str) -> Result<Work
     let noted: Annotations = before.get(COPIED).and_then(|note| serde_json::from_str(note).ok()).unwrap_or_default();
     let mut after = before.clone();
     let is_own = |key: &str| own.is_some_and(|own| own.contains_key(key));
-    // A copy of what the workload no longer carries may have become the template's own in the same moment.
-    let moved = if noted.keys().all(|key| is_own(key)) { BTreeSet::new() } else { claims::claimed(json, own) };
+    // One request may remove an annotation from the workload and set it on the template.
+    let claimed = if noted.keys().all(|key| is_own(key)) { BTreeSet::new() } else { claims::claimed(json, own) };
     let mut kept = Annotations::new();
     for (key, value) in noted {
         if after.get(&key) != Some(&value) {
             continue;
         }
-        if moved.contains(key.as_str()) && !is_own(&key) {
+        if claimed.contains(key.as_str()) && !is_own(&key) {
             // The note too stays as it is, so that nothing is rolled out.
             kept.insert(key, value);
         } else {
@@ -90,15 +90,15 @@ pub fn decide(config: &Config, limits: &[LimitRange], json: &str) -> Result<Work
         }
     }
     after.remove(COPIED);
-    // Written on a pod, and pasted from there into a template: it would speak for pods that do not exist yet. Not so in
-    // what `gwmon preview` prints, where the template has the sidecar and the volumes that read them.
+    // If pasted from a pod into a template, these would describe other pods. The output of `gwmon preview` keeps them: its
+    // template has the sidecar and the volumes that read them.
     let spec = &workload.spec.template.spec;
     let (read, unread): (Vec<_>, Vec<_>) =
         READ_FROM_ANNOTATIONS.into_iter().partition(|(volume, _)| spec.has_volume(volume));
     for key in unread.into_iter().map(|(_, annotation)| annotation).chain(read.is_empty().then_some(STATUS)) {
         after.remove(key);
     }
-    // The whole vocabulary as it would hold, mistyped keys included, which are not copied.
+    // All settings that would apply; mistyped keys are refused, not copied.
     let mut effective: Annotations = own.into_iter().flat_map(ours).map(|(k, v)| (k.clone(), v.clone())).collect();
     effective.extend(ours(&after).map(|(k, v)| (k.clone(), v.clone())));
     if let Err(refusal) = Settings::parse(&effective)
@@ -135,7 +135,7 @@ pub fn decide(config: &Config, limits: &[LimitRange], json: &str) -> Result<Work
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
     let pods = Decision::from(decide_for(config, limits, &pod, Some(&workload.metadata.name)));
-    // A proxy that is to come is looked at when it is there: in the pod.
+    // A proxy that another webhook adds is checked at the pod's admission.
     if let Decision::Cannot(refusal) = &pods
         && refusal.reason != Reason::ProxyNotInjected
     {
@@ -168,7 +168,7 @@ impl Annotated {
     }
 }
 
-/// Warns whoever removes gwmon's copies from the template of a workload that keeps its own annotation, since they are
+/// Warns of an update that removes gwmon's copies from the template of a workload that keeps its own annotation, since they are
 /// restored. `kubectl rollout undo` of a StatefulSet or DaemonSet does that: their revisions hold only the template.
 #[must_use]
 pub fn puts_back(kind: &str, before: &str, after: &str) -> Option<Finding> {

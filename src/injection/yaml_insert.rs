@@ -54,7 +54,7 @@ fn place_of_list(yaml: &str, list: &str) -> Result<Option<Insertion>, String> {
         if found {
             let Event::SequenceStart(..) = event else { return Err(format!("{list} is not a list")) };
             let is_flow = opened(place, '[');
-            // Of a list that is no further in than its key, the parser tells the first item's place, not its dash's.
+            // For a list not indented below its key, the parser gives the first item's place, not its dash's.
             let is_dash = is_flow || opened(place, '-');
             let place = if is_dash { place } else { yaml[..place].rfind('-').unwrap_or(place) };
             let is_empty = matches!(next()?, Some((Event::SequenceEnd, _)));

@@ -1,5 +1,5 @@
-//! Lists and maps as long as any real pod's, and no longer. Mutating webhooks are asked before the API server has validated
-//! anything, so that a few bytes each could stand for a hundred thousand containers; what is longer is not read to its end.
+//! Lists and maps with limits above any real pod's. The API server calls mutating webhooks before it validates, so an object
+//! may have any number of entries; gwmon stops reading at the limit.
 
 use std::collections::BTreeMap;
 use std::fmt;

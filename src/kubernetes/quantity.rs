@@ -50,7 +50,7 @@ impl Quantity {
     }
 }
 
-/// A text is not a quantity.
+/// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Such as `Mi`.

@@ -28,7 +28,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A text is not a version. The message follows the text.
+/// Why a text is not a version. The message follows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// No numbers.

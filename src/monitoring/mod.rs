@@ -41,13 +41,13 @@ pub struct Plan<'c> {
 pub struct CurrentState<'a> {
     /// The labels of other people's monitors in the gateway's namespace.
     pub existing_monitors: &'a [Labels],
-    /// Whom the gateway's monitor was made for before, as `namespace/name`.
+    /// The scraper for which the monitor was made, as `namespace/name`.
     pub reader: Option<&'a str>,
     /// True if that scraper was deleted a short time ago: an upgrade may recreate it.
     pub is_reader_awaited: bool,
 }
 
-/// Plans the objects of one gateway for what is known of the cluster's monitoring, within what the operator of gwmon allows.
+/// Plans the objects of one gateway for what is known of the cluster's monitoring, within what gwmon's flags allow.
 ///
 /// Where nobody is known to read ServiceMonitors, one is planned with no labels but the user's: Grafana Alloy, for one,
 /// is configured by no object and takes every monitor by default.

@@ -28,8 +28,7 @@ struct Rule {
 
 #[derive(Clone, Debug)]
 enum Peer {
-    /// Pods of the namespaces that this selects. Which of them is left open: what labels a Prometheus' pods have is its
-    /// operator's affair.
+    /// Pods of the namespaces that this selects. The podSelector is ignored: a Prometheus' pod labels are not known.
     Namespaces(Selector),
     /// Pods of the policy's own namespace.
     Own,
@@ -51,7 +50,7 @@ pub struct Scraped<'a> {
 }
 
 impl NetworkPolicy {
-    /// Reads a policy of this namespace. `None` where it is none, where it is not about traffic that comes in, and where it cannot be read.
+    /// Reads a policy of this namespace. `None` if it is another kind, does not restrict ingress, or cannot be read.
     #[must_use]
     pub fn parse(object: &Value, namespace: &str) -> Option<Self> {
         if object["kind"] != "NetworkPolicy" {
@@ -82,7 +81,7 @@ impl NetworkPolicy {
 impl Peer {
     fn of(peer: &NetworkPolicyPeer) -> Self {
         match &peer.namespace_selector {
-            // One that cannot be read selects nobody, and so is no hindrance that could be told.
+            // A selector that is not valid counts as admitting everybody.
             Some(selector) => Selector::parse(selector).map_or(Self::Addresses, Self::Namespaces),
             None if peer.ip_block.is_some() => Self::Addresses,
             None => Self::Own,
@@ -130,7 +129,8 @@ pub struct Reader<'a> {
     pub labels: Option<&'a Labels>,
 }
 
-/// The policies that keep one of these Prometheuses from what it is to scrape; empty where none does. Where no Prometheus is known, those that keep everybody away. Policies add up: what one of them lets in, comes in.
+/// All policies on these pods, if they keep one of these Prometheuses from them; otherwise empty. Without a known Prometheus:
+/// if they admit nobody. Policies are additive.
 #[must_use]
 pub fn denying<'p>(policies: &'p [NetworkPolicy], scraped: &Scraped, readers: &[Reader]) -> Vec<&'p NetworkPolicy> {
     let applying: Vec<_> = policies.iter().filter(|policy| policy.applies(scraped)).collect();

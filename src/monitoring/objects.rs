@@ -19,7 +19,7 @@ pub const MONITOR: (&str, &str) = ("monitoring.coreos.com/v1", "ServiceMonitor")
 /// The group and version of a Service, and its kind.
 pub const SERVICE: (&str, &str) = ("v1", "Service");
 
-/// Says to people whose an object is. A Prometheus may ask for another value, so gwmon does not rely on it.
+/// Shows people that gwmon made the object. A Prometheus may ask for another value, so gwmon does not rely on it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "gwmon");
 
 /// A workload's owner reference: where it goes, its objects follow.
@@ -71,7 +71,7 @@ pub struct ScrapeTarget {
     pub interval: Option<String>,
     /// Labels of the pods that every series gets.
     pub pod_labels: &'static [&'static str],
-    /// By whom.
+    /// The Prometheus to select it.
     pub target: Target,
     /// Labels that the user wants on the monitor.
     pub labels: Labels,
@@ -81,7 +81,7 @@ pub struct ScrapeTarget {
     pub notes: Vec<Finding>,
 }
 
-/// Takes back what the operator of gwmon does not allow, and says so.
+/// Takes back what gwmon's flags do not allow, and says so.
 fn bound(settings: &mut Settings, bounds: &Bounds) -> Vec<Finding> {
     let mut notes = vec![];
     if let Some(interval) = settings.interval.as_mut().filter(|interval| bounds.min_interval.is_above(interval)) {
@@ -118,7 +118,7 @@ impl ScrapeTarget {
     /// for.
     ///
     /// # Errors
-    /// Where they cannot be read, which takes somebody who edits a running pod.
+    /// Annotations that cannot be read, after somebody edited a running pod.
     pub fn of_pod(
         config: &Config,
         namespace: &str,
@@ -135,7 +135,7 @@ impl ScrapeTarget {
         Ok(Self {
             namespace: namespace.to_owned(),
             monitor: monitor.to_owned(),
-            // An exporter that was there says nothing of the gateway.
+            // An existing exporter does not show the gateway's kind.
             kind: if status.mode == StatusMode::Existing { String::new() } else { status.gateway },
             version: status.image_version.and_then(|version| version.parse().ok()),
             source: Source::Pods { metrics_port: status.metrics_port, path: status.metrics_path },
@@ -149,7 +149,7 @@ impl ScrapeTarget {
         })
     }
 
-    /// The labels without which an object is not this gateway's.
+    /// The labels that identify this gateway's objects.
     fn marks(&self) -> Labels {
         let marks = [(METRICS_FOR, &self.monitor), (WORKLOAD_NAMESPACE, &self.namespace)];
         marks.into_iter().map(|(key, value)| (key.to_owned(), value.clone())).collect()

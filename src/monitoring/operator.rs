@@ -19,7 +19,7 @@ pub struct Operator {
     namespaces: Option<BTreeSet<String>>,
     /// `--deny-namespaces`.
     denied: BTreeSet<String>,
-    /// `--prometheus-instance-namespaces`; `None` is wherever it watches. Does not widen where monitors are watched.
+    /// `--prometheus-instance-namespaces`; `None`: as `namespaces`. Has no effect on monitors.
     instance_namespaces: Option<BTreeSet<String>>,
     /// `--prometheus-instance-selector`.
     instances: Selector,
@@ -31,7 +31,7 @@ pub struct Operator {
     pub(super) writes_conditions: bool,
     /// The state of its pods, as far as its Deployment shows.
     pub(super) running: Running,
-    /// Flags whose value cannot be seen from outside, and which are taken as absent.
+    /// Flags whose value is not in the manifest or not valid; they count as absent.
     pub unread: Vec<String>,
 }
 
@@ -197,7 +197,7 @@ impl Operator {
         let Self { name, .. } = self;
         let looks_there = match &self.instance_namespaces {
             Some(names) if names.iter().all(String::is_empty) => !self.denied.contains(instance.namespace),
-            // The other two lists then say nothing about instances.
+            // The other two flags then have no effect on instances.
             Some(names) => is_among(Some(names), instance.namespace),
             None => self.watches(instance.namespace),
         };

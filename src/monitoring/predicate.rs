@@ -22,7 +22,7 @@ pub struct Cluster {
     pub namespaces: BTreeMap<String, Labels>,
 }
 
-/// The condition of the predicate that fails first. In its order.
+/// A condition of the predicate, in the order in which they are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// An operator runs the scraper, and it reads ServiceMonitors at all.
@@ -61,7 +61,7 @@ impl fmt::Display for Unmet {
 pub struct Outage {
     /// For a person.
     pub finding: Finding,
-    /// So it is for a moment, whenever pods are replaced: nobody has to be told.
+    /// True if it also happens briefly whenever pods are replaced; then it is not reported.
     pub is_passing: bool,
 }
 
@@ -155,7 +155,7 @@ impl Cluster {
                 return outage(Reason::PrometheusNotRunning, false, &detail);
             }
             None if scraper.kind.is_operated() && handlers.is_empty() => {
-                // What is told of that is told with what is assumed instead.
+                // The selection reports this, with the assumption.
                 return outage(Reason::OperatorUnknown, true, "has no operator that is known");
             }
             None if handlers.iter().any(|operator| operator.writes_conditions) => {

@@ -96,12 +96,12 @@ pub struct Scraper {
     pub(super) obstacle: Option<String>,
     /// `spec.paused`: its configuration stays as it was.
     pub(super) paused: bool,
-    /// Over the monitor's labels.
+    /// Selects by the monitor's labels.
     pub(super) selector: Selector,
-    /// The field that says so.
+    /// The field of `selector`.
     pub(super) selector_field: &'static str,
     pub(super) scope: NamespaceScope,
-    /// The field that says so.
+    /// The field of `scope`.
     pub(super) scope_field: &'static str,
     /// A target allocator's own allow list; `None` is all.
     pub(super) allowed: Option<BTreeSet<String>>,
@@ -164,8 +164,8 @@ struct Metadata {
 const BEING_DELETED: &str = "is being deleted";
 
 impl Scraper {
-    /// Reads an object of one of the kinds. `None` where it is of another, or reads no ServiceMonitors by design. What
-    /// should and cannot be read is a scraper all the same, with the obstacle to tell.
+    /// Reads an object of one of the kinds. `None` where it is of another, or reads no ServiceMonitors by design. If its spec
+    /// cannot be read, the scraper has an obstacle.
     ///
     /// # Errors
     /// [`crate::reason::Reason::MalformedObject`], where not even its name can be read.
@@ -199,7 +199,7 @@ impl Scraper {
         let read = match kind {
             Kind::Prometheus | Kind::PrometheusAgent => scraper.read_prometheus(spec),
             Kind::VMAgent => scraper.read_vmagent(spec),
-            // The operator makes one for each collector; the collector speaks for it.
+            // The operator makes one for each collector; the collector is read instead.
             Kind::TargetAllocator if metadata.owner_references.iter().any(|owner| owner.controller == Some(true)) => {
                 return Ok(None);
             }

@@ -19,7 +19,7 @@ const MOST_MONITORS: usize = 8;
 pub struct SelectionRequest<'a> {
     /// The gateway's namespace.
     pub namespace: &'a str,
-    /// By whom to be selected.
+    /// The Prometheus to select it.
     pub target: &'a Target,
     /// Labels that must stay as they are: gwmon's own and the user's.
     pub required: &'a Labels,
@@ -67,7 +67,7 @@ struct Candidate<'c> {
 }
 
 impl Cluster {
-    /// Finds who is to read the gateway's monitors, and what that takes.
+    /// Chooses the scrapers, and the monitors that they select.
     ///
     /// # Errors
     /// [`Reason::NoPrometheus`] where there is no reader at all, [`Reason::PrometheusNotFound`] where the one that is
@@ -177,7 +177,7 @@ impl Cluster {
             return Err(obstacle.clone());
         }
         let (home, own) = (request.namespace, scraper.namespace.as_str());
-        let (namespace, whence) = match self.reads(scraper, home) {
+        let (namespace, reason) = match self.reads(scraper, home) {
             Ok(()) => (home, "and reads this namespace".to_owned()),
             Err(here) => {
                 // Only the monitor's own namespace has to be watched; the targets are for Prometheus to discover.
@@ -217,7 +217,7 @@ impl Cluster {
         } else {
             format!("; a scrape beyond its limits is lost whole ({})", scraper.limits.join(", "))
         };
-        let why = format!("{scraper} {asks} {whence}{limits}");
+        let why = format!("{scraper} {asks} {reason}{limits}");
         Ok(Candidate { scraper, namespace: namespace.to_owned(), labels, why })
     }
 
@@ -241,7 +241,7 @@ impl Cluster {
         format!("; to have it read, kubectl label namespace {namespace} {}", change.join(" "))
     }
 
-    /// The last look at what is about to be written: it must be selected by whom it is for.
+    /// Checks that each scraper selects its monitor.
     fn check(&self, candidates: &[Candidate], placements: &[Placement]) -> Result<(), Finding> {
         for Candidate { scraper, .. } in candidates {
             let mut tried = placements.iter().map(|p| self.would_select(scraper, &p.namespace, &p.labels));

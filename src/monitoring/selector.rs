@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::kubernetes::labels::{Labels, is_key, is_value};
 
-/// The requirement of a selector on one label key.
+/// The operator of a requirement, with its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum LabelOperator {
     In(BTreeSet<String>),
@@ -33,18 +33,18 @@ impl LabelOperator {
     }
 }
 
-/// One condition of a selector. Displayed as kubectl takes it after `-l`.
+/// One requirement of a selector. Displayed as kubectl takes it after `-l`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Requirement {
     key: String,
-    demand: LabelOperator,
+    operator: LabelOperator,
 }
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         let key = &self.key;
-        match &self.demand {
+        match &self.operator {
             LabelOperator::In(values) if values.len() == 1 => write!(f, "{key}={}", list(values)),
             LabelOperator::In(values) => write!(f, "{key} in ({})", list(values)),
             LabelOperator::NotIn(values) => write!(f, "{key} notin ({})", list(values)),
@@ -88,12 +88,12 @@ impl Selector {
     pub fn parse(selector: &LabelSelector) -> Result<Self, String> {
         let mut requirements = Vec::new();
         for (key, value) in selector.match_labels.iter().flatten() {
-            let demand = LabelOperator::In(BTreeSet::from([value.clone()]));
-            requirements.push(checked(key, demand).map_err(|why| format!("matchLabels: {why}"))?);
+            let operator = LabelOperator::In(BTreeSet::from([value.clone()]));
+            requirements.push(checked(key, operator).map_err(|why| format!("matchLabels: {why}"))?);
         }
         for (i, expression) in selector.match_expressions.iter().flatten().enumerate() {
             let values = || expression.values.iter().flatten().cloned().collect::<BTreeSet<_>>();
-            let demand = match expression.operator.as_str() {
+            let operator = match expression.operator.as_str() {
                 "In" => LabelOperator::In(values()),
                 "NotIn" => LabelOperator::NotIn(values()),
                 "Exists" | "DoesNotExist" if !values().is_empty() => {
@@ -107,7 +107,8 @@ impl Selector {
                     ));
                 }
             };
-            requirements.push(checked(&expression.key, demand).map_err(|why| format!("matchExpressions[{i}]: {why}"))?);
+            requirements
+                .push(checked(&expression.key, operator).map_err(|why| format!("matchExpressions[{i}]: {why}"))?);
         }
         Ok(Self(requirements))
     }
@@ -139,7 +140,7 @@ impl Selector {
             let (key, rest) = (&part[..end], part[end..].trim());
             let list = |rest: &str| many(rest).ok_or_else(|| format!("{part:?} lacks its list in parentheses"));
             let number = |text: &str| text.trim().parse().map_err(|_| format!("{part:?} needs a whole number"));
-            let demand = if rest.is_empty() {
+            let operator = if rest.is_empty() {
                 LabelOperator::Exists
             } else if let Some(value) = rest.strip_prefix("!=") {
                 LabelOperator::NotIn(one(value))
@@ -156,7 +157,7 @@ impl Selector {
             } else {
                 return Err(format!("{part:?} is no condition on a label"));
             };
-            checked(key, demand)
+            checked(key, operator)
         };
         parts.map(str::trim).filter(|part| !part.is_empty()).map(parse).collect::<Result<_, _>>().map(Self)
     }
@@ -177,7 +178,7 @@ impl Selector {
     /// # Errors
     /// The first condition that does not hold, with both sides.
     pub fn check(&self, labels: &Labels) -> Result<(), Mismatch> {
-        let unmet = self.0.iter().find(|r| !r.demand.is_met(labels.get(&r.key).map(String::as_str)));
+        let unmet = self.0.iter().find(|r| !r.operator.is_met(labels.get(&r.key).map(String::as_str)));
         unmet.map_or(Ok(()), |requirement| {
             let has =
                 labels.get(&requirement.key).map_or_else(|| "none".to_owned(), |v| format!("{}={v}", requirement.key));
@@ -193,11 +194,11 @@ impl Selector {
 }
 
 /// Checks that key and values are valid: Kubernetes accepts no selector with others.
-fn checked(key: &str, demand: LabelOperator) -> Result<Requirement, String> {
+fn checked(key: &str, operator: LabelOperator) -> Result<Requirement, String> {
     if !is_key(key) {
         return Err(format!("{key:?} is not a valid label key"));
     }
-    if let LabelOperator::In(values) | LabelOperator::NotIn(values) = &demand {
+    if let LabelOperator::In(values) | LabelOperator::NotIn(values) = &operator {
         if values.is_empty() {
             return Err(format!("{key} lacks the values to choose from"));
         }
@@ -205,7 +206,7 @@ fn checked(key: &str, demand: LabelOperator) -> Result<Requirement, String> {
             return Err(format!("{bad:?} is not a valid label value for {key}"));
         }
     }
-    Ok(Requirement { key: key.to_owned(), demand })
+    Ok(Requirement { key: key.to_owned(), operator })
 }
 
 /// Labels that meet all of these selectors at once. Required labels stay as they are; default labels stay unless something forbids
@@ -222,7 +223,7 @@ pub fn solve(selectors: &[&Selector], required: &Labels, defaults: &Labels) -> R
     let mut labels = defaults.clone();
     labels.extend(required.clone());
     for (key, requirements) in demands {
-        let allowed = |value: Option<&str>| requirements.iter().all(|r| r.demand.is_met(value));
+        let allowed = |value: Option<&str>| requirements.iter().all(|r| r.operator.is_met(value));
         if allowed(labels.get(key).map(String::as_str)) {
             continue;
         }
@@ -241,9 +242,9 @@ pub fn solve(selectors: &[&Selector], required: &Labels, defaults: &Labels) -> R
     Ok(labels)
 }
 
-/// The smallest of the values that are listed; where any would do, a word that says why it is there.
+/// The smallest allowed value of the first `In`; without one, the first allowed of `true`, `gwmon`, `gwmon-N`.
 fn value_for(requirements: &[&Requirement], allowed: impl Fn(Option<&str>) -> bool) -> Option<String> {
-    let listed = requirements.iter().find_map(|requirement| match &requirement.demand {
+    let listed = requirements.iter().find_map(|requirement| match &requirement.operator {
         LabelOperator::In(values) => Some(values),
         _ => None,
     });
@@ -253,7 +254,7 @@ fn value_for(requirements: &[&Requirement], allowed: impl Fn(Option<&str>) -> bo
     // Fewer values are forbidden than tried, so the search ends.
     let forbidden: usize = requirements
         .iter()
-        .map(|requirement| match &requirement.demand {
+        .map(|requirement| match &requirement.operator {
             LabelOperator::NotIn(values) => values.len(),
             _ => 0,
         })

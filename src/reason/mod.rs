@@ -43,8 +43,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A refusal with its sentence. What others have written may be in that, so it is cut: an Event's note has 1,024
-    /// characters at the most.
+    /// A finding. Its detail may quote other people's text, so it is cut: an Event's note has 1,024 characters at the most.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         const MOST: usize = 1000;
         let detail = detail.into();

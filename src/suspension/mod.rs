@@ -75,7 +75,7 @@ pub struct Workload {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Its UID: another one of that name is another one.
+    /// Its UID, which differs if it is deleted and created again.
     pub uid: String,
 }
 
@@ -89,7 +89,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// No back-off is longer, and a workload that has run for so long has no failures any more.
+    /// The longest back-off, and the time after which failures are forgotten, as a multiple of `first_retry`.
     const LONGEST: i64 = 12;
 
     fn back_off(self, failures: u32) -> i64 {
@@ -97,9 +97,9 @@ impl Timing {
         self.first_retry.saturating_mul((1 << doublings).min(Self::LONGEST))
     }
 
-    /// The time for which a resumed entry is kept.
+    /// The time after which a resumed entry, or a trial without a pod, is dropped.
     #[must_use]
-    pub const fn memory(self) -> i64 {
+    pub const fn retention(self) -> i64 {
         self.first_retry.saturating_mul(Self::LONGEST)
     }
 
@@ -127,7 +127,7 @@ impl Suspension {
         }
     }
 
-    /// The entry once this much time has come: another phase, or none any more (`None`).
+    /// The entry at this time: unchanged, in its next phase, or `None` once it has ended.
     #[must_use]
     pub fn at(&self, now: i64, timing: Timing) -> Option<Self> {
         if now < self.until {
@@ -135,12 +135,12 @@ impl Suspension {
         }
         match self.phase {
             Phase::Suspended => Some(self.on_trial(now, timing)),
-            // It has come to nothing either way: later again.
+            // The trial has no result; it is repeated after another back-off.
             Phase::Watched => {
                 let until = now + timing.back_off(self.failures);
                 Some(Self { phase: Phase::Suspended, until, pod: None, ..self.clone() })
             }
-            // In the first case nobody has made a pod for long: the next one is like any other.
+            // A trial ends if no pod is created; later pods get the exporter as usual.
             Phase::Trial | Phase::Resumed => None,
         }
     }
@@ -148,7 +148,7 @@ impl Suspension {
     /// The entry when its next pod is to be tried.
     #[must_use]
     pub fn on_trial(&self, now: i64, timing: Timing) -> Self {
-        Self { phase: Phase::Trial, until: now + timing.memory(), pod: None, ..self.clone() }
+        Self { phase: Phase::Trial, until: now + timing.retention(), pod: None, ..self.clone() }
     }
 
     /// The entry when a pod has got an exporter to try.
@@ -160,7 +160,7 @@ impl Suspension {
     /// The entry when that pod runs.
     #[must_use]
     pub fn resumed(&self, now: i64, timing: Timing) -> Self {
-        Self { phase: Phase::Resumed, since: now, until: now + timing.memory(), pod: None, ..self.clone() }
+        Self { phase: Phase::Resumed, since: now, until: now + timing.retention(), pod: None, ..self.clone() }
     }
 
     /// The reason, if it is known.
@@ -169,14 +169,14 @@ impl Suspension {
         Reason::ALL.iter().find(|reason| reason.as_str() == self.reason).copied()
     }
 
-    /// Returns true if pods of this workload are created without the exporter at present.
+    /// Returns true if new pods of this workload get no exporter, the one pod of a trial excepted.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.phase != Phase::Resumed
     }
 }
 
-/// A workload: its namespace, and the name of its monitor, which is that of its pods' label.
+/// A workload's namespace and monitor name; the latter is the value of its pods' label.
 pub type Key = (String, String);
 
 /// Every suspended workload.
@@ -187,7 +187,7 @@ pub struct Suspensions {
     stops: Vec<Stop>,
 }
 
-/// That many workloads, suspended for one reason within [`BURST`] of each other, are no longer a matter of workloads.
+/// The number of workloads, suspended for one reason within [`BURST`], that stops injection.
 const MANY: usize = 3;
 /// In seconds.
 const BURST: i64 = 300;
@@ -198,7 +198,7 @@ impl Suspensions {
     /// Nor more of one namespace, so that none takes the others' places.
     pub const MOST_IN_NAMESPACE: usize = 50;
 
-    /// Reads the data of the ConfigMap. An entry that is none, because somebody has edited it, is not there.
+    /// Reads the data of the ConfigMap. Entries that cannot be parsed are ignored.
     #[must_use]
     pub fn parse(data: &BTreeMap<String, String>) -> Self {
         let entry = |(key, json): (&String, &String)| {
@@ -254,9 +254,8 @@ impl Suspensions {
         Some(Finding::new(Reason::InjectionStopped, stopped.to_string()))
     }
 
-    /// Where too many workloads are suspended at once for one reason, so that nobody gets an exporter there until the first
-    /// of them are tried again: three in one namespace stop that, three in as many namespaces stop all. So whoever has one
-    /// namespace, or two, stops nobody else's.
+    /// The scopes in which injection is stopped until the first trial: three suspensions for one reason within [`BURST`] stop a
+    /// namespace; three in as many namespaces, the cluster. A tenant of one or two namespaces stops no other's.
     #[must_use]
     pub fn stopped(&self) -> &[Stop] {
         &self.stops

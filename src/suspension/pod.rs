@@ -41,14 +41,14 @@ struct ContainerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct State {
-    waiting: Option<Ended>,
+    waiting: Option<StateDetail>,
     running: Option<serde_json::Value>,
-    terminated: Option<Ended>,
+    terminated: Option<StateDetail>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Ended {
+struct StateDetail {
     reason: String,
     message: String,
     exit_code: i32,
@@ -119,11 +119,11 @@ impl PodStatus {
         if running.is_some() {
             return None;
         }
-        if let Some(Ended { reason, message, exit_code }) = terminated {
+        if let Some(StateDetail { reason, message, exit_code }) = terminated {
             let detail = format!("its container {CONTAINER} has ended: {reason}, code {exit_code} {message}");
             return Some(Finding::new(Reason::ExporterNotRunning, detail.trim_end()));
         }
-        let Ended { reason, message, .. } = waiting.as_ref()?;
+        let StateDetail { reason, message, .. } = waiting.as_ref()?;
         match reason.as_str() {
             // In the order in which the kubelet goes on: what stands before it must have started, and the pod's network
             // must be there, or it waits for something else.

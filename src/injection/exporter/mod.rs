@@ -19,13 +19,12 @@ pub const CONTAINER: &str = "gwmon-statsd-exporter";
 /// The name of its metrics port, in the pod, on the Service and in the monitor.
 pub const PORT_NAME: &str = "gwmon-metrics";
 /// The default port of `/metrics`, which is statsd_exporter's own.
-pub const METRICS_PORT: u16 = 9102;
+pub const DEFAULT_METRICS_PORT: u16 = 9102;
 
-/// The volume that holds the mapping. The sidecar mounts it a second time over the place where the API server would mount
-/// the pod's service account token: a volume of its own for that, an `emptyDir`, would keep `kubectl drain` and the
-/// cluster autoscaler from the node.
+/// The volume that holds the mapping. The sidecar also mounts it at the service account token's path, so that no token is
+/// mounted; an `emptyDir` there would block `kubectl drain` and the cluster autoscaler.
 pub const MAPPING_VOLUME: &str = "gwmon-mapping";
-/// The volume that a gateway mounts where it is told by a file.
+/// The volume that a gateway mounts if it is configured by a file.
 pub const BOOTSTRAP_VOLUME: &str = "gwmon-bootstrap";
 
 /// The volumes that hold an annotation of the pod, and which.

@@ -3,11 +3,10 @@
 
 use crate::kubernetes::Version;
 
-/// A form that names have.
+/// A pattern of names.
 pub(super) struct Tag {
-    /// The words of the name after `envoy.`. Where a label stands: `*` one word, `~` one or more, `@` a listener's
-    /// address, `%` an endpoint's, `#` at the end of a word a number. What follows belongs to the name; `$` says that
-    /// nothing does, `!` that one word does.
+    /// The name after `envoy.`. `*` is a label of one word, `~` of one or more, `@` a listener's address, `%` an endpoint's, a
+    /// final `#` a number. The rest of the name follows: none with `$`, one word with `!`.
     pattern: &'static str,
     /// The labels, in the order of the pattern. Envoy puts `envoy_` before each but `cipher_suite`.
     labels: &'static [&'static str],
@@ -17,7 +16,7 @@ pub(super) struct Tag {
     pub(super) is_new: bool,
 }
 
-/// `envoy.xds_resource_name`, of all the tags that came after 1.36, the oldest version compared, the only one.
+/// The first with `envoy.xds_resource_name`, the only tag added since 1.36, the oldest version compared.
 pub(super) const XDS_NAMES_SINCE: Version = Version(1, 37);
 
 /// A listener in a name: IPv4 or IPv6 with its port, or its `stat_prefix`.

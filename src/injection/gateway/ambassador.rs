@@ -1,5 +1,5 @@
-//! Ambassador, Emissary-ingress and Edge Stack: told by environment. The rules are those of the releases' own code:
-//! `envoy.j2` and `entrypoint.sh` before 0.50, `config.py` and `v3bootstrap.py` since.
+//! Ambassador, Emissary-ingress and Edge Stack: configured by environment variables. The rules are those of the releases' own
+//! code: `envoy.j2` and `entrypoint.sh` before 0.50, `config.py` and `v3bootstrap.py` since.
 
 use core::net::Ipv4Addr;
 
@@ -28,8 +28,8 @@ const DIAGNOSTICS: u16 = 8877;
 const FIRST: Version = Version(0, 21);
 /// The last with a container `statsd` in its manifest, which holds port 8125 and passes everything out of the pod.
 const LAST_WITH_REPEATER: Version = Version(0, 38);
-/// The first whose Envoy is told by environment; until then it sends to loopback whatever anybody says.
-const TOLD_SINCE: Version = Version(0, 50);
+/// The first that reads these variables; before, it always sends to loopback.
+const ENVIRONMENT_SINCE: Version = Version(0, 50);
 /// The first with `DOGSTATSD`, whose tags carry Envoy's own label names.
 const DOG_STATSD_SINCE: Version = Version(0, 60);
 /// The first with `GET /metrics` at its diagnostics service.
@@ -73,7 +73,7 @@ fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     let statsd_port = context.fixed_port(PORT, "Ambassador sends")?;
     let env = container.read_env()?;
     let (mut changes, mut relay) = (Changes::default(), None);
-    if since(TOLD_SINCE) {
+    if since(ENVIRONMENT_SINCE) {
         let is_dog = since(DOG_STATSD_SINCE) && context.settings.profile == Profile::Envoy;
         (changes.container, relay) = environment(context, container, &env, is_dog)?;
         let dialect = if is_dog { Dialect::DogStatsd } else { Dialect::Statsd };
@@ -103,7 +103,7 @@ fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     Ok(StatsdConfig { statsd_port, dialect: Dialect::Statsd, envoy: None, relay, changes })
 }
 
-/// Ambassador's own container of that name; another image's may be an exporter.
+/// The container `statsd`, whatever its image; exporters were detected before.
 fn repeater<'a>(pod: &'a Pod<'a>) -> Option<&'a Container<'a>> {
     pod.all_containers().find(|container| container.name == "statsd")
 }

@@ -1,5 +1,5 @@
-//! AWS App Mesh: its Envoy image is told by environment, which its controller also takes from a pod annotation. So it
-//! does not matter whose webhook is called first.
+//! AWS App Mesh: its Envoy image is configured by environment variables, which its controller also takes from a pod annotation.
+//! So it does not matter whose webhook is called first.
 
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
 use crate::injection::bootstrap::Dialect;
@@ -40,20 +40,20 @@ fn matches(container: &Container, pod: &Pod) -> bool {
     let is_named =
         matches!(container.image_name(), "aws-appmesh-envoy" | "injector-envoy-image" | "controller-override");
     let has = |name: &str| container.env.is_some_and(|env| env.get().contains(name));
-    let is_told = || has("\"APPMESH_RESOURCE_ARN\"") || has("\"APPMESH_VIRTUAL_NODE_NAME\"");
+    let has_mesh_variables = || has("\"APPMESH_RESOURCE_ARN\"") || has("\"APPMESH_VIRTUAL_NODE_NAME\"");
     let is_alone = pod.spec.containers.as_ref().is_some_and(|containers| containers.len() == 1);
-    is_named || ((container.name == "envoy" || is_alone) && is_told())
+    is_named || ((container.name == "envoy" || is_alone) && has_mesh_variables())
 }
 
 fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     let mut changes = Changes::default();
     let statsd_port;
     if let Some(container) = context.container {
-        (statsd_port, changes.container.env) = settle(context, &container.read_env()?)?;
+        (statsd_port, changes.container.env) = missing_variables(context, &container.read_env()?)?;
     } else {
         let written = context.pod.metadata.annotation(SIDECAR_ENV).unwrap_or_default();
         let missing;
-        (statsd_port, missing) = settle(context, &parse(written)?)?;
+        (statsd_port, missing) = missing_variables(context, &parse(written)?)?;
         let added = missing.iter().map(|(name, value)| format!("{name}={value}"));
         let all: Vec<_> = Some(written.to_owned()).filter(|w| !w.is_empty()).into_iter().chain(added).collect();
         changes.annotations = vec![(SIDECAR_ENV, all.join(", "))];
@@ -76,8 +76,8 @@ fn parse(written: &str) -> Result<Vec<Env>, Finding> {
 /// Variables that are to be added.
 type Missing = Vec<(&'static str, String)>;
 
-/// The port that the image will send to, and what is missing for that.
-fn settle(context: &GatewayContext, env: &[Env]) -> Result<(u16, Missing), Finding> {
+/// The port to which the image will send, and the variables to add.
+fn missing_variables(context: &GatewayContext, env: &[Env]) -> Result<(u16, Missing), Finding> {
     let set = |name: &str| env.iter().rev().find(|variable| variable.name == name);
     let elsewhere = |name: &str| {
         let detail = format!("{name} tells App Mesh's Envoy to send its statistics elsewhere; remove it");

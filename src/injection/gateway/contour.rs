@@ -30,8 +30,8 @@ fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     envoy::statsd(context)
 }
 
-/// Contour's gateway-provisioner owns nothing that it makes: its label tells. At its next change of a Deployment it writes its
-/// own annotations only, on it and on its pod template; of a DaemonSet it leaves the workload's (seen on Contour 1.33.8).
+/// Contour's gateway-provisioner sets a label and no owner reference. When it updates a Deployment, it keeps only its own
+/// annotations, on it and on its pod template; on a DaemonSet it keeps the workload's (seen on Contour 1.33.8).
 pub(in crate::injection) fn is_reverted(workload: &Metadata, kind: &str) -> bool {
     kind == "Deployment" && workload.label("app.kubernetes.io/managed-by") == Some("contour-gateway-provisioner")
 }

@@ -1,4 +1,4 @@
-//! A plain Envoy, told by a second piece of configuration on its command line: `--config-yaml`, which Envoy merges over
+//! A plain Envoy, configured by a second piece of configuration on its command line: `--config-yaml`, which Envoy merges over
 //! the file of `-c`. Checked on a real Envoy: `docs/root/operations/cli.rst`, "override and merge".
 
 use super::{Changes, DEFAULTS, ENVOY_PATH, Endpoint, GatewayContext, GatewayKind, StatsdConfig};
@@ -44,8 +44,8 @@ fn is_published(container: &Container) -> bool {
     matches!(container.image_parts().0.as_slice(), [.., "envoyproxy", _]) && is_named(container)
 }
 
-/// The version that the user names, or the tag of a published image. Another image's tag may be a version of its own: an
-/// old one would be told in a language that today's Envoy does not start with, so that is for the user to say.
+/// The version that the user names, or the tag of a published image. Another image's tag may be a version of its own: Envoy
+/// does not start with the configuration of an older version, so the user must name its version.
 fn version(context: &GatewayContext, container: &Container) -> Result<Option<Version>, Finding> {
     let tagged = container.version();
     match context.settings.envoy_version {
@@ -63,7 +63,7 @@ fn version(context: &GatewayContext, container: &Container) -> Result<Option<Ver
     }
 }
 
-/// Every gateway that runs Envoy itself is told like this.
+/// Also for Contour, Envoy Gateway and OSM, whose containers run `envoy`.
 pub(super) fn statsd(context: &GatewayContext) -> Result<StatsdConfig, Finding> {
     let container = context.container()?;
     let envoy = version(context, container)?;

@@ -1,6 +1,6 @@
-//! Gloo Edge's and kgateway's proxies: an `envoyinit` that starts Envoy with the whole configuration in `--config-yaml`
-//! and passes its own arguments on. Envoy takes that flag once, and merges it with the file of `-c`, in whichever of the
-//! two the sink stands.
+//! Gloo Edge's and kgateway's proxies: an `envoyinit` that starts Envoy with the whole configuration in `--config-yaml` and
+//! passes its own arguments on. Envoy takes that flag once and merges it with the file of `-c`, so the sink goes into such a
+//! file.
 
 use super::envoy::PORT;
 use super::{Changes, DEFAULTS, Endpoint, GatewayContext, GatewayKind, StatsdConfig};

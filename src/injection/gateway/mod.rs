@@ -148,7 +148,7 @@ impl Endpoint {
         Self { port, path: path.into(), changes: Changes::default() }
     }
 
-    /// Says that this is the administration's port: who reaches it can end the gateway and read its configuration.
+    /// An endpoint at Envoy's admin port, with a warning: clients can stop the gateway and read its configuration.
     fn of_admin(port: u16) -> Self {
         let detail = format!(
             "port {port} is Envoy's admin port, by which anybody who reaches it can read its configuration and end it; allow only Prometheus there, with a NetworkPolicy"
@@ -247,7 +247,7 @@ impl GatewayKind {
     /// Finds the gateway's own metrics endpoint.
     ///
     /// # Errors
-    /// The reason why it does not.
+    /// The reason why there is none.
     pub fn endpoint(&self, context: &GatewayContext) -> Result<Endpoint, Finding> {
         let endpoint = (self.endpoint)(context)?;
         Ok(Endpoint { port: context.settings.metrics_port.unwrap_or(endpoint.port), ..endpoint })
@@ -285,7 +285,7 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
     if recognised.iter().any(|(_, kind)| !kind.is_mesh) {
         recognised.retain(|(_, kind)| !kind.is_mesh);
     }
-    // Of a mesh that is named, and whose proxy is not this one Envoy under another image's name.
+    // The named mesh's webhook will add the proxy, unless a container is an Envoy already.
     let is_to_come =
         |gateway: &GatewayKind| asked.is_some() && gateway.injected_later && !containers.iter().any(envoy::matches);
     let expected = || {
