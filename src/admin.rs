@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Readiness {
-    /// The certificate is served, and the API server has been told to trust it (R7).
+    /// The certificate is served, and the `caBundle` has its CA (R7).
     pub fn certificate_served(&self) {
         self.0.certificate.store(true, Ordering::Relaxed);
     }

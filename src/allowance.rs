@@ -12,7 +12,7 @@ pub(crate) struct Allowance {
 /// The size and the refill rate of a token bucket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
-    /// At once.
+    /// The burst.
     pub(crate) at_once: f64,
     /// In each second after that.
     pub(crate) per_second: f64,

@@ -73,8 +73,10 @@ type LabelKeys = BTreeSet<String>;
 
 fn keys(value: &str) -> Result<LabelKeys, String> {
     let keys = value.split(',').map(str::trim).filter(|key| !key.is_empty());
-    keys.map(|key| labels::is_key(key).then(|| key.to_owned()).ok_or_else(|| format!("{key:?} is no label's key")))
-        .collect()
+    keys.map(|key| {
+        labels::is_key(key).then(|| key.to_owned()).ok_or_else(|| format!("{key:?} is not a valid label key"))
+    })
+    .collect()
 }
 
 /// A Prometheus, as `namespace/name`.
@@ -165,7 +167,7 @@ pub struct Serve {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "GWMON_PROMETHEUS", value_delimiter = ',', value_parser = prometheus)]
     pub prometheus: Vec<(String, String)>,
 
-    /// The number of gateways in one namespace that get a Service and a ServiceMonitor.
+    /// The maximum number of gateways in one namespace that get a Service and a ServiceMonitor.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -199,14 +201,14 @@ impl Serve {
     }
 }
 
-/// The name of a Service (DNS-1035), which is no gateway's.
+/// A Service name (DNS-1035) that no gateway's Service can have.
 fn name(value: &str) -> Result<String, &'static str> {
     let begins_well = value.starts_with(|c: char| c.is_ascii_lowercase());
     if !begins_well || value.len() > 50 || !labels::is_dns_part(value) {
         return Err("use lower case letters, digits and -, beginning with a letter, at most 50 characters");
     }
     if value.ends_with("-gwmon") {
-        return Err("names that end in -gwmon are those of gateways' objects");
+        return Err("names that end in -gwmon are reserved for gateways' objects");
     }
     Ok(value.to_owned())
 }

@@ -8,7 +8,8 @@ use crate::annotations::{Sidecar, duration};
 use crate::kubernetes::Version;
 use crate::kubernetes::labels::Labels;
 
-/// The namespace and the name of gwmon's own objects: Deployment, Service, Secret, Lease, webhook configuration.
+/// The namespace and the name of gwmon's own Deployment, Service, Lease and webhook configuration; its Secret and ConfigMap add
+/// a suffix to the name.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// The namespace.

@@ -58,7 +58,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<Log> {
 
 impl Log {
     /// Says from time to time what was left out, for ever.
-    pub async fn tell_what_is_left_out(&self) {
+    pub async fn report_dropped(&self) {
         let mut unread = 0;
         loop {
             tokio::time::sleep(TELL).await;

@@ -97,7 +97,7 @@ impl Metrics {
     pub fn new() -> (Self, Registry) {
         let metrics = Self {
             reviews: Family::default(),
-            // A review takes microseconds; the top bucket is where the API server has long given up.
+            // A review takes microseconds; the top bucket is the webhook's own time limit.
             review_duration: Histogram::new([5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 2.]),
             reconciles: Family::default(),
             writes: Family::default(),

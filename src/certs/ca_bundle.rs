@@ -1,4 +1,4 @@
-//! The `caBundle` of gwmon's webhook configuration: the authorities by which the API server knows the webhook.
+//! The `caBundle` of gwmon's webhook configuration: the CAs that the API server trusts for the webhook.
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cluster::request::api_error;
 
-/// Apart from the controller's, so that neither removes what the other has applied.
+/// A field manager of its own, so that neither removes what the other has applied.
 const FIELD_MANAGER: &str = "gwmon-certificates";
 
 /// The webhook configuration of one installation.

@@ -18,7 +18,7 @@ const BACKDATE: Duration = Duration::minutes(5);
 /// An authority and a leaf, with their keys, as PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificates {
-    /// The authorities to trust: the current one first, then the one before it, until that expires.
+    /// The authorities to trust: the current one first, then up to two former ones until they expire.
     pub authorities: String,
     /// The current authority's key.
     pub authority_key: String,
@@ -49,7 +49,7 @@ impl Certificates {
     /// A new authority and a leaf for these names (DNS names and IP addresses).
     ///
     /// # Errors
-    /// Where a name is none.
+    /// A name that is not valid.
     pub fn new(names: &[String], now: OffsetDateTime) -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         // Two authorities must not share a name: a verifier would try the wrong one and give up.
@@ -70,7 +70,7 @@ impl Certificates {
     /// serve its leaf (R6).
     ///
     /// # Errors
-    /// Where a name is none.
+    /// A name that is not valid.
     pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, Error> {
         let Ok(authority) = Validity::of(&self.authorities) else { return Self::new(names, now).map(Some) };
         let Ok(issuer) =
@@ -106,7 +106,7 @@ fn issue(
     Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
 }
 
-/// The newest certificates of a bundle that have not ended.
+/// The newest certificates of a bundle that have not expired.
 fn still_valid(bundle: &str, now: OffsetDateTime) -> Result<String, Error> {
     const MOST: usize = 2;
     let mut kept = String::new();
@@ -119,7 +119,7 @@ fn still_valid(bundle: &str, now: OffsetDateTime) -> Result<String, Error> {
     Ok(kept)
 }
 
-/// From when to when a certificate holds, and for whom.
+/// A certificate's validity period and names.
 #[derive(Debug)]
 pub struct Validity {
     not_before: OffsetDateTime,
@@ -154,7 +154,7 @@ impl Validity {
         })
     }
 
-    /// A certificate from the future was made by a clock that was ahead; nobody believes it before its time has come.
+    /// A certificate from the future was made by a clock that was ahead; clients reject it until `not_before`.
     fn due(&self, now: OffsetDateTime) -> bool {
         now < self.not_before || now >= self.not_before + (self.not_after - self.not_before) * 2 / 3
     }

@@ -24,15 +24,15 @@ pub use secret::SharedSecret;
 pub use serving::CurrentLeaf;
 
 /// The interval at which the wall clock is compared: a monotonic timer stops while a machine is suspended.
-const LOOK: Duration = Duration::from_mins(1);
+const CHECK_INTERVAL: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_secs(2);
-/// kube's client has no timeout of its own.
+/// kube's client has no read timeout.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A certificate to serve, as PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Served {
-    /// The leaf, with what stands between it and the authority.
+    /// The leaf and its intermediates.
     pub leaf: String,
     /// The leaf's key.
     pub leaf_key: String,
@@ -52,8 +52,8 @@ pub trait Source: Send + Sync {
     fn changes(&self) -> BoxStream<'static, ()>;
 }
 
-/// Keeps the served leaf and the announced authorities right until `stop` is done. A change to either is looked at within a
-/// moment (R7), everything else once a minute.
+/// Keeps the served leaf and the announced authorities right until `stop` is done. Checks at once after a change to either
+/// (R7), and once a minute.
 pub async fn run(
     source: impl Source,
     ca_bundle: CaBundle,
@@ -75,11 +75,11 @@ pub async fn run(
         let wake = match renewed {
             Ok(()) => {
                 readiness.certificate_served();
-                tokio::time::timeout(LOOK, changes.next()).map(drop).left_future()
+                tokio::time::timeout(CHECK_INTERVAL, changes.next()).map(drop).left_future()
             }
             Err(error) => {
                 tracing::warn!("certificate: {error:#}");
-                // However often something changes meanwhile.
+                // Changes do not shorten the pause.
                 tokio::time::sleep(RETRY).right_future()
             }
         };
@@ -89,8 +89,8 @@ pub async fn run(
     }
 }
 
-/// One look: the certificate is made or renewed where due, then announced, then served. In this order no caller ever meets a leaf
-/// whose authority it does not know.
+/// Renews the certificate where due, writes the `caBundle`, then serves the leaf. In this order the API server trusts every
+/// leaf that it receives.
 async fn renew(
     source: &impl Source,
     ca_bundle: &CaBundle,

@@ -1,4 +1,4 @@
-//! A certificate of gwmon's own making, kept in one Secret that all replicas share, made and renewed by whichever comes first.
+//! The certificate that gwmon issues, in one Secret of all replicas; the first that finds it due renews it.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +50,8 @@ fn secret_name(installation: &Installation) -> String {
     format!("{}-tls", installation.name)
 }
 
-/// The shared certificates, made or renewed first where that is due. Of two replicas that try at once the API
-/// server lets one win; the other reads again.
+/// The shared certificates, made or renewed first where that is due. If two replicas write at once, one gets a conflict and
+/// reads again.
 async fn certificates(secrets: &Api<Secret>, installation: &Installation) -> Result<Certificates> {
     let (names, now) = (installation.service_names(), OffsetDateTime::now_utc());
     let what = || format!("Secret {}/{}", installation.namespace, secret_name(installation));

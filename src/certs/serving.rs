@@ -26,13 +26,13 @@ pub enum Error {
     /// A file without a certificate.
     #[error("there is no certificate in it")]
     NoAuthority,
-    /// Authorities that no client can be checked by.
+    /// Client CAs that cannot be used.
     #[error("cannot check clients by it: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
 impl CurrentLeaf {
-    /// Serves this leaf from the next handshake on. A leaf that cannot be used leaves the one before.
+    /// Serves this leaf from the next handshake on. If it cannot be used, the previous leaf stays.
     ///
     /// # Errors
     /// [`Error`], where the two do not parse or do not belong together.

@@ -18,7 +18,7 @@ const SPAN: Duration = Duration::from_mins(10);
 /// Access reviews, each answer kept for a while.
 pub(crate) struct AccessReviews {
     client: Client,
-    /// By reader and its user, what it discovers targets by, and namespace: what is lacking.
+    /// By scraper and user, discovery resource and namespace: the missing right.
     answers: TtlCache<(String, &'static str, String), Option<Finding>>,
 }
 
@@ -39,7 +39,7 @@ impl AccessReviews {
             match self.may_list(&access, namespace, (group, resource)).await {
                 Ok(true) => {}
                 Ok(false) => denied.push(resource),
-                // Not knowing is no finding.
+                // A failed review gives no finding.
                 Err(error) => {
                     tracing::debug!("cannot ask about the rights of {}: {:#}", access.user, api_error(error));
                     return None;

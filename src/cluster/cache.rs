@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::index::Index;
 use super::object::{
-    GatewayKey, Meta, NamespacedName, asks_for_injection, controller_of, is_reference, owner_of_pod, place,
+    GatewayKey, Meta, NamespacedName, controller_of, is_reference, owner_of_pod, place, requests_injection,
 };
 use super::request::api_resource;
-use super::revisions::{Part, Revision, Revisions};
+use super::revisions::{Revision, RevisionRef, Revisions};
 use super::watch::{Parsed, UNFINISHED, Watches, labelled};
 use super::{FIELD_MANAGER, Need, scraper_kinds};
 use crate::annotations::{
@@ -41,7 +41,7 @@ pub(crate) enum Change {
     Gateways(Vec<GatewayKey>),
     /// To the workloads that ask for injection.
     Workloads,
-    /// To what is known of the cluster's monitoring, or to a whole list, so that every gateway may be concerned.
+    /// To the monitoring configuration or a whole list: every gateway may be affected.
     Everything,
 }
 
@@ -49,12 +49,12 @@ pub(crate) enum Change {
 #[derive(Debug)]
 struct Pod {
     created: Option<Time>,
-    /// It is on its way out, perhaps for minutes, perhaps with its workload.
+    /// It has a deletionTimestamp.
     terminating: bool,
-    part: Part,
+    part: RevisionRef,
 }
 
-/// The workloads of one kind that ask for injection, by place: their UIDs. All others are looked at and forgotten.
+/// The workloads of one kind that ask for injection, by place: their UIDs. Others are not kept.
 #[derive(Debug, Default)]
 struct OptedInWorkloads {
     live: BTreeMap<NamespacedName, String>,
@@ -63,11 +63,11 @@ struct OptedInWorkloads {
 }
 
 impl OptedInWorkloads {
-    /// Takes in what a watch tells. True where others ask than before.
+    /// Applies a watch event. Returns true if the opted-in workloads changed.
     fn take(&mut self, event: &Event<Meta>) -> bool {
         let asks = |object: &Meta| {
-            // What another controller makes is that one's to annotate.
-            (asks_for_injection(object) && controller_of(object).is_none())
+            // A workload with a controller is annotated by that controller.
+            (requests_injection(object) && controller_of(object).is_none())
                 .then(|| object.metadata.uid.clone().unwrap_or_default())
         };
         match event {
@@ -92,7 +92,7 @@ impl OptedInWorkloads {
 /// The kinds that gwmon's webhook copies annotations on.
 const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
 
-/// gwmon writes one.
+/// The most owner references kept of an object; gwmon writes one.
 const MOST_OWNERS: usize = 4;
 
 /// Objects of gwmon's own.
@@ -158,7 +158,7 @@ impl ClusterCache {
         (Self { pods, services, monitors, asking, cluster, listed }, stream::select_all(changes))
     }
 
-    /// Done when every watch has delivered its first list: from then on what is not known is not there.
+    /// Done when every watch has delivered its first list: from then on an object that is not cached does not exist.
     pub(crate) fn listed(&self) -> impl Future<Output = ()> {
         self.listed.cancelled()
     }
@@ -176,7 +176,7 @@ impl ClusterCache {
         lock(&self.pods).keys().count()
     }
 
-    /// The newest roll-out of a gateway that has injected pods, which tells what is to come, and the name of a pod of it.
+    /// The newest revision of a gateway's injected pods, and the name of one of its pods.
     pub(crate) fn newest(&self, key: &GatewayKey) -> Option<(String, Arc<Revision>)> {
         let pods = lock(&self.pods);
         let living = pods.of(key).filter(|(_, pod)| !pod.terminating);
@@ -190,9 +190,9 @@ impl ClusterCache {
         self.newest(key).is_some_and(|(name, revision)| revision.is_owned(&name))
     }
 
-    /// The share of the queue that a gateway uses: its namespace's; or, if only its monitors are known, which may be
-    /// in any namespace and name any, a common one.
-    pub(crate) fn share_of<'k>(&self, key: &'k GatewayKey) -> &'k str {
+    /// The fairness group of a gateway: its namespace, or a common group if only its ServiceMonitors are known, since those can
+    /// name any namespace.
+    pub(crate) fn fairness_group<'k>(&self, key: &'k GatewayKey) -> &'k str {
         let is_known = lock(&self.pods).of(key).next().is_some() || lock(&self.services).of(key).next().is_some();
         if is_known { &key.namespace } else { "" }
     }
@@ -248,7 +248,7 @@ impl ClusterCache {
 }
 
 fn pod(pod: &Meta, revisions: &Revisions) -> Pod {
-    // What is read, as long as it is at most: a tenant may write 256 KiB of annotations on each pod.
+    // Keeps the annotations that gwmon reads, up to a length: a tenant may write 256 KiB of annotations on each pod.
     let is_kept = |key: &str, value: &str| match key {
         STATUS => value.len() <= 4 * LONGEST,
         key => value.len() <= LONGEST && VOCABULARY.iter().any(|known| known.name == key),
@@ -256,7 +256,7 @@ fn pod(pod: &Meta, revisions: &Revisions) -> Pod {
     let kept = |(key, value): (&String, &String)| is_kept(key, value).then(|| (key.clone(), value.clone()));
     let mut annotations: Annotations = ours(pod.annotations()).filter_map(kept).collect();
     if pod.annotations().contains_key(COPIED) {
-        // That there is one, and not what it says.
+        // Only its presence is kept.
         annotations.insert(COPIED.to_owned(), String::new());
     }
     let namespace = pod.namespace().unwrap_or_default();
@@ -267,8 +267,8 @@ fn pod(pod: &Meta, revisions: &Revisions) -> Pod {
     }
 }
 
-/// An object of gwmon's own, without what is not read. Of the managers of its fields only that gwmon is one. Whoever may make
-/// Services can write gwmon's labels on them, and any number of others.
+/// An object of gwmon's own, without what is not read. Of managedFields only gwmon's entry is kept. Users may write gwmon's
+/// labels, and any others, on Services.
 fn own(object: &Meta) -> Arc<Meta> {
     let mut object = object.clone();
     let labels = object.metadata.labels.get_or_insert_default();

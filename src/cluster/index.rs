@@ -6,7 +6,7 @@ use kube::runtime::watcher::Event;
 
 use super::object::{GatewayKey, Meta, NamespacedName, place};
 
-/// Objects with gwmon's labels that are seen of one namespace: whoever may make them there may make any number.
+/// The most objects with gwmon's labels that are cached per namespace: users may create any number.
 const MOST_OBJECTS: usize = 10_000;
 
 /// Values by gateway.
@@ -56,7 +56,7 @@ impl<V> Content<V> {
         Some(key)
     }
 
-    /// An object that is not there yet.
+    /// Adds a new object.
     fn insert(&mut self, place: NamespacedName, object: &Meta, keep: impl FnOnce(&Meta) -> V) -> Option<GatewayKey> {
         let key = GatewayKey::of(object)?;
         let count = self.counts.entry(place.0.clone()).or_default();
@@ -75,8 +75,8 @@ impl<V> Content<V> {
 }
 
 impl<V> Index<V> {
-    /// Takes in what a watch tells. `keep` makes what is kept of an object. Returns the gateways that a single change concerns;
-    /// a whole list concerns all.
+    /// Applies a watch event. `keep` makes what is kept of an object. Returns the gateways that a single change concerns; a
+    /// whole list concerns all.
     pub(crate) fn take(&mut self, event: &Event<Meta>, keep: impl FnOnce(&Meta) -> V) -> Vec<GatewayKey> {
         match event {
             Event::Init => self.fresh = Some(Content::default()),

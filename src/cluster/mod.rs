@@ -1,5 +1,5 @@
-//! The one reader of a cluster: a [`Snapshot`] for a command, by one list of each kind or from files, and a cache of watches for
-//! the controller. Both read an object with the same parser, and leave out one that cannot be read.
+//! Reads a cluster: a [`Snapshot`] for a command, from lists or files, and a cache of watches for the controller. Both read an
+//! object with the same parser, and leave out one that cannot be read.
 
 pub(crate) mod access;
 pub(crate) mod bindings;
@@ -31,8 +31,8 @@ pub(crate) enum Need {
     Optional,
 }
 
-/// The kinds that read ServiceMonitors, with their group and version, and the need for each: not being allowed to see a
-/// Prometheus is not the same as there being none.
+/// The kinds that read ServiceMonitors, with their group and version, and the need for each: a forbidden Prometheus must not
+/// count as an absent one.
 pub(crate) fn scraper_kinds() -> impl Iterator<Item = (Kind, &'static str, Need)> {
     let need = |kind| if kind == Kind::Prometheus { Need::Required } else { Need::Optional };
     Kind::ALL.into_iter().map(move |(kind, version)| (kind, version, need(kind)))

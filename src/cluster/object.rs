@@ -1,4 +1,4 @@
-//! What of an object's metadata says which gateway and which workload it belongs to.
+//! Finds an object's gateway and workload from its metadata.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
@@ -36,8 +36,8 @@ impl From<&Installation> for GatewayKey {
 }
 
 impl GatewayKey {
-    /// The gateway that a pod or a generated object belongs to. Only a monitor may live elsewhere than its gateway: who can
-    /// make pods or Services in one namespace must not speak for another.
+    /// The gateway that a pod or a generated object belongs to. Only a monitor may live elsewhere than its gateway: pods and
+    /// Services count only for their own namespace.
     pub(crate) fn of(object: &Meta) -> Option<Self> {
         let label = |key| object.labels().get(key).cloned();
         let own = object.namespace();
@@ -51,12 +51,12 @@ impl GatewayKey {
 }
 
 /// Returns true if an object has `gwmon.io/inject: "true"`.
-pub(crate) fn asks_for_injection(object: &Meta) -> bool {
+pub(crate) fn requests_injection(object: &Meta) -> bool {
     object.annotations().get(INJECT).is_some_and(|inject| inject == "true")
 }
 
-/// The owner that manages an object, where it can be one: the API server checks of an owner reference only that nothing is
-/// empty, and kind, version and name become parts of a request's path.
+/// The controller of an object, if its owner reference is valid: the API server checks of an owner reference only that nothing
+/// is empty, and kind, version and name become parts of a request's path.
 pub(crate) fn controller_of(object: &impl ResourceExt) -> Option<&OwnerReference> {
     let owner = object.owner_references().iter().find(|owner| owner.controller == Some(true));
     owner.filter(|owner| is_reference(owner))

@@ -14,7 +14,7 @@ use crate::monitoring::Owner;
 /// may set any label on it.
 pub(crate) fn is_named_after(key: &GatewayKey, owner: &Owner, revision: &Revision) -> bool {
     let controller = revision.owner.as_ref().map(|controller| controller.name.as_str()).unwrap_or_default();
-    // A ReplicaSet's less the hash of its template.
+    // A ReplicaSet's name without its pod-template-hash.
     let stem = controller.rsplit_once('-').map_or(controller, |(stem, _)| stem);
     [owner.name.as_str(), controller, stem].into_iter().any(|name| monitor_name(name) == key.monitor)
 }

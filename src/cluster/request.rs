@@ -6,7 +6,7 @@ use kube::core::{GroupVersionKind, Status};
 
 use crate::reason::{Finding, Reason};
 
-/// An object whole, as the API server sends it: nothing is built of it that is not read. `None` where it is not there.
+/// The raw JSON of an object, not decoded. `None` where it is not there.
 pub(crate) async fn text_of(
     client: &Client,
     namespace: &str,
@@ -33,8 +33,8 @@ pub(crate) fn api_resource(api_version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-/// Returns true if the API server's authorizer refused a request. Quotas, admission policies and terminating
-/// namespaces answer 403 as well, in other words.
+/// Returns true if the API server's authorizer refused a request. Quotas, admission policies and terminating namespaces also
+/// answer 403, with other messages.
 pub(crate) fn is_right_lacking(status: &Status) -> bool {
     status.code == 403 && status.message.contains("forbidden: User \"") && status.message.contains(" cannot ")
 }

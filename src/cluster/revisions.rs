@@ -56,9 +56,9 @@ struct Counted {
     pods: usize,
 }
 
-/// A pod's part in a revision, which is forgotten with the last.
+/// A pod's reference to its revision; dropping the last one removes the revision.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct RevisionRef {
     pub(crate) revision: Arc<Revision>,
     of: Revisions,
     /// `None` where it is not counted.
@@ -66,8 +66,8 @@ pub(crate) struct Part {
 }
 
 impl Revisions {
-    /// Takes in what a pod says.
-    pub(crate) fn take(&self, namespace: &str, annotations: Annotations, owner: Option<OwnerReference>) -> Part {
+    /// Adds a pod's annotations and owner.
+    pub(crate) fn take(&self, namespace: &str, annotations: Annotations, owner: Option<OwnerReference>) -> RevisionRef {
         let revision = Revision { annotations: Some(annotations), owner };
         let mut known = lock(&self.0);
         let known = &mut *known;
@@ -76,7 +76,7 @@ impl Revisions {
             && *counted.revision == revision
         {
             counted.pods += 1;
-            return Part { revision: Arc::clone(&counted.revision), of: self.clone(), hash: Some(hash) };
+            return RevisionRef { revision: Arc::clone(&counted.revision), of: self.clone(), hash: Some(hash) };
         }
         let before = known.bytes.get_key_value(namespace);
         let (namespace, before) =
@@ -84,16 +84,16 @@ impl Revisions {
         let bytes = before + revision.bytes();
         if bytes > SHARE || known.revisions.contains_key(&hash) {
             let revision = Arc::new(Revision { annotations: None, owner: revision.owner });
-            return Part { revision, of: self.clone(), hash: None };
+            return RevisionRef { revision, of: self.clone(), hash: None };
         }
         known.bytes.insert(Arc::clone(&namespace), bytes);
         let revision = Arc::new(revision);
         known.revisions.insert(hash, Counted { namespace, revision: Arc::clone(&revision), pods: 1 });
-        Part { revision, of: self.clone(), hash: Some(hash) }
+        RevisionRef { revision, of: self.clone(), hash: Some(hash) }
     }
 }
 
-impl Drop for Part {
+impl Drop for RevisionRef {
     fn drop(&mut self) {
         let Some(hash) = self.hash else { return };
         let mut known = lock(&self.of.0);

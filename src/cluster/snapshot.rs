@@ -24,12 +24,12 @@ use crate::reason::Finding;
 /// Objects in one answer of the API server's.
 const PAGE: u32 = 100;
 
-/// A cluster at one moment, by one list of each kind, or what files say of one.
+/// A cluster at one moment, by one list of each kind, or from files.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// The objects that configure monitoring.
     pub monitoring: Cluster,
-    /// The labels of other people's ServiceMonitors, by namespace.
+    /// The labels of ServiceMonitors that gwmon does not manage, by namespace.
     pub existing_monitors: BTreeMap<String, Vec<Labels>>,
     /// The version of the oldest part of the cluster, where it is known.
     pub kubernetes: Option<Version>,
@@ -42,7 +42,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The kinds that say something of the namespaces in which workloads are to run, and that may stand among these in a file.
+    /// The kinds that configure a namespace and may occur in a manifest file among workloads.
     pub const NAMESPACE_KINDS: [&str; 3] = ["LimitRange", "Namespace", "NetworkPolicy"];
 
     /// Reads objects, those without a namespace as of `default`. One that cannot be read is left out.
@@ -137,7 +137,7 @@ impl Snapshot {
     }
 }
 
-/// An object of a list, which leaves out what all of its objects are.
+/// An object of a list, with its kind, which lists omit.
 pub(crate) fn with_kind(mut object: DynamicObject, kind: &str) -> Value {
     object.managed_fields_mut().clear();
     let mut object = json!(object);

@@ -1,4 +1,4 @@
-//! Answers that hold for a while.
+//! A cache whose entries expire.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,24 +11,24 @@ use crate::lock::lock;
 #[derive(Debug)]
 pub(crate) struct TtlCache<K, V> {
     span: Duration,
-    answers: Mutex<HashMap<K, (Instant, V)>>,
+    entries: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     pub(crate) fn new(span: Duration) -> Self {
-        Self { span, answers: Mutex::default() }
+        Self { span, entries: Mutex::default() }
     }
 
-    pub(crate) fn get(&self, question: &K) -> Option<V> {
-        lock(&self.answers)
-            .get(question)
-            .filter(|(asked, _)| asked.elapsed() < self.span)
-            .map(|(_, answer)| answer.clone())
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
+        lock(&self.entries)
+            .get(key)
+            .filter(|(inserted, _)| inserted.elapsed() < self.span)
+            .map(|(_, value)| value.clone())
     }
 
-    pub(crate) fn put(&self, question: K, answer: V) {
-        let mut answers = lock(&self.answers);
-        answers.retain(|_, (asked, _)| asked.elapsed() < self.span);
-        answers.insert(question, (Instant::now(), answer));
+    pub(crate) fn put(&self, key: K, value: V) {
+        let mut entries = lock(&self.entries);
+        entries.retain(|_, (inserted, _)| inserted.elapsed() < self.span);
+        entries.insert(key, (Instant::now(), value));
     }
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::request::api_resource;
 use crate::kubernetes::Version;
 
-/// kube's client by itself would wait for an answer for ever.
+/// kube's client has no read timeout of its own.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The version of the oldest among the API server and the kubelets, which may be three versions behind it, and are
-/// during every upgrade. Where the nodes cannot be seen, that of those which were, and of the API server.
+/// The version of the oldest among the API server and the kubelets, which may be three versions behind. If listing nodes fails,
+/// only the nodes listed so far count.
 pub(crate) async fn oldest_version(client: &Client) -> Result<Option<Version>> {
     let info = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await.context("no answer")??;
     // Some providers write `29+`.

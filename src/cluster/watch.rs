@@ -1,4 +1,4 @@
-//! Watches that go on whatever happens: a kind that is not served, a right that is lacking, an API server that is away.
+//! Watches that survive a kind that is not served, a missing right, or an API server that cannot be reached.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
@@ -23,7 +23,7 @@ use super::request::text_of;
 use crate::lock::lock;
 use crate::reason::Finding;
 
-/// After a watch has failed. Also how late an operator that is installed later is noticed.
+/// The pause after a failed watch, and the delay until a newly installed operator is noticed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Returns true if the cluster does not serve the kind, as opposed to having no object of it. The API server answers
@@ -50,10 +50,10 @@ pub(crate) fn log_failure(kind: &str, error: &watcher::Error) {
     }
 }
 
-/// Objects in one answer of the API server's. A tenant's may have 1.5 MiB each, and their labels alone as much.
+/// Page size of a list. A tenant's may have 1.5 MiB each, and their labels alone as much.
 pub(crate) const PAGE: u32 = 10;
 
-/// A field selector: pods that run or may yet. Of those that have ended or were evicted nothing is scraped.
+/// A field selector: pods that run or may yet. Ended or evicted pods are not scraped.
 pub(crate) const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Objects that this label selector selects.
@@ -104,8 +104,8 @@ impl<'a> Watches<'a> {
         (store, events)
     }
 
-    /// Watches all of a kind and keeps of each what `parse` makes of its text, and nothing of those of which it makes nothing.
-    /// Each is read by itself: a list of them, in which each becomes ten times as large, could take all memory.
+    /// Watches a kind and keeps the result of `parse` for each object, where there is one. Reads each object with a request of
+    /// its own: a decoded list is ten times as large and could take all memory.
     pub(crate) fn parsed<T: Send + 'static>(
         &self,
         resource: ApiResource,
@@ -131,7 +131,7 @@ impl<'a> Watches<'a> {
                 let text = loop {
                     match text_of(&client, &at.0, (&kind.api_version, &kind.kind), &at.1).await {
                         Ok(text) => break text?,
-                        // Not being allowed to read a Prometheus is not the same as there being none.
+                        // A forbidden Prometheus must not count as an absent one.
                         Err(kube::Error::Api(status)) if status.code == 403 && need == Need::Optional => {
                             left_out(&format_args!("{}; apply deploy/install.yaml again", status.message));
                             return None;
@@ -181,7 +181,7 @@ impl<'a> Watches<'a> {
         (kept, events.boxed())
     }
 
-    /// Watches the metadata of those of a kind that `which` selects.
+    /// Watches the metadata of the objects of a kind that `which` selects.
     pub(crate) fn metadata<C: Send + 'static>(
         &self,
         resource: ApiResource,
@@ -189,11 +189,11 @@ impl<'a> Watches<'a> {
         need: Need,
         take: impl FnMut(&Event<Meta>) -> Option<C> + Send + 'static,
     ) -> BoxStream<'static, C> {
-        self.whole::<Meta, C>(resource, which, need, take)
+        self.typed::<Meta, C>(resource, which, need, take)
     }
 
-    /// Watches those of a kind that `which` selects, each as far as `K` reads it.
-    pub(crate) fn whole<K, C: Send + 'static>(
+    /// Watches the objects of a kind that `which` selects, decoded as `K`.
+    pub(crate) fn typed<K, C: Send + 'static>(
         &self,
         resource: ApiResource,
         which: watcher::Config,
@@ -219,8 +219,7 @@ impl<'a> Watches<'a> {
         }
     }
 
-    /// Passes on what a watch tells for as long as the stream is polled. A kind that the cluster does not serve is an empty
-    /// list, looked for again.
+    /// Forwards watch events while the stream is polled. A kind that is not served counts as an empty list and is retried.
     fn observe<K: Send + 'static, C: Send + 'static>(
         &self,
         kind: String,
@@ -244,24 +243,23 @@ impl<'a> Watches<'a> {
                 if std::mem::replace(&mut absent, true) {
                     return (vec![], RETRY_INTERVAL);
                 }
-                tracing::info!(kind, "the cluster does not serve this kind; looking for it from time to time");
+                tracing::info!(kind, "the cluster does not serve this kind; gwmon retries every 5 s");
                 (vec![take(&Event::Init), take(&Event::InitDone)], RETRY_INTERVAL)
             }
             Err(error) => {
                 log_failure(&kind, &error);
-                // Whatever is the matter with a kind that is not needed, the rest goes on.
+                // A failing optional kind must not block the others.
                 let goes_on =
                     need == Need::Optional && matches!(error, watcher::Error::InitialListFailed(_)) && listed();
                 let empty = goes_on.then(|| vec![take(&Event::Init), take(&Event::InitDone)]);
                 (empty.unwrap_or_default(), RETRY_INTERVAL)
             }
         };
-        // The pause comes after what it follows has been passed on. (kube's own backoff starts anew with each list that
-        // is tried.)
+        // The pause follows the changes. (kube's own backoff starts anew with each list that is tried.)
         events
             .flat_map(move |event| {
                 let (changes, pause) = seen(event);
-                // Not even of no length where there is none: a timer takes a millisecond.
+                // No sleep of no length: a timer takes a millisecond.
                 let pause = stream::iter((!pause.is_zero()).then_some(pause)).then(tokio::time::sleep);
                 stream::iter(changes.into_iter().flatten()).chain(pause.filter_map(|()| std::future::ready(None)))
             })

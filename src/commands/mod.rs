@@ -1,4 +1,4 @@
-//! One file a command: wiring and printing only.
+//! One module per command: wiring and printing only.
 
 pub mod preview;
 pub mod serve;

@@ -44,7 +44,7 @@ pub fn run(args: Serve) -> Result<()> {
     runtime.block_on(async {
         tokio::select! {
             served = serve(args) => served,
-            () = log.tell_what_is_left_out() => Ok(()),
+            () = log.report_dropped() => Ok(()),
         }
     })
 }
@@ -218,7 +218,7 @@ async fn kubernetes(client: &Client) -> Option<Version> {
 }
 
 /// Identifies this process in the Lease and in Events: the pod's name and, for processes on one host, the process id. A
-/// restarted container has the same identity, and takes its Lease up again.
+/// restarted container has the same identity, and keeps its Lease.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "gwmon".to_owned());
     format!("{host}-{}", std::process::id())

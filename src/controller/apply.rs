@@ -79,7 +79,7 @@ impl Writer<'_> {
             Some(seen) => Some(Meta::clone(seen)),
             None => match api.get_metadata_opt(&place.1).await {
                 Ok(found) => found,
-                // The kind itself is not served; applying will tell.
+                // The kind itself is not served; the apply reports it.
                 Err(kube::Error::Api(status)) if status.code == 404 => None,
                 Err(error) => return Err(api_error(error)).with_context(|| format!("cannot read {what}")),
             },
@@ -92,7 +92,7 @@ impl Writer<'_> {
                     let Owner { kind, name, .. } = &other;
                     anyhow::ensure!(
                         presence(self.client, &place.0, &other).await? != Presence::Gone,
-                        "{what} is about to go with {kind} {name}"
+                        "{what} still belongs to {kind} {name}, which is gone or being deleted"
                     );
                     let detail = format!(
                         "{what} is gwmon's for {kind} {name}, which has the same name; delete that, or rename it"
@@ -102,7 +102,7 @@ impl Writer<'_> {
                 let detail = format!("{what} exists and is not managed by gwmon; rename or delete it");
                 return Err(Finding::new(Reason::NameConflict, detail).into());
             }
-            // Just the object that was looked at, not one that has taken its name since.
+            // Sets the UID: an object recreated under this name is not changed.
             object["metadata"]["uid"] = json!(existing.uid());
             params = params.force();
         }
@@ -121,7 +121,7 @@ impl Writer<'_> {
                 let detail = format!("cannot apply {what}: the cluster does not serve {version} {kind}");
                 Err(Finding::new(Reason::ServiceMonitorCRDMissing, detail).into())
             }
-            // A quota, a policy, another webhook: whoever set that up can mend it, and so has to be told.
+            // A quota, a policy or another webhook: a finding reports it to whoever can fix it.
             Err(kube::Error::Api(status)) if is_refusal(&status) => {
                 Err(Finding::new(Reason::ObjectRefused, format!("cannot apply {what}: {}", status.message)).into())
             }
@@ -129,7 +129,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Deletes an object, if it is this gateway's beyond doubt.
+    /// Deletes an object, if its labels and field manager say that it is this gateway's.
     pub(super) async fn delete(&self, (version, kind): (&str, &str), object: &Meta) -> Result<()> {
         let place = place(object);
         if !is_labelled(object, self.key) || !is_managed(object) {
@@ -181,9 +181,9 @@ pub(super) fn place_of(object: &Value) -> NamespacedName {
 /// The state of a workload on the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
-    /// It is there and to stay.
+    /// It exists and is not being deleted.
     There,
-    /// It is not, or is about to go, or is another one of this name.
+    /// It is missing, is being deleted, or has another UID.
     Gone,
     /// gwmon may not read objects of its kind.
     Unreadable,
@@ -210,12 +210,12 @@ fn former_owner(object: &Meta, key: &GatewayKey) -> Option<Owner> {
     reference.filter(is_gwmons).map(Owner::from)
 }
 
-/// Returns true if gwmon applied this object for this gateway (R27). If one of its two marks was removed by hand, it
-/// is restored.
+/// Returns true if gwmon applied this object for this gateway (R27). Its field manager must be gwmon's. The labels or the owner
+/// reference may be missing; gwmon restores them.
 fn is_ours(object: &Meta, key: &GatewayKey, owner: &Owner) -> bool {
     let owners = object.owner_references();
     let owned = owners.iter().any(|reference| reference.uid == owner.uid);
-    // What another workload owns goes with that.
+    // An object of another owner is deleted with that owner.
     let foreign = owners.iter().any(|reference| reference.uid != owner.uid);
     is_managed(object) && (owned || (is_labelled(object, key) && !foreign))
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use super::events::Published;
 use super::reconcile::Context;
 use crate::annotations::MONITORED_BY;
-use crate::cluster::object::{GatewayKey, Meta, asks_for_injection, is_itself, owner_of_pod};
+use crate::cluster::object::{GatewayKey, Meta, is_itself, owner_of_pod, requests_injection};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, api_resource, text_of};
 use crate::cluster::watch::{PAGE, UNFINISHED};
@@ -34,7 +34,7 @@ use crate::webhook::Surroundings;
 const EVERY: Duration = Duration::from_mins(5);
 /// After a workload has begun to ask: its pods take a moment to be made.
 const SETTLE: Duration = Duration::from_secs(10);
-/// Workloads of one namespace that are looked at in one look.
+/// Workloads of one namespace that are checked in one scan.
 const MOST_CHECKED: usize = 200;
 
 type Found = HashMap<(String, Owner), (usize, Finding)>;
@@ -99,15 +99,15 @@ impl Scope {
     }
 }
 
-/// Pods that ask and run without.
+/// Pods that request injection and run without it.
 async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Scope) -> Result<Found> {
     let mut found = Found::new();
-    // By controller: its pods are alike, so one of them is looked at whole.
+    // By controller: its pods are alike, so one of them is read.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
     let bare = ListParams::default().labels(&format!("!{MONITORED_BY}")).fields(UNFINISHED);
     each_page(context, bare, |pod| {
         let namespace = pod.namespace().unwrap_or_default();
-        let missed = asks_for_injection(&pod) && pod.metadata.deletion_timestamp.is_none();
+        let missed = requests_injection(&pod) && pod.metadata.deletion_timestamp.is_none();
         if let Some(owner) = owner_of_pod(&pod).filter(|_| missed) {
             let key = (namespace, owner.uid.clone());
             pods.entry(key).or_insert_with(|| (owner, pod.name_any(), 0)).2 += 1;
@@ -115,7 +115,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
     })
     .await?;
     let mut budget = ScanBudget::default();
-    // In one order, so that what is not looked at is always the same.
+    // Sorted, so that the same pods are always skipped.
     let pods: BTreeMap<_, _> = pods.into_iter().collect();
     for ((namespace, _), (owner, pod, count)) in pods {
         if !budget.take(&namespace) {
@@ -135,14 +135,14 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
         let limits = surroundings.limits(&namespace);
         let finding = readable(check_pod(context, &limits, &namespace, &pod, &owner).await);
         if let Some(Some(finding)) = finding {
-            // A roll-out has two controllers for one workload.
+            // During a roll-out a workload has two ReplicaSets.
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
         }
     }
     Ok(found)
 }
 
-/// Workloads that ask and whose pod template does not, and the other way round.
+/// Workloads that request injection and whose pod template does not, or the reverse.
 async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope: &Scope) -> Found {
     let (mut found, mut budget) = (Found::new(), ScanBudget::default());
     let mut asking = HashSet::new();
@@ -191,12 +191,12 @@ impl ScanBudget {
     }
 }
 
-/// One object that cannot be read keeps no other from being looked at: whoever may make a pod may write any owner on it.
+/// Skips an object that cannot be read: users may write any owner on a pod.
 fn readable<T>(read: Result<T>) -> Option<T> {
-    read.inspect_err(|error| tracing::warn!("left out of the look for pods without injection: {error:#}")).ok()
+    read.inspect_err(|error| tracing::warn!("skipped in the scan for pods without injection: {error:#}")).ok()
 }
 
-/// Passes every such pod, metadata only, and holds a page of them at a time.
+/// Calls `each` for every such pod, metadata only, and holds a page of them at a time.
 async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Meta)) -> Result<()> {
     let api = Api::<DynamicObject>::all_with(context.client.clone(), &api_resource("v1", "Pod"));
     let mut page = pods.limit(PAGE);
@@ -265,7 +265,7 @@ async fn check_workload(
             let api =
                 Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
             let list = api.list_metadata(&bare).await.map_err(api_error).with_context(what)?;
-            let Some(pod) = list.items.iter().find(|pod| asks_for_injection(pod)) else { return Ok(None) };
+            let Some(pod) = list.items.iter().find(|pod| requests_injection(pod)) else { return Ok(None) };
             let finding = check_pod(context, limits, namespace, &pod.name_any(), owner).await?;
             Ok(finding.map(|finding| (pods, finding)))
         }

@@ -1,5 +1,5 @@
-//! The edge that writes: it watches injected pods and the cluster's Prometheus objects, and keeps each
-//! gateway's Service and ServiceMonitor as [`crate::monitoring::plan`] says.
+//! The controller: it watches injected pods and the cluster's Prometheus objects, and keeps each gateway's Service and
+//! ServiceMonitor as [`crate::monitoring::plan`] says.
 
 mod apply;
 mod events;
@@ -36,10 +36,10 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const CONCURRENT: usize = 32;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_mins(5);
-/// kube's client has no timeout of its own; a connection that swallows everything must not block retries.
+/// kube's client has no read timeout; a stuck connection must not block retries.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Everything is looked at again, for what no watch tells: a workload that is scaled to nothing and then no longer asks,
-/// rights that were given. Where nothing is to change nothing is written.
+/// The resync interval, for changes that no watch reports: an annotation removed at zero replicas, granted rights. Unchanged
+/// objects are not written.
 const RESYNC_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Resets the gauges when the controller stops.
@@ -108,11 +108,11 @@ pub async fn run(
                     request(key, Duration::ZERO);
                 }
             }
-            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key, cache.share_of(key))).next().await },
+            Some(key) = async { queue.as_mut().hold_unless(|key| busy.has_room_for(key, cache.fairness_group(key))).next().await },
                 if listed && busy.has_room() =>
             {
                 waiting.remove(&key);
-                busy.insert(key.clone(), cache.share_of(&key));
+                busy.insert(key.clone(), cache.fairness_group(&key));
                 let context = &context;
                 running.push(async move {
                     let result = tokio::time::timeout(REQUEST_TIMEOUT, context.reconcile(&key)).await;
@@ -148,8 +148,8 @@ fn retry_after(failures: u32) -> Duration {
     FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures)).min(LAST_RETRY)
 }
 
-/// The gateways that are being reconciled. None is twice; those of one share have at most half of the places that the others
-/// leave, or one, so that many gateways of one namespace, or slow ones, keep no other waiting.
+/// The gateways that are being reconciled. Each occurs once. One group uses at most half of the places that other groups leave,
+/// or one: many or slow gateways of one namespace do not delay the others.
 #[derive(Debug, Default)]
 struct Busy {
     gateways: HashMap<GatewayKey, String>,

@@ -1,4 +1,4 @@
-//! Plans and applies the objects of one gateway, and publishes what stands against it.
+//! Plans and applies the objects of one gateway, and publishes the findings.
 
 use std::time::Instant;
 
@@ -49,7 +49,7 @@ impl Context {
         planned.all(|object| self.writer(key).up_to_date(object, &state.written).is_some())
     }
 
-    /// Applies what is planned, and publishes what stands against it. What stands as it should is not written again.
+    /// Applies what is planned, and publishes the findings. Unchanged objects are not written.
     pub(super) async fn apply_plan(
         &self,
         key: &GatewayKey,
@@ -66,7 +66,7 @@ impl Context {
         outcome
     }
 
-    /// Applies each object for itself: a name that is taken for one is no reason not to make the other.
+    /// Applies each object independently: a name conflict of one does not block the other.
     async fn apply(
         &self,
         key: &GatewayKey,
@@ -92,7 +92,7 @@ impl Context {
         }
         let mut planned: Vec<NamespacedName> = Vec::new();
         match monitors {
-            // What was selected once may be so again; it stays.
+            // Existing ServiceMonitors stay: they may be selected again.
             Err(finding) => findings.push(finding),
             Ok(monitors) => {
                 let mut complete = true;
@@ -110,7 +110,7 @@ impl Context {
                     }
                     planned.push(place);
                 }
-                // The new ones are there before the old ones go.
+                // The old ones are deleted after the new ones exist.
                 if complete {
                     for old in self.cache.monitors(key) {
                         let place = place(&old);
@@ -144,7 +144,7 @@ impl Context {
         if let Some(error) = first_error {
             return Err(error);
         }
-        // Of several scrapers each has to select the gateway.
+        // Each of several scrapers must select it.
         let stands_against =
             |finding: &Finding| matches!(finding.reason, Reason::NotSelected | Reason::MonitorRejected);
         if state.is_news && is_scraped && !findings.iter().any(stands_against) {
@@ -155,7 +155,7 @@ impl Context {
     }
 }
 
-/// Labels that other people have set on a monitor can keep a Prometheus from selecting it.
+/// Labels of other field managers on a monitor can keep a Prometheus from selecting it.
 fn unselected(
     cluster: &Cluster,
     readers: &[&Scraper],
@@ -163,7 +163,7 @@ fn unselected(
     labels: &Labels,
     monitors: usize,
 ) -> Option<Finding> {
-    // Of several monitors each reader needs one only.
+    // Each scraper needs only one of several ServiceMonitors.
     let [reader] = readers else { return None };
     let unmet = cluster.selects(reader, namespace, labels).err();
     let unmet = unmet.filter(|unmet| monitors == 1 && unmet.condition == Condition::Labels)?;

@@ -42,14 +42,14 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     pub(super) events: EventRecorder,
     pub(super) hasher: RandomState,
-    /// Other workloads ask for injection than before.
+    /// Notifies that the set of opted-in workloads changed.
     pub(super) workloads_changed: Notify,
     states: Mutex<HashMap<GatewayKey, GatewayState>>,
     pub(super) access: AccessReviews,
     pub(super) prerequisites: Prerequisites,
-    /// The labels of other people's monitors, by namespace.
+    /// The labels of ServiceMonitors that gwmon does not manage, by namespace.
     existing_monitors: TtlCache<String, Vec<Labels>>,
-    /// Turns to read a pod whole.
+    /// Limits concurrent reads of whole pods.
     whole_pods: Semaphore,
 }
 
@@ -58,11 +58,11 @@ pub(super) struct Context {
 pub(super) struct GatewayState {
     /// The workload above the controller of this UID.
     owner: Option<(String, Owner)>,
-    /// The roll-out of which a pod has been read whole, and found to say what it is.
+    /// The revision of which a whole pod was read and confirmed.
     confirmed: Option<Arc<Revision>>,
     /// Since when the Prometheus that read it is gone.
     pub(super) reader_gone: Option<Instant>,
-    /// Its objects have been written, and nobody has been told yet that it is scraped.
+    /// Its objects have been written, and the Event `Monitored` is not published yet.
     pub(super) is_news: bool,
     pub(super) bindings: Bindings,
     pub(super) written: AppliedVersions,
@@ -75,7 +75,7 @@ pub(super) const READER_AWAITED: Duration = Duration::from_mins(10);
 /// The time for which a list of other monitors is cached; they only decide between Prometheuses that match equally.
 const MONITORS_CACHED: Duration = Duration::from_mins(1);
 
-/// Monitors that are deleted at once.
+/// The most ServiceMonitors deleted in one reconciliation.
 const MOST_DELETED: usize = 16;
 
 impl GatewayState {
@@ -86,13 +86,13 @@ impl GatewayState {
     }
 }
 
-/// What is known of a gateway once its workload and a pod have been read.
+/// The result of reading a gateway's workload and one of its pods.
 enum Verified {
     /// The gateway.
     Target(Box<ScrapeTarget>),
     /// The workload or the pod is gone.
     Gone,
-    /// Its pods are not believed, or it has no place.
+    /// Its pods cannot be verified, or the namespace is full.
     Refused(Finding),
 }
 
@@ -146,9 +146,10 @@ impl Context {
         }
         let Some((pod, revision)) = self.cache.newest(key) else {
             *state = GatewayState::default();
-            return self.collect_garbage(key).await;
+            return self.delete_objects(key).await;
         };
-        // At rest nothing is read: the workload is known, and its objects are applied, or its pods refused for the same reason.
+        // In the steady state no request is made: the workload is known, and its objects are applied, or its pods refused for
+        // the same reason.
         match state.owner_of(&revision).map(|owner| self.target(key, &revision, owner)) {
             Some(Ok(target)) => {
                 let plan = self.plan(key, &target, &cluster, state).await?;
@@ -162,7 +163,7 @@ impl Context {
         let Some(owner) = self.owner(key, &revision, state).await? else { return Ok(()) };
         if !is_named_after(key, &owner, &revision) {
             *state = GatewayState::default();
-            return self.collect_garbage(key).await;
+            return self.delete_objects(key).await;
         }
         match self.verified_target(key, &pod, &revision, &owner, state).await? {
             Verified::Target(target) => {
@@ -188,8 +189,8 @@ impl Context {
     }
 
     /// The gateway as its pods say, once its workload and a pod have been read, before anything is written. The objects of a
-    /// workload that goes, go before its last pods do, and must not come back; and whoever may make pods writes on them what
-    /// they like.
+    /// deleted workload go before its last pods and must not be recreated. Users who may create pods can write anything on
+    /// them.
     async fn verified_target(
         &self,
         key: &GatewayKey,
@@ -205,7 +206,7 @@ impl Context {
             Presence::Gone => return Ok(Verified::Gone),
             Presence::Unreadable => {
                 let detail = format!(
-                    "gwmon may not read {} of {}, and believes no pod of an owner that it cannot see; grant its ClusterRole get on that kind",
+                    "gwmon may not read {} of {}, so it cannot verify the pods' owner; grant its ClusterRole get on that kind",
                     owner.kind, owner.api_version
                 );
                 return refused(Reason::Forbidden, detail);
@@ -213,7 +214,7 @@ impl Context {
         }
         if self.cache.services(key).is_empty() && self.cache.served(&key.namespace) >= self.config.bounds.gateways {
             let detail = format!(
-                "namespace {} has {} gateways already, which is as many as gwmon serves in one (--max-gateways-per-namespace)",
+                "namespace {} already has {} gateways, the maximum (--max-gateways-per-namespace)",
                 key.namespace, self.config.bounds.gateways
             );
             return refused(Reason::TooManyObjects, detail);
@@ -283,7 +284,7 @@ impl Context {
         }))
     }
 
-    /// The labels of other people's monitors in a namespace.
+    /// The labels of ServiceMonitors in a namespace that gwmon does not manage.
     pub(super) async fn existing_monitors(&self, namespace: &str) -> Result<Vec<Labels>> {
         if let Some(known) = self.existing_monitors.get(&namespace.to_owned()) {
             return Ok(known);
@@ -302,7 +303,7 @@ impl Context {
 
     /// Removes the objects of a gateway without injected pods, once its workload no longer asks for injection: one that
     /// is scaled to nothing keeps them.
-    async fn collect_garbage(&self, key: &GatewayKey) -> Result<()> {
+    async fn delete_objects(&self, key: &GatewayKey) -> Result<()> {
         let services = self.cache.services(key);
         let owner = services.iter().find_map(|service| service.owner_references().first().cloned());
         let owner = owner.filter(is_reference);
@@ -312,7 +313,7 @@ impl Context {
             return Ok(());
         }
         let writer = self.writer(key);
-        // A few at a time; the deletions are changes, after which the rest follows. Whoever may make monitors makes any number that look like it.
+        // A few at a time: each deletion triggers another reconciliation. Users may create any number of lookalikes.
         for monitor in self.cache.monitors(key).into_iter().take(MOST_DELETED) {
             writer.delete(MONITOR, &monitor).await?;
         }

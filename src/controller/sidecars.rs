@@ -1,5 +1,5 @@
 //! The state of injected sidecars: pods whose exporter does not run, and controllers whose pods the API server refuses, from
-//! the pods' statuses and `FailedCreate` Events. No other pod is kept.
+//! the pods' statuses and `FailedCreate` Events. Of healthy pods only trial pods are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -22,13 +22,13 @@ use crate::injection::{Status, monitor_name, workload_named};
 use crate::reason::Finding;
 use crate::suspension::{Key, PodStatus};
 
-/// After an exporter has run for so long, what was before is forgotten, as the kubelet forgets its back-off.
+/// After an exporter has run this long, its failures are dropped, as the kubelet drops its back-off.
 const RECOVERED: Duration = Duration::from_mins(10);
-/// Controllers whose pods are refused, in the whole cluster; an Event is easily made.
+/// Controllers whose pods are refused, in the typed cluster; limited since users may create Events.
 const MOST_REFUSALS: usize = 5_000;
-/// In seconds: an Event that was listed and is older tells of what may be over.
+/// In seconds: a listed Event older than this is ignored.
 const OLD: i64 = 60;
-/// A controller tries at least every 17 minutes: one that has not for longer is gone.
+/// A controller tries at least every 17 minutes: one that has not for this long is dropped.
 const GIVEN_UP: Duration = Duration::from_mins(30);
 
 type PodView = Object<NotUsed, PodStatus>;
@@ -56,7 +56,7 @@ pub(super) struct ObservedPod {
     created: i64,
     failure: Option<Finding>,
     runs: bool,
-    /// The suspension that it may end.
+    /// The start of the suspension that it may end, in seconds since 1970.
     trial: Option<i64>,
 }
 
@@ -128,7 +128,7 @@ pub(super) struct Trial {
     pub(super) pod: String,
     /// The start of the suspension that it may end, in seconds since 1970.
     pub(super) since: i64,
-    /// Since when the whole pod is ready.
+    /// Since when the typed pod is ready.
     runs: Option<Instant>,
 }
 
@@ -252,9 +252,9 @@ impl SidecarState {
 pub(super) fn watch(client: &Client) -> BoxStream<'static, Observed> {
     let watches = Watches::new(client);
     let pods =
-        watches.whole(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Required, |event| Some(observed_pod(event)));
+        watches.typed(api_resource("v1", "Pod"), labelled(EXPORTER), Need::Required, |event| Some(observed_pod(event)));
     let failed = labelled("").fields("reason=FailedCreate");
-    let refusals = watches.whole(api_resource("v1", "Event"), failed, Need::Optional, observed_failure);
+    let refusals = watches.typed(api_resource("v1", "Event"), failed, Need::Optional, observed_failure);
     stream::select(pods, refusals).boxed()
 }
 

@@ -1,5 +1,6 @@
-//! Suspends workloads: where the exporter keeps a gateway's pod from being ready, or from being created, the workload's next
-//! pods are admitted without it. Deletes no pod and scales nothing; an Event on the workload says what a person can do.
+//! Suspends injection for workloads: where the exporter keeps a gateway's pod from being ready, or from being created, the
+//! workload's next pods are admitted without it. Deletes no pod and scales nothing; an Event on the workload says what a person
+//! can do.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -29,15 +30,15 @@ use crate::suspension::{Key, Phase, Suspension, Suspensions, Timing, Workload};
 use crate::webhook::Surroundings;
 
 /// The interval at which failures are checked for their duration.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while nothing fails: only suspensions that somebody wrote by hand are looked for.
-const LOOK_AT_REST: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL_AT_REST: Duration = Duration::from_secs(10);
 /// The time in which a suspension reaches every replica.
-const KNOWN: Duration = Duration::from_secs(3);
+const PROPAGATION: Duration = Duration::from_secs(3);
 /// One read and one write.
-const ATTEMPT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The factor on the time until a suspension, for failures that end by themselves once the nodes are ready.
-const NODES_TAKE: i64 = 10;
+const SLOW_FACTOR: i64 = 10;
 
 impl Installation {
     /// The ConfigMap that holds the suspended workloads.
@@ -47,7 +48,7 @@ impl Installation {
     }
 }
 
-/// Watches every injected pod, for ever.
+/// Watches pods with an exporter and `FailedCreate` Events, and suspends injection, until it is dropped.
 pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: Timing) {
     let mut changes = sidecars::watch(&context.client);
     let mut state = SidecarState::default();
@@ -55,7 +56,7 @@ pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: 
     let mut looked = tokio::time::Instant::now();
     loop {
         let idle = state.is_idle() && surroundings.suspensions().is_empty();
-        let next = looked + if idle { LOOK_AT_REST } else { LOOK };
+        let next = looked + if idle { CHECK_INTERVAL_AT_REST } else { CHECK_INTERVAL };
         if let Ok(Some(observed)) = tokio::time::timeout_at(next, changes.next()).await {
             state.take(observed);
             continue;
@@ -89,8 +90,8 @@ struct InjectedWorkload {
 
 /// Runs one step with a time limit, and logs its error, so that no object keeps the others from being handled.
 async fn attempt<T>(what: impl Future<Output = Result<T>>) -> Option<T> {
-    let late = |_| Err(anyhow::anyhow!("no answer from the API server in {ATTEMPT:?}"));
-    let done = tokio::time::timeout(ATTEMPT, what).await.unwrap_or_else(late);
+    let late = |_| Err(anyhow::anyhow!("no answer from the API server in {ATTEMPT_TIMEOUT:?}"));
+    let done = tokio::time::timeout(ATTEMPT_TIMEOUT, what).await.unwrap_or_else(late);
     done.inspect_err(|error| tracing::warn!("cannot suspend or resume injection: {error:#}")).ok()
 }
 
@@ -106,13 +107,13 @@ impl Suspender<'_> {
         let suspensions = self.surroundings.suspensions();
         state.forget(|key| suspensions.get(key).is_some_and(Suspension::is_active));
         state.unrelated.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.retention());
-        self.look_at_pods(state).await;
-        self.look_at_refusals(state).await;
-        self.look_at_suspensions(state).await;
+        self.check_pods(state).await;
+        self.check_refusals(state).await;
+        self.check_suspensions(state).await;
         self.context.metrics.suspended(&self.surroundings.suspensions());
     }
 
-    async fn look_at_pods(&self, state: &mut SidecarState) {
+    async fn check_pods(&self, state: &mut SidecarState) {
         for ((namespace, pod), failing) in &mut state.pods {
             if self.is_due(pod, failing) {
                 failing.is_reported = attempt(self.suspend_for_pod(namespace, pod, failing)).await.is_some();
@@ -125,18 +126,18 @@ impl Suspender<'_> {
         let suspensions = self.surroundings.suspensions();
         let stands = match suspensions.get(&failing.key) {
             None => true,
-            // One that has failed since before is no sign that it fails again.
+            // A pod that failed before the resumption is not a new failure.
             Some(entry) if entry.phase == Phase::Resumed => {
                 failing.created >= entry.since || failing.began.is_some_and(|began| began >= entry.since)
             }
             Some(entry) => entry.phase == Phase::Watched && entry.pod.as_deref() == Some(pod),
         };
-        // What nodes take: the cluster autoscaler minutes to bring one, and a new one as long to pull everybody's images.
+        // The cluster autoscaler takes minutes to add a node, and a new node as long to pull its images.
         let is_slow = match failing.finding.reason {
             Reason::PodUnschedulable => failing.owner.kind != "DaemonSet",
             reason => reason == Reason::ImagePullSlow,
         };
-        let suspend_after = self.timing.suspend_after * if is_slow { NODES_TAKE } else { 1 };
+        let suspend_after = self.timing.suspend_after * if is_slow { SLOW_FACTOR } else { 1 };
         stands && !failing.is_reported && failing.down.is_some() && whole_seconds(failing.lasts()) >= suspend_after
     }
 
@@ -160,7 +161,7 @@ impl Suspender<'_> {
         self.suspend(&failing.key, &owner, &finding, &advice).await
     }
 
-    async fn look_at_refusals(&self, state: &mut SidecarState) {
+    async fn check_refusals(&self, state: &mut SidecarState) {
         let controllers: Vec<String> = state.refusals.keys().cloned().collect();
         for uid in controllers {
             let Some(refusal) = state.refusals.get_mut(&uid) else { continue };
@@ -178,29 +179,29 @@ impl Suspender<'_> {
 
     async fn judge(&self, refusal: &RefusedPods) -> Result<Verdict> {
         let suspensions = self.surroundings.suspensions();
-        let is_fresh = refusal.last.elapsed() < KNOWN;
+        let is_fresh = refusal.last.elapsed() < PROPAGATION;
         if let Some(SuspendedFor { key, since, pods }) = &refusal.suspended {
             let entry = suspensions.get(key).filter(|entry| entry.reason() == Some(Reason::PodRefused));
             return match entry.map(|entry| entry.phase) {
-                Some(Phase::Suspended) if refusal.last > *since + KNOWN => {
-                    // Of several pods the first may have been made and the next be refused for a moment.
+                Some(Phase::Suspended) if refusal.last > *since + PROPAGATION => {
+                    // If a pod was created since, this refusal is temporary.
                     let Some(workload) = self.injected_workload(&refusal.latest).await? else {
                         return Ok(Verdict::Over);
                     };
                     if workload.pods > *pods {
                         return Ok(Verdict::Over);
                     }
-                    self.lift(key, refusal).await?;
+                    self.end_suspension(key, refusal).await?;
                     Ok(Verdict::Unrelated)
                 }
-                // The pod that was to be tried.
+                // The trial pod was refused.
                 Some(Phase::Trial) if is_fresh => self.suspend_for_refusal(refusal).await,
                 Some(Phase::Suspended | Phase::Trial | Phase::Watched) => Ok(Verdict::Wait),
                 Some(Phase::Resumed) | None => Ok(Verdict::Over),
             };
         }
         let suspend_after = self.timing.suspend_after;
-        // Controllers try again ever more slowly; one that has succeeded does not.
+        // A controller retries with back-off until it succeeds.
         let has_lasted = whole_seconds(refusal.first.elapsed()) >= suspend_after
             && whole_seconds(refusal.last.duration_since(refusal.first)) >= suspend_after / 3;
         let is_tried = |((namespace, _), entry): (&Key, &Suspension)| {
@@ -217,7 +218,7 @@ impl Suspender<'_> {
             return Ok(Verdict::Over);
         };
         let phase = self.surroundings.suspensions().get(&key).map(|entry| entry.phase);
-        // Those have no exporter that they could be refused for.
+        // These pods get no exporter.
         if matches!(phase, Some(Phase::Suspended | Phase::Watched)) {
             return Ok(Verdict::Wait);
         }
@@ -250,21 +251,21 @@ impl Suspender<'_> {
         Ok(injection.adds_exporter().then_some(workload))
     }
 
-    async fn look_at_suspensions(&self, state: &mut SidecarState) {
+    async fn check_suspensions(&self, state: &mut SidecarState) {
         let suspensions = self.surroundings.suspensions();
         state.trials.retain(|key, _| suspensions.get(key).is_some_and(Suspension::is_active));
         for (key, entry) in suspensions.iter() {
-            attempt(self.look_at_suspension(key, entry, state)).await;
+            attempt(self.check_suspension(key, entry, state)).await;
         }
     }
 
-    async fn look_at_suspension(&self, key: &Key, entry: &Suspension, state: &SidecarState) -> Result<()> {
+    async fn check_suspension(&self, key: &Key, entry: &Suspension, state: &SidecarState) -> Result<()> {
         let (now, suspend_after) = (seconds_now(), self.timing.suspend_after);
         let trial = state.trials.get(key).filter(|trial| trial.since == entry.since);
         let pods = || state.pods.iter().filter(|(_, failing)| failing.key == *key);
         let next = match (entry.phase, trial) {
             (Phase::Trial, Some(trial)) => Some(entry.watched(&trial.pod, now, self.timing)),
-            // A pod that failed has come up by itself meanwhile.
+            // A failed pod has recovered.
             (Phase::Trial, None)
                 if let Some(((_, pod), _)) = pods().find(|(_, pod)| pod.has_recovered(suspend_after)) =>
             {
@@ -273,11 +274,11 @@ impl Suspender<'_> {
             (Phase::Watched, Some(trial)) if trial.has_run(suspend_after) => {
                 return self.resume(key, entry, &trial.pod).await;
             }
-            // That pod is gone before anything was known: another one.
+            // The trial pod is gone without an outcome: try another one.
             (Phase::Watched, None) => Some(entry.on_trial(now, self.timing)),
             _ => entry.at(now, self.timing),
         };
-        // Not forgotten while a pod from before fails still: it would be taken for a new failure.
+        // The entry stays while an old pod still fails: that would count as a new failure.
         let is_stuck = || pods().any(|(_, failing)| failing.down.is_some());
         if next.as_ref() == Some(entry) || (next.is_none() && is_stuck()) {
             return Ok(());
@@ -316,7 +317,7 @@ impl Suspender<'_> {
         let now_suspended = self.surroundings.suspensions();
         let before: Vec<_> = suspensions.stopped().iter().map(|stop| &stop.namespace).collect();
         for stop in now_suspended.stopped().iter().filter(|stop| !before.contains(&&stop.namespace)) {
-            self.tell_operator(&Finding::new(Reason::InjectionStopped, stop.to_string())).await?;
+            self.publish_on_own_deployment(&Finding::new(Reason::InjectionStopped, stop.to_string())).await?;
         }
         Ok(())
     }
@@ -332,28 +333,28 @@ impl Suspender<'_> {
         let detail = format!(
             "pod {pod} runs with the exporter, and new pods of {kind} {name} get it again; for those that were made without it: {restart}"
         );
-        self.tell_resumed(key, entry, detail).await;
+        self.publish_resumed(key, entry, detail).await;
         Ok(())
     }
 
-    /// Pods are refused without the exporter as well, so it may come back.
-    async fn lift(&self, key: &Key, refusal: &RefusedPods) -> Result<()> {
+    /// Ends a suspension: pods are refused without the exporter too.
+    async fn end_suspension(&self, key: &Key, refusal: &RefusedPods) -> Result<()> {
         let suspensions = self.surroundings.suspensions();
         let Some(entry) = suspensions.get(key) else { return Ok(()) };
         self.save(key, None).await?;
         let message = &refusal.latest.message;
         let detail = format!("its pods are refused without the exporter, too, so new ones get it again: {message}");
-        self.tell_resumed(key, entry, detail).await;
+        self.publish_resumed(key, entry, detail).await;
         Ok(())
     }
 
-    async fn tell_resumed(&self, key: &Key, entry: &Suspension, detail: String) {
+    async fn publish_resumed(&self, key: &Key, entry: &Suspension, detail: String) {
         let finding = Finding::new(Reason::InjectionResumed, detail);
         self.context.events.publish(&key.0, &entry.workload.clone().into(), &finding).await;
     }
 
-    /// Tells the operator of gwmon, on its own Deployment.
-    async fn tell_operator(&self, finding: &Finding) -> Result<()> {
+    /// Publishes an Event on gwmon's own Deployment.
+    async fn publish_on_own_deployment(&self, finding: &Finding) -> Result<()> {
         tracing::error!(reason = finding.reason.as_str(), "{}", finding.detail);
         if let Some(deployment) = self.context.own_deployment().await? {
             self.context.events.publish(&self.context.installation.namespace, &deployment, finding).await;
@@ -361,7 +362,7 @@ impl Suspender<'_> {
         Ok(())
     }
 
-    /// Writes one entry, or takes it away. This replica knows at once what it has written.
+    /// Writes or deletes one entry. This replica knows at once what it has written.
     async fn save(&self, key: &Key, entry: Option<&Suspension>) -> Result<()> {
         let namespace = &self.context.installation.namespace;
         let name = self.context.installation.suspensions();

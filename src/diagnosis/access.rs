@@ -7,7 +7,7 @@ use crate::reason::{Finding, Reason};
 #[derive(Debug)]
 pub struct Access<'s> {
     scraper: &'s Scraper,
-    /// The user as which it asks the API server.
+    /// The scraper's user name at the API server.
     pub user: String,
     /// The groups of that user.
     pub groups: Vec<String>,
@@ -16,7 +16,7 @@ pub struct Access<'s> {
 }
 
 impl<'s> Access<'s> {
-    /// The rights that a scraper needs; `None` where it is not known as whom it discovers targets.
+    /// The rights that a scraper needs; `None` if its service account is not known.
     #[must_use]
     pub fn of(scraper: &'s Scraper) -> Option<Self> {
         let (account, resource) = scraper.discovery()?;

@@ -17,7 +17,7 @@ pub enum Binding {
     Rejected(Finding),
 }
 
-/// The operator's verdict in a monitor of this generation. One on the monitor as it was before is none.
+/// The operator's verdict in a monitor of this generation. A condition of an older generation does not count.
 #[must_use]
 pub fn binding(monitor: &Value, generation: i64, reader: &Scraper, (namespace, name): (&str, &str)) -> Binding {
     let is_readers = |binding: &&Value| {
@@ -32,7 +32,7 @@ pub fn binding(monitor: &Value, generation: i64, reader: &Scraper, (namespace, n
     let Some(accepted) = conditions.into_iter().flatten().find(|condition| condition["type"] == "Accepted") else {
         return Binding::Awaited;
     };
-    // What it says of the monitor as it was before is no answer.
+    // A condition of an older generation does not count.
     if accepted["observedGeneration"].as_i64().is_some_and(|observed| observed < generation) {
         return Binding::Awaited;
     }

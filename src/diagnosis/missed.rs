@@ -1,5 +1,5 @@
 //! Workloads and pods that differ from what they ask for, because the webhook was not called for them (R2). The webhook's own
-//! decision counts: what it would refuse is told as that refusal, and no restart is advised that would change nothing.
+//! decision counts: a refusal is reported as such, and a restart is advised only if it helps.
 
 use crate::annotations::INJECT;
 use crate::config::Config;
@@ -8,14 +8,14 @@ use crate::injection::{self, Decision, workload};
 use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 
-/// What a workload's pod template says, beside the workload's own annotation.
+/// The pod template compared with the workload's annotation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Template {
-    /// Nobody has to act.
+    /// No action is needed.
     Agrees,
     /// It asks for injection, as the workload does. Pods of it may be older than the webhook.
     Asks,
-    /// Somebody has to act on this.
+    /// An action is needed.
     Differs(Finding),
 }
 
@@ -69,7 +69,7 @@ pub fn pod(
         Decision::Inject(_) => {
             let detail = if is_bare {
                 format!(
-                    "the pod requests injection but was created before it did, or while the webhook was unavailable; kubectl -n {namespace} delete pod {}, and create it again",
+                    "the pod requests injection but was created before the annotation, or while the webhook was unavailable; kubectl -n {namespace} delete pod {}, and create it again",
                     owner.name
                 )
             } else {

@@ -1,5 +1,5 @@
-//! Checks over what was read of a cluster. The controller publishes what they find as Events; a command prints it. Pure: who
-//! calls them does the reading.
+//! Checks over what was read of a cluster. The controller publishes their findings as Events. Pure: the caller reads the
+//! objects.
 
 pub mod access;
 pub mod binding;

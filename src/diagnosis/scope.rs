@@ -1,4 +1,4 @@
-//! The namespaces in which gwmon's webhook is called. Whoever runs the cluster may exclude some.
+//! The namespaces in which gwmon's webhook is called. Cluster administrators may exclude some.
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 

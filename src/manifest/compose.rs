@@ -143,7 +143,7 @@ impl Composer<'_> {
                 _ => return Err(self.malformed("a key is a list or a map")),
             };
             let event = self.next()?;
-            // Of a key that stands twice the last counts.
+            // The last of duplicate keys counts.
             let value = self.node(event)?;
             map.insert(key, value);
         }

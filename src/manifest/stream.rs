@@ -22,8 +22,8 @@ pub struct Document {
     pub value: Result<Value, String>,
 }
 
-/// The documents of a stream, one after the other, of which only one is held; empty ones are left out. Of YAML and JSON only
-/// those whose text has one of these words, where there are any. UTF-8, and UTF-16 with a byte order mark, are read.
+/// The documents of a stream, one after the other, of which only one is held; empty ones are left out. If `words` is not empty,
+/// YAML documents without any of them are skipped; JSON is not filtered. UTF-8, and UTF-16 with a byte order mark, are read.
 ///
 /// # Errors
 /// Where the stream cannot be read; it ends there. A document that cannot be read is a document, and the next one follows.

@@ -97,7 +97,7 @@ impl Connections {
     }
 }
 
-/// Whom one peer is told from another by: its address; of IPv6, where one host has many, its network.
+/// Identifies a peer: by its IPv4 address, or by its IPv6 /64, since one host has many addresses.
 fn network_of(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V6(address) if address.to_ipv4_mapped().is_none() => {

@@ -1,4 +1,4 @@
-//! The edge towards the API server: an AdmissionReview in, the decision asked, a reply out.
+//! The webhook server: reads an AdmissionReview, calls the decision, replies.
 
 mod body;
 pub mod review;

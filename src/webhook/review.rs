@@ -175,7 +175,7 @@ impl Reply {
         self
     }
 
-    /// Tells the user, whose kubectl prints it.
+    /// Adds a warning, which kubectl prints.
     #[must_use]
     pub fn warn(mut self, refusal: &Finding) -> Self {
         // The API server cuts a warning after 256 characters; so that nobody takes half a sentence for a whole.

@@ -207,8 +207,8 @@ impl Admission {
         Ok(reply)
     }
 
-    /// Answers what is no review: allowed where there is a uid to answer to, else an HTTP error, which the API
-    /// server takes for "ignore".
+    /// Answers what is no review: allowed where there is a uid to answer to, else an HTTP error, which the API server ignores
+    /// (`failurePolicy: Ignore`).
     fn answer_bad(&self, route: Route, bad: &BadReview) -> Response {
         self.metrics.reviewed(route.as_str(), Outcome::unchanged, Some(bad.refusal.reason), Duration::ZERO);
         let Some(uid) = &bad.uid else {
@@ -255,7 +255,7 @@ impl Admission {
                     Ok(injection) => injection,
                     Err(refusal) => return Ok(Verdict { patch: change.patch, ..Verdict::from(refusal) }),
                 };
-                // A workload is no pod to try.
+                // A workload is never a trial pod.
                 let suspended = match self.admit(&injection, request, true) {
                     Admitted::Without(finding) => Some(finding),
                     Admitted::With | Admitted::Trial(_) => None,
@@ -266,7 +266,7 @@ impl Admission {
         }
     }
 
-    /// Decides whether a pod gets its exporter. One that is scraped itself has none to suspend.
+    /// Decides whether a pod gets its exporter. A gateway scraped directly has no exporter.
     fn admit(&self, injection: &Injection, request: &Request, is_dry_run: bool) -> Admitted {
         if !injection.adds_exporter() {
             return Admitted::With;

@@ -25,7 +25,7 @@ use crate::lock::lock;
 use crate::reason::Finding;
 use crate::suspension::{Key, Phase, Suspensions};
 
-/// After a pod has got an exporter to try, until another may: the controller has noticed the first by then.
+/// The pause between two trial pods: the controller has noticed the first by then.
 const TRIAL: Duration = Duration::from_secs(10);
 
 /// The state of the cluster that admission reads.
@@ -40,11 +40,11 @@ pub struct Surroundings {
 /// The admission of a pod of a workload that may be suspended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// The exporter.
+    /// With the exporter.
     With,
-    /// The exporter, to try it: the entry is that old.
+    /// With the exporter, as a trial of the suspension that began then, in seconds since 1970.
     Trial(i64),
-    /// None, and why.
+    /// Without the exporter, with the reason.
     Without(Finding),
 }
 
@@ -122,8 +122,8 @@ pub async fn run(
                     has_limits = true;
                 }
             }
-            Either::Left(Err(error)) => has_suspensions |= told_forbidden("ConfigMap", &error),
-            Either::Right(Err(error)) => has_limits |= told_forbidden("LimitRange", &error),
+            Either::Left(Err(error)) => has_suspensions |= log_watch_error("ConfigMap", &error),
+            Either::Right(Err(error)) => has_limits |= log_watch_error("LimitRange", &error),
         }
         if has_suspensions && has_limits {
             readiness.surroundings_known();
@@ -132,7 +132,7 @@ pub async fn run(
 }
 
 /// Says why a kind cannot be watched; true where gwmon lacks the right, without which it does its work all the same.
-fn told_forbidden(kind: &str, error: &watcher::Error) -> bool {
+fn log_watch_error(kind: &str, error: &watcher::Error) -> bool {
     log_failure(kind, error);
     is_forbidden(error)
 }

@@ -301,7 +301,7 @@ fn an_object_that_is_odd_ends_nothing() {
     let made = good.replace("Deployment", "ReplicaSet").replace("namespace: gw}", "namespace: gw, annotations: {gwmon.io/inject: \"true\"}, ownerReferences: [{kind: Deployment, name: edge, controller: true}]}");
     let output = preview(&["-f", "-"], &made);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("Deployment edge makes it"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("Deployment edge controls it"), "{}", text(&output.stderr));
 }
 
 #[test]

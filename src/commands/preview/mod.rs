@@ -59,7 +59,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     for source in &sources {
         for document in source.documents(&Snapshot::NAMESPACE_KINDS)? {
             let Document { place, value } = document?;
-            // What cannot be read is told when its turn comes.
+            // What cannot be read is reported in the second pass.
             for object in value.into_iter().flat_map(manifest::objects) {
                 let is_read = object["kind"].as_str().is_some_and(|kind| Snapshot::NAMESPACE_KINDS.contains(&kind));
                 if is_read && let Err(finding) = snapshot.take(&object, &namespace) {
@@ -73,7 +73,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         config,
         snapshot,
         namespace,
-        // Whoever may create pods somewhere may not read everywhere.
+        // The right to create pods does not imply cluster-wide reads.
         server: cluster.filter(|_| args.server),
         asks_for_limits: args.server && !args.cluster,
         injects: args.inject,
@@ -99,7 +99,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
 /// Documents that are read before they are due.
 const AHEAD: usize = 16;
 
-/// Passes on every document, until nobody wants more.
+/// Passes on every document, until the receiver is gone.
 fn read_all(sources: &[Source], read: &mpsc::SyncSender<Result<Document>>) {
     for source in sources {
         match source.documents(&[]) {

@@ -69,7 +69,7 @@ impl Report {
         if !self.is_prometheus_known {
             return warn(
                 name,
-                "its ServiceMonitor may need labels; tell which Prometheus there is with --prometheus FILE or --cluster",
+                "its ServiceMonitor may need labels; name the Prometheus objects with --prometheus FILE or --cluster",
             );
         }
         for warning in &plan.warnings {
@@ -126,7 +126,7 @@ impl Report {
     }
 }
 
-/// Says something of an object.
+/// Prints a message about an object.
 pub(super) fn note(name: &str, text: &str) -> Result<()> {
     say(&format!("{name}: {text}\n"))
 }

@@ -21,7 +21,7 @@ use crate::reason::{Finding, Reason};
 pub(super) struct Previewed<'c> {
     pub(super) after: Value,
     pub(super) injection: Injection,
-    /// `None` where the pod is to be found by its annotations only.
+    /// `None` for discovery by annotations.
     pub(super) plan: Option<Plan<'c>>,
     /// A NetworkPolicy that keeps Prometheus from the pod.
     pub(super) closed: Option<Finding>,
@@ -50,7 +50,7 @@ fn annotation<'o>(object: &'o Value, path: &str, key: &str) -> Option<&'o str> {
 }
 
 /// The object that controls this one, for a person.
-fn maker(object: &Value) -> Option<String> {
+fn controller(object: &Value) -> Option<String> {
     let mut owners = object["metadata"]["ownerReferences"].as_array()?.iter();
     let owner = owners.find(|owner| owner["controller"] == true)?;
     Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
@@ -77,7 +77,7 @@ pub(super) fn malformed(object: &Value) -> Option<String> {
 /// The command that has a gateway without an annotation monitored; `None` if the object is not a gateway, or another
 /// object makes it.
 pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<String> {
-    if maker(object).is_some() {
+    if controller(object).is_some() {
         return None;
     }
     let pod = object.pointer(path)?;
@@ -98,7 +98,7 @@ fn place(path: &str) -> String {
     }
 }
 
-/// Asks for injection where nobody has said anything and there is a gateway.
+/// Requests injection if a gateway has no annotation.
 pub(super) fn ask(object: &mut Value, path: &str) {
     if annotation(object, path, INJECT).is_some() || advice(object, path, "").is_none() {
         return;
@@ -131,14 +131,14 @@ pub(super) fn preview<'c>(
         && object["metadata"]["annotations"][INJECT] == "true"
     {
         // A ReplicaSet has the annotations of its Deployment.
-        if let Some(maker) = maker(object) {
+        if let Some(controller) = controller(object) {
             return Err(Finding::new(
                 Reason::NotRequested,
-                format!("{maker} makes it, and is what gwmon is asked about"),
+                format!("{controller} controls it; preview that object instead"),
             ));
         }
         let detail = format!(
-            "gwmon is asked about Deployments, StatefulSets and DaemonSets of apps/v1, and not about {} {}; set {INJECT} {}",
+            "gwmon reads this annotation on apps/v1 Deployments, StatefulSets and DaemonSets, not on {} {}; set {INJECT} {}",
             text("/apiVersion"),
             text("/kind"),
             place(path)
@@ -212,7 +212,7 @@ fn closed(
     let from = if peers.is_empty() { String::new() } else { format!("from: [{}], ", peers.join(", ")) };
     let who = if namespaces.is_empty() { "nobody".to_owned() } else { format!("nothing of {}", namespaces.join(", ")) };
     let mut detail = format!(
-        "NetworkPolicy {namespace}/{} lets {who} in at port {port}, where Prometheus is to scrape; add to its spec.ingress: {{{from}ports: [{{port: {port}}}]}}",
+        "NetworkPolicy {namespace}/{} lets {who} in at port {port}, which Prometheus scrapes; add to its spec.ingress: {{{from}ports: [{{port: {port}}}]}}",
         first.name
     );
     // The gateway's own endpoint, which its chart may have opened.
