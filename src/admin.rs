@@ -1,4 +1,4 @@
-//! The plain port: `/livez`, `/readyz` and `/metrics`.
+//! The admin port, without TLS: `/livez`, `/readyz` and `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ pub struct Readiness(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     certificate: AtomicBool,
-    surroundings: AtomicBool,
+    watched: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -28,11 +28,11 @@ impl Readiness {
 
     /// Reports that the state that admission reads has been listed; without it, a suspended workload would get the
     /// exporter.
-    pub fn surroundings_known(&self) {
-        self.0.surroundings.store(true, Ordering::Relaxed);
+    pub fn admission_state_known(&self) {
+        self.0.watched.store(true, Ordering::Relaxed);
     }
 
-    /// The process is about to end; there is no way back.
+    /// The process is shutting down.
     pub fn stopping(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
     }
@@ -44,7 +44,7 @@ impl Readiness {
             Some("stopping")
         } else if !self.0.certificate.load(Ordering::Relaxed) {
             Some("no certificate that the API server trusts is served yet")
-        } else if !self.0.surroundings.load(Ordering::Relaxed) {
+        } else if !self.0.watched.load(Ordering::Relaxed) {
             Some("the suspended workloads and the LimitRanges have not been listed yet")
         } else {
             None

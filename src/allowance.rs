@@ -1,4 +1,4 @@
-//! So many at once, and so many a second after that.
+//! A token bucket.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Nothing has come yet.
+    /// A full bucket.
     pub(crate) const fn full(self, now: Instant) -> Allowance {
         Allowance { left: self.at_once, counted: now }
     }

@@ -53,8 +53,8 @@ impl FromStr for Image {
 /// The official image of the statsd_exporter version whose flags and mapping format gwmon writes.
 pub const EXPORTER_IMAGE: &str = "quay.io/prometheus/statsd-exporter:v0.30.0";
 
-/// The first Kubernetes whose API server and kubelets run native sidecars without being asked. One before would keep
-/// the container and drop what makes it run on, so that the pod never starts.
+/// The first Kubernetes whose API server and kubelets run native sidecars by default. An older one drops the init container's
+/// `restartPolicy`, so that the pod never starts.
 pub const NATIVE_SIDECARS_SINCE: Version = Version(1, 29);
 
 /// The settings that hold for every injection.

@@ -1,5 +1,5 @@
-//! Log lines on standard error, which never keep a request waiting: a thread of their own writes them, what nobody reads is
-//! left out, and so is what comes too often. How many were left out is said.
+//! Log lines on standard error, which never keep a request waiting: a thread of their own writes them, and lines beyond the
+//! buffer or the rate limit are dropped and counted.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
@@ -25,7 +25,7 @@ const LINES: Rate = Rate { at_once: 100., per_second: 20. };
 /// The interval at which suppressed lines are counted in the log.
 const TELL: Duration = Duration::from_secs(10);
 
-/// The running log; it ends, with what is still to be written, with the value.
+/// The running log; dropping it flushes the rest.
 #[must_use]
 pub struct Log {
     limit: Limit,
@@ -57,17 +57,17 @@ pub fn start(filter: &str, format: LogFormat) -> Result<Log> {
 }
 
 impl Log {
-    /// Says from time to time what was left out, for ever.
+    /// Logs the number of dropped lines from time to time, until it is dropped.
     pub async fn report_dropped(&self) {
         let mut unread = 0;
         loop {
             tokio::time::sleep(TELL).await;
             for (kind, lines) in self.limit.take_left_out() {
-                tracing::warn!(kind, lines, "left out of the log: too many of one kind");
+                tracing::warn!(kind, lines, "dropped from the log: too many of one kind");
             }
             let now = self.unread.dropped_lines();
             if now != unread {
-                tracing::warn!(lines = now - unread, "left out of the log: nobody read it");
+                tracing::warn!(lines = now - unread, "dropped from the log: standard error is read too slowly");
                 unread = now;
             }
         }
@@ -95,7 +95,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// Lets through so many lines of each kind, that is, from each place in the source.
+/// Rate-limits the lines of each kind: of each place in the source.
 #[derive(Clone, Debug, Default)]
 struct Limit(Arc<Mutex<HashMap<Identifier, Kind>>>);
 

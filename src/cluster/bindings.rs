@@ -1,4 +1,4 @@
-//! Reads the verdict of a Prometheus Operator on a ServiceMonitor.
+//! Reads a Prometheus Operator's `Accepted` condition on a ServiceMonitor.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::diagnosis::binding::{Binding, binding};
 use crate::monitoring::Scraper;
 use crate::monitoring::objects::MONITOR;
 
-/// The operator's word on the monitors of one gateway, by monitor and reader, each read again when the monitor changes.
+/// The operator's conditions on the monitors of one gateway, by monitor and scraper, each read again when the monitor changes.
 #[derive(Debug, Default)]
 pub(crate) struct Bindings(HashMap<(NamespacedName, String), (Option<String>, Binding)>);
 
 impl Bindings {
-    /// The operator's word on the monitor at this place, which has this resource version.
+    /// The operator's condition on the monitor of this name, which has this resource version.
     pub(crate) async fn read(
         &mut self,
         client: &Client,

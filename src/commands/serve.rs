@@ -27,7 +27,7 @@ use crate::log;
 use crate::metrics::Metrics;
 use crate::server::{self, ConnectionLimits};
 use crate::suspension::Timing;
-use crate::webhook::surroundings::{self, Surroundings};
+use crate::webhook::admission_state::{self, AdmissionState};
 use crate::webhook::{self, Admission};
 
 /// The API server goes on calling a replica until it has seen that the replica left the Service's endpoints (R30).
@@ -54,7 +54,7 @@ struct Process {
     metrics: Metrics,
     readiness: Readiness,
     leaf: Arc<CurrentLeaf>,
-    surroundings: Arc<Surroundings>,
+    admission_state: Arc<AdmissionState>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
@@ -65,7 +65,7 @@ async fn serve(args: Serve) -> Result<()> {
         metrics,
         readiness: Readiness::default(),
         leaf: Arc::default(),
-        surroundings: Arc::default(),
+        admission_state: Arc::default(),
         tasks: JoinSet::new(),
         stop: CancellationToken::new(),
     };
@@ -95,9 +95,9 @@ async fn serve(args: Serve) -> Result<()> {
         let Some(config) = process.start_in_cluster(&args).await? else { return Ok(()) };
         (SHUTDOWN_DELAY, config)
     };
-    let Process { metrics, readiness, leaf, surroundings, mut tasks, stop } = process;
+    let Process { metrics, readiness, leaf, admission_state, mut tasks, stop } = process;
 
-    let router = webhook::router(&Arc::new(Admission::new(config, surroundings, metrics)));
+    let router = webhook::router(&Arc::new(Admission::new(config, admission_state, metrics)));
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?limits, "serving");
     let tls = Arc::new(certs::serving::server_config(leaf, clients)?);
     tasks.spawn(server::serve(webhook, Some(tls), router, limits.webhook, stop.clone().cancelled_owned()));
@@ -135,7 +135,7 @@ impl Process {
         certs::serve(&Served { leaf, leaf_key, authorities: None }, &self.leaf, &self.metrics)?;
         tracing::info!("the certificate is self-signed, for localhost and 127.0.0.1");
         self.readiness.certificate_served();
-        self.readiness.surroundings_known();
+        self.readiness.admission_state_known();
         Ok(())
     }
 
@@ -158,16 +158,17 @@ impl Process {
             self.metrics.clone(),
             self.stopped(),
         ));
-        self.tasks.spawn(surroundings::run(
+        self.tasks.spawn(admission_state::run(
             client.clone(),
             installation.namespace.clone(),
             installation.suspensions(),
-            Arc::clone(&self.surroundings),
+            Arc::clone(&self.admission_state),
             self.readiness.clone(),
             self.stopped(),
         ));
         let timing = Timing { suspend_after: args.suspend_after, first_retry: args.suspend_for };
-        let (metrics, surroundings, stopped) = (self.metrics.clone(), Arc::clone(&self.surroundings), self.stopped());
+        let (metrics, admission_state, stopped) =
+            (self.metrics.clone(), Arc::clone(&self.admission_state), self.stopped());
         let for_controller = config.clone();
         self.tasks.spawn(async move {
             let identity = identity();
@@ -176,7 +177,7 @@ impl Process {
                     client.clone(),
                     installation.clone(),
                     for_controller.clone(),
-                    Arc::clone(&surroundings),
+                    Arc::clone(&admission_state),
                     timing,
                     metrics.clone(),
                     identity.clone(),

@@ -13,10 +13,10 @@ use crate::config::Installation;
 
 /// Lease duration in seconds: how long a crashed leader blocks failover.
 const DURATION: u64 = 12;
-/// It renews when this much is left, by three requests. One that takes longer than twice [`REQUEST_TIMEOUT`] (to connect, and to
-/// be answered) fails, and with it the lead is given up before anybody else may take it: 4 + 3 × 2 < 12. That holds for clocks
-/// within two seconds of each other, since who waits compares the Lease with its own; beyond that two may write for a moment,
-/// and write the same.
+/// The leader renews when this much is left, with up to three requests. A request fails after twice [`REQUEST_TIMEOUT`]
+/// (connect, answer), so the leader stops before another may take over: 4 + 3 × 2 < 12. This holds for clocks within two
+/// seconds of each other, since a waiting replica uses its own clock; beyond that two may write for a moment, and write the
+/// same.
 const GRACE: u64 = 8;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_secs(1);

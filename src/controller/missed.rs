@@ -28,7 +28,7 @@ use crate::injection::monitor_name;
 use crate::injection::resources::LimitRange;
 use crate::monitoring::{Cluster, Owner};
 use crate::reason::{Finding, Reason};
-use crate::webhook::Surroundings;
+use crate::webhook::AdmissionState;
 
 /// Interval between two scans.
 const EVERY: Duration = Duration::from_mins(5);
@@ -40,18 +40,18 @@ const MOST_CHECKED: usize = 200;
 type Found = HashMap<(String, Owner), (usize, Finding)>;
 
 /// Scans, publishes and counts until it is dropped.
-pub(super) async fn scan(context: &Context, surroundings: &Surroundings) {
+pub(super) async fn scan(context: &Context, admission_state: &AdmissionState) {
     let mut published: HashMap<(String, Owner), Published> = HashMap::new();
     let (mut among_pods, mut next) = (Found::new(), Instant::now());
     loop {
         let find = async {
             let scope = Scope::read(context).await?;
             if Instant::now() >= next {
-                among_pods = missed_pods(context, surroundings, &scope).await?;
+                among_pods = missed_pods(context, admission_state, &scope).await?;
                 next = Instant::now() + EVERY;
             }
             let mut found = among_pods.clone();
-            for (workload, finding) in missed_workloads(context, surroundings, &scope).await {
+            for (workload, finding) in missed_workloads(context, admission_state, &scope).await {
                 found.entry(workload).or_insert(finding);
             }
             anyhow::Ok(found)
@@ -100,7 +100,7 @@ impl Scope {
 }
 
 /// Pods that request injection and run without it.
-async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Scope) -> Result<Found> {
+async fn missed_pods(context: &Context, admission_state: &AdmissionState, scope: &Scope) -> Result<Found> {
     let mut found = Found::new();
     // By controller: its pods are alike, so one of them is read.
     let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
@@ -124,7 +124,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
         let Some(Some(owner)) = readable(workload(&context.client, &namespace, owner).await) else { continue };
         // A suspension has an Event of its own.
         let key = (namespace, monitor_name(&owner.name));
-        if surroundings.suspensions().obstacle(&key).is_some() {
+        if admission_state.suspensions().obstacle(&key).is_some() {
             continue;
         }
         let namespace = key.0;
@@ -132,7 +132,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
             found.insert((namespace, owner), (0, finding));
             continue;
         }
-        let limits = surroundings.limits(&namespace);
+        let limits = admission_state.limits(&namespace);
         let finding = readable(check_pod(context, &limits, &namespace, &pod, &owner).await);
         if let Some(Some(finding)) = finding {
             // During a roll-out a workload has two ReplicaSets.
@@ -143,7 +143,7 @@ async fn missed_pods(context: &Context, surroundings: &Surroundings, scope: &Sco
 }
 
 /// Workloads that request injection and whose pod template does not, or the reverse.
-async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope: &Scope) -> Found {
+async fn missed_workloads(context: &Context, admission_state: &AdmissionState, scope: &Scope) -> Found {
     let (mut found, mut budget) = (Found::new(), ScanBudget::default());
     let mut asking = HashSet::new();
     for (kind, (namespace, name), uid) in context.cache.asking() {
@@ -152,7 +152,7 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope:
         let namespace = key.namespace.clone();
         let is_injected = context.cache.has_owned_pods(&key);
         // A suspension has an Event of its own.
-        let is_suspended = surroundings.suspensions().obstacle(&(namespace.clone(), key.monitor.clone())).is_some();
+        let is_suspended = admission_state.suspensions().obstacle(&(namespace.clone(), key.monitor.clone())).is_some();
         asking.insert(key);
         if is_injected || is_suspended || !budget.take(&namespace) {
             continue;
@@ -161,7 +161,7 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope:
             found.insert((namespace, owner), (0, finding));
             continue;
         }
-        let limits = surroundings.limits(&namespace);
+        let limits = admission_state.limits(&namespace);
         if let Some(Some(missed)) = readable(check_workload(context, &limits, &namespace, &owner, true).await) {
             found.insert((namespace, owner), missed);
         }
@@ -171,7 +171,7 @@ async fn missed_workloads(context: &Context, surroundings: &Surroundings, scope:
             continue;
         }
         let Some(Some(owner)) = readable(workload(&context.client, &key.namespace, owner).await) else { continue };
-        let limits = surroundings.limits(&key.namespace);
+        let limits = admission_state.limits(&key.namespace);
         if let Some(Some(missed)) = readable(check_workload(context, &limits, &key.namespace, &owner, false).await) {
             found.insert((key.namespace, owner), missed);
         }

@@ -28,7 +28,7 @@ use crate::cluster::object::GatewayKey;
 use crate::config::{Config, Installation};
 use crate::metrics::Metrics;
 use crate::suspension::{Suspensions, Timing};
-use crate::webhook::Surroundings;
+use crate::webhook::AdmissionState;
 use reconcile::Context;
 
 /// A pod's label, status and readiness come as events of their own.
@@ -63,7 +63,7 @@ pub async fn run(
     client: Client,
     installation: Installation,
     config: Config,
-    surroundings: Arc<Surroundings>,
+    admission_state: Arc<AdmissionState>,
     timing: Timing,
     metrics: Metrics,
     identity: String,
@@ -71,8 +71,8 @@ pub async fn run(
     let (cache, changes) = ClusterCache::watch(&client);
     let context = Context::new(client, installation, config, cache, metrics, identity);
     let _gauges = Gauges(&context.metrics);
-    let mut missed = pin!(missed::scan(&context, &surroundings));
-    let mut suspending = Box::pin(suspend::run(&context, &surroundings, timing));
+    let mut missed = pin!(missed::scan(&context, &admission_state));
+    let mut suspending = Box::pin(suspend::run(&context, &admission_state, timing));
     let (requests, queue) = futures::channel::mpsc::unbounded();
     let mut queue = pin!(debounced_scheduler(queue, DEBOUNCE));
     let mut changes = pin!(changes);

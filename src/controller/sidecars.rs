@@ -233,7 +233,7 @@ impl SidecarState {
 
     fn take_failed_create(&mut self, refused: FailedCreate) {
         let now = Instant::now();
-        // A list has the Events of an hour, and an Event that is told again may be an old one.
+        // A list has the Events of an hour, and a relist repeats old ones.
         let is_old = refused.is_listed && seconds_now() - refused.at > OLD;
         let known = self.refusals.get(&refused.owner.uid).is_some_and(|known| known.latest.at >= refused.at);
         if is_old || known || self.unrelated.contains_key(&refused.owner.uid) {
@@ -248,7 +248,7 @@ impl SidecarState {
     }
 }
 
-/// Watches the pods that have an exporter, and the Events by which a pod's controller tells that it could not make one.
+/// Watches the pods that have an exporter, and the `FailedCreate` Events of pods' controllers.
 pub(super) fn watch(client: &Client) -> BoxStream<'static, Observed> {
     let watches = Watches::new(client);
     let pods =
@@ -295,7 +295,7 @@ fn seconds(time: &Time) -> i64 {
     time.0.as_second()
 }
 
-/// An Event with which a controller of the controller manager's tells that it could not make a pod.
+/// Reads a `FailedCreate` Event of kube-controller-manager.
 fn observed_failure(event: &Event<DynamicObject>) -> Option<Observed> {
     let is_listed = matches!(event, Event::InitApply(_));
     let (Event::Apply(event) | Event::InitApply(event)) = event else { return None };

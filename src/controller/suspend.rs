@@ -27,7 +27,7 @@ use crate::monitoring::Owner;
 use crate::monitoring::objects::MANAGED_BY;
 use crate::reason::{Finding, Reason};
 use crate::suspension::{Key, Phase, Suspension, Suspensions, Timing, Workload};
-use crate::webhook::Surroundings;
+use crate::webhook::AdmissionState;
 
 /// The interval at which failures are checked for their duration.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,13 +49,13 @@ impl Installation {
 }
 
 /// Watches pods with an exporter and `FailedCreate` Events, and suspends injection, until it is dropped.
-pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: Timing) {
+pub(super) async fn run(context: &Context, admission_state: &AdmissionState, timing: Timing) {
     let mut changes = sidecars::watch(&context.client);
     let mut state = SidecarState::default();
-    let suspender = Suspender { context, surroundings, timing };
+    let suspender = Suspender { context, admission_state, timing };
     let mut looked = tokio::time::Instant::now();
     loop {
-        let idle = state.is_idle() && surroundings.suspensions().is_empty();
+        let idle = state.is_idle() && admission_state.suspensions().is_empty();
         let next = looked + if idle { CHECK_INTERVAL_AT_REST } else { CHECK_INTERVAL };
         if let Ok(Some(observed)) = tokio::time::timeout_at(next, changes.next()).await {
             state.take(observed);
@@ -69,7 +69,7 @@ pub(super) async fn run(context: &Context, surroundings: &Surroundings, timing: 
 }
 
 /// The outcome for a controller whose pods are refused.
-enum Verdict {
+enum RefusalOutcome {
     /// Not known yet.
     Wait,
     /// Nothing to do: the pods get no exporter, or the suspension has ended.
@@ -98,19 +98,19 @@ async fn attempt<T>(what: impl Future<Output = Result<T>>) -> Option<T> {
 /// Decides on suspensions and writes them.
 struct Suspender<'a> {
     context: &'a Context,
-    surroundings: &'a Surroundings,
+    admission_state: &'a AdmissionState,
     timing: Timing,
 }
 
 impl Suspender<'_> {
     async fn look(&self, state: &mut SidecarState) {
-        let suspensions = self.surroundings.suspensions();
+        let suspensions = self.admission_state.suspensions();
         state.forget(|key| suspensions.get(key).is_some_and(Suspension::is_active));
         state.unrelated.retain(|_, since| whole_seconds(since.elapsed()) < self.timing.retention());
         self.check_pods(state).await;
         self.check_refusals(state).await;
         self.check_suspensions(state).await;
-        self.context.metrics.suspended(&self.surroundings.suspensions());
+        self.context.metrics.suspended(&self.admission_state.suspensions());
     }
 
     async fn check_pods(&self, state: &mut SidecarState) {
@@ -123,7 +123,7 @@ impl Suspender<'_> {
 
     /// Returns true if a pod's failure has lasted long enough to suspend its workload.
     fn is_due(&self, pod: &str, failing: &FailingPod) -> bool {
-        let suspensions = self.surroundings.suspensions();
+        let suspensions = self.admission_state.suspensions();
         let stands = match suspensions.get(&failing.key) {
             None => true,
             // A pod that failed before the resumption is not a new failure.
@@ -165,11 +165,11 @@ impl Suspender<'_> {
         let controllers: Vec<String> = state.refusals.keys().cloned().collect();
         for uid in controllers {
             let Some(refusal) = state.refusals.get_mut(&uid) else { continue };
-            match attempt(self.judge(refusal)).await.unwrap_or(Verdict::Wait) {
-                Verdict::Wait => {}
-                Verdict::Suspended(suspended) => refusal.suspended = Some(suspended),
-                Verdict::Over => drop(state.refusals.remove(&uid)),
-                Verdict::Unrelated => {
+            match attempt(self.judge(refusal)).await.unwrap_or(RefusalOutcome::Wait) {
+                RefusalOutcome::Wait => {}
+                RefusalOutcome::Suspended(suspended) => refusal.suspended = Some(suspended),
+                RefusalOutcome::Over => drop(state.refusals.remove(&uid)),
+                RefusalOutcome::Unrelated => {
                     state.refusals.remove(&uid);
                     state.unrelated.insert(uid, Instant::now());
                 }
@@ -177,8 +177,8 @@ impl Suspender<'_> {
         }
     }
 
-    async fn judge(&self, refusal: &RefusedPods) -> Result<Verdict> {
-        let suspensions = self.surroundings.suspensions();
+    async fn judge(&self, refusal: &RefusedPods) -> Result<RefusalOutcome> {
+        let suspensions = self.admission_state.suspensions();
         let is_fresh = refusal.last.elapsed() < PROPAGATION;
         if let Some(SuspendedFor { key, since, pods }) = &refusal.suspended {
             let entry = suspensions.get(key).filter(|entry| entry.reason() == Some(Reason::PodRefused));
@@ -186,18 +186,18 @@ impl Suspender<'_> {
                 Some(Phase::Suspended) if refusal.last > *since + PROPAGATION => {
                     // If a pod was created since, this refusal is temporary.
                     let Some(workload) = self.injected_workload(&refusal.latest).await? else {
-                        return Ok(Verdict::Over);
+                        return Ok(RefusalOutcome::Over);
                     };
                     if workload.pods > *pods {
-                        return Ok(Verdict::Over);
+                        return Ok(RefusalOutcome::Over);
                     }
                     self.end_suspension(key, refusal).await?;
-                    Ok(Verdict::Unrelated)
+                    Ok(RefusalOutcome::Unrelated)
                 }
                 // The trial pod was refused.
                 Some(Phase::Trial) if is_fresh => self.suspend_for_refusal(refusal).await,
-                Some(Phase::Suspended | Phase::Trial | Phase::Watched) => Ok(Verdict::Wait),
-                Some(Phase::Resumed) | None => Ok(Verdict::Over),
+                Some(Phase::Suspended | Phase::Trial | Phase::Watched) => Ok(RefusalOutcome::Wait),
+                Some(Phase::Resumed) | None => Ok(RefusalOutcome::Over),
             };
         }
         let suspend_after = self.timing.suspend_after;
@@ -210,21 +210,21 @@ impl Suspender<'_> {
         if has_lasted || (is_fresh && suspensions.iter().any(is_tried)) {
             return self.suspend_for_refusal(refusal).await;
         }
-        Ok(Verdict::Wait)
+        Ok(RefusalOutcome::Wait)
     }
 
-    async fn suspend_for_refusal(&self, refusal: &RefusedPods) -> Result<Verdict> {
+    async fn suspend_for_refusal(&self, refusal: &RefusedPods) -> Result<RefusalOutcome> {
         let Some(InjectedWorkload { owner, key, pods }) = self.injected_workload(&refusal.latest).await? else {
-            return Ok(Verdict::Over);
+            return Ok(RefusalOutcome::Over);
         };
-        let phase = self.surroundings.suspensions().get(&key).map(|entry| entry.phase);
+        let phase = self.admission_state.suspensions().get(&key).map(|entry| entry.phase);
         // These pods get no exporter.
         if matches!(phase, Some(Phase::Suspended | Phase::Watched)) {
-            return Ok(Verdict::Wait);
+            return Ok(RefusalOutcome::Wait);
         }
         let finding = Finding::new(Reason::PodRefused, format!("its pods are refused: {}", refusal.latest.message));
         self.suspend(&key, &owner, &finding, "its controller makes them again by itself").await?;
-        Ok(Verdict::Suspended(SuspendedFor { key, since: Instant::now(), pods }))
+        Ok(RefusalOutcome::Suspended(SuspendedFor { key, since: Instant::now(), pods }))
     }
 
     /// The workload of a controller whose pods would get an exporter.
@@ -237,7 +237,7 @@ impl Suspender<'_> {
         };
         let mut pod = found.data.pointer("/spec/template").cloned().unwrap_or_default();
         pod["metadata"]["ownerReferences"] = json!([{"kind": owner.kind, "name": owner.name, "controller": true}]);
-        let limits = self.surroundings.limits(namespace);
+        let limits = self.admission_state.limits(namespace);
         let Decision::Inject(injection) = injection::decide(&self.context.config, &limits, &pod.to_string()) else {
             return Ok(None);
         };
@@ -252,7 +252,7 @@ impl Suspender<'_> {
     }
 
     async fn check_suspensions(&self, state: &mut SidecarState) {
-        let suspensions = self.surroundings.suspensions();
+        let suspensions = self.admission_state.suspensions();
         state.trials.retain(|key, _| suspensions.get(key).is_some_and(Suspension::is_active));
         for (key, entry) in suspensions.iter() {
             attempt(self.check_suspension(key, entry, state)).await;
@@ -295,7 +295,7 @@ impl Suspender<'_> {
 
     async fn suspend(&self, key: &Key, owner: &Owner, why: &Finding, advice: &str) -> Result<()> {
         let namespace = &key.0;
-        let suspensions = self.surroundings.suspensions();
+        let suspensions = self.admission_state.suspensions();
         let before = suspensions.get(key);
         if before.is_none() && !suspensions.has_room(namespace) {
             tracing::error!(namespace, name = owner.name, "too many suspended workloads to keep another: {why}");
@@ -314,7 +314,7 @@ impl Suspender<'_> {
             wait.as_secs()
         );
         self.context.events.publish(namespace, owner, &Finding::new(why.reason, detail)).await;
-        let now_suspended = self.surroundings.suspensions();
+        let now_suspended = self.admission_state.suspensions();
         let before: Vec<_> = suspensions.stopped().iter().map(|stop| &stop.namespace).collect();
         for stop in now_suspended.stopped().iter().filter(|stop| !before.contains(&&stop.namespace)) {
             self.publish_on_own_deployment(&Finding::new(Reason::InjectionStopped, stop.to_string())).await?;
@@ -339,7 +339,7 @@ impl Suspender<'_> {
 
     /// Ends a suspension: pods are refused without the exporter too.
     async fn end_suspension(&self, key: &Key, refusal: &RefusedPods) -> Result<()> {
-        let suspensions = self.surroundings.suspensions();
+        let suspensions = self.admission_state.suspensions();
         let Some(entry) = suspensions.get(key) else { return Ok(()) };
         self.save(key, None).await?;
         let message = &refusal.latest.message;
@@ -382,7 +382,7 @@ impl Suspender<'_> {
         };
         let written =
             written.map_err(api_error).with_context(|| format!("cannot write ConfigMap {namespace}/{name}"))?;
-        self.surroundings.suspend(&written.data.unwrap_or_default());
+        self.admission_state.suspend(&written.data.unwrap_or_default());
         let (phase, reason) =
             (entry.map(|entry| format!("{:?}", entry.phase)), entry.map(|entry| entry.reason.as_str()));
         tracing::info!(namespace = key.0, monitor = key.1, phase, reason, "wrote a suspension");

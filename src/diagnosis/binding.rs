@@ -1,4 +1,4 @@
-//! The verdict of a Prometheus Operator on a ServiceMonitor, in the monitor's `status.bindings` (feature gate
+//! A Prometheus Operator's `Accepted` condition on a ServiceMonitor, in the monitor's `status.bindings` (feature gate
 //! `StatusForConfigurationResources`). It is the one proof that gwmon can read without new rights.
 
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::monitoring::Scraper;
 use crate::reason::{Finding, Reason};
 
-/// The operator's word on one monitor.
+/// The operator's condition on one monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Binding {
     /// It has taken the monitor into the configuration.
@@ -17,7 +17,7 @@ pub enum Binding {
     Rejected(Finding),
 }
 
-/// The operator's verdict in a monitor of this generation. A condition of an older generation does not count.
+/// The operator's condition on a monitor of this generation. A condition of an older generation does not count.
 #[must_use]
 pub fn binding(monitor: &Value, generation: i64, reader: &Scraper, (namespace, name): (&str, &str)) -> Binding {
     let is_readers = |binding: &&Value| {

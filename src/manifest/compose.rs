@@ -27,7 +27,7 @@ pub fn hide_parser_panics() {
     }));
 }
 
-/// Lists and maps within each other. More than any object of Kubernetes has.
+/// The nesting limit. No object of Kubernetes comes near it.
 const MOST_DEPTH: usize = 1000;
 
 /// Reads the first document of the text. `None` where it has none.
@@ -149,7 +149,7 @@ impl Composer<'_> {
         }
     }
 
-    /// Takes in the fields of one map, or of several, of which the first comes first.
+    /// Merges the fields of one map, or of several, of which earlier ones win.
     fn merge(&self, map: &mut Map<String, Value>, merged: Value) -> Result<(), Malformed> {
         match merged {
             Value::Object(fields) => map.extend(fields),

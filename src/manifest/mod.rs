@@ -1,5 +1,5 @@
-//! Manifests as kubectl reads them (`k8s.io/apimachinery/pkg/util/yaml`, `sigs.k8s.io/yaml`): YAML 1.1 of one parser and
-//! JSON, any number of documents in a stream, each read when it is asked for.
+//! Manifests as kubectl reads them (`k8s.io/apimachinery/pkg/util/yaml`, `sigs.k8s.io/yaml`): YAML 1.1 as kubectl's parser
+//! reads it, and JSON, any number of documents in a stream, each read when it is asked for.
 
 mod compose;
 mod scalar;

@@ -16,7 +16,7 @@ pub(super) struct Scalar<'a> {
 }
 
 impl Scalar<'_> {
-    /// The value that JSON has for it.
+    /// Its JSON value.
     ///
     /// # Errors
     /// A tag that the text does not fit; a number that JSON does not have.
@@ -127,7 +127,7 @@ fn resolve(text: &str) -> Plain {
         return Plain::Integer(number);
     }
     match digits.parse::<f64>() {
-        // One beyond all floats is text.
+        // A number beyond `f64` is text.
         Ok(number) if is_float(&digits) && number.is_finite() => Plain::Float(number),
         _ => Plain::Text,
     }
@@ -147,7 +147,7 @@ fn integer(digits: &str) -> Option<Number> {
         [b'0', _, ..] => (8, &rest[1..]),
         _ => (10, rest),
     };
-    // Rust would take one more sign.
+    // `from_str_radix` accepts a second sign.
     if !rest.as_bytes().first()?.is_ascii_alphanumeric() {
         return None;
     }

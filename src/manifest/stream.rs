@@ -36,7 +36,7 @@ pub fn documents<R: Read>(stream: R, words: &[&'static str]) -> impl Iterator<It
 }
 
 const SEPARATOR: &[u8] = b"---";
-/// The amount of read text at which it is dropped.
+/// Read text is dropped beyond this size.
 const FORGET: usize = 1 << 20;
 
 struct Stream<R> {
@@ -89,7 +89,7 @@ impl<R: Read> Stream<R> {
                 // One of comments only, or one that says null.
                 Ok(None | Some(Value::Null)) => continue,
                 Ok(Some(value)) => (begins, Ok(value)),
-                // What is missing at the end is missing after the last line.
+                // An error at the end of the text is on its last line.
                 Err(Malformed { line, what }) => ((begins + line).min(self.line - 1), Err(what)),
             };
             self.number += 1;

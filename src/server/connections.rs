@@ -1,8 +1,8 @@
 //! The open connections of one port: how many there may be, how long each may wait, and which one has to go when all places
 //! are taken.
 //!
-//! The API server opens few connections and uses them. Whoever opens many and says nothing on them gives way to whoever comes,
-//! so that a new connection, of the API server's or of the kubelet's, always finds a place.
+//! The API server opens few connections and uses them. A peer with many idle connections loses one to a new connection, so that
+//! one of the API server's or of the kubelet's is always accepted.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,8 +21,8 @@ const HEAD: Duration = Duration::from_secs(10);
 /// keeps a connection that it does not use (90 s): it does not repeat a review that it sends just when the connection is closed.
 const IDLE: Duration = Duration::from_mins(2);
 /// The interval at which idle connections are checked.
-const LOOK: Duration = Duration::from_secs(5);
-/// Connections that any address may have before it is one of those that have many.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The number of connections up to which addresses count alike.
 const FEW: usize = 16;
 
 /// Connections that have been given up and have not ended yet.
@@ -42,7 +42,7 @@ pub(super) struct Connections {
 struct Connection {
     peer: IpAddr,
     progress: Mutex<Progress>,
-    /// Its place is needed.
+    /// Its slot is needed.
     given_up: Notify,
 }
 
@@ -53,14 +53,14 @@ struct Progress {
     /// The start of the handshake, or of the head that is being read.
     head: Option<Instant>,
     /// True once a request has come.
-    has_asked: bool,
+    has_sent_request: bool,
     /// True while a request is being answered.
-    is_asking: bool,
+    is_serving: bool,
 }
 
-/// An open connection's place; free again with the end of this.
+/// An open connection's slot; dropping it frees the slot.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     of: Arc<Connections>,
     number: u64,
     connection: Arc<Connection>,
@@ -71,10 +71,10 @@ impl Connections {
         Arc::new(Self { open: Mutex::default(), most: most.max(1), held: AtomicUsize::new(0) })
     }
 
-    /// Gives a new connection its place, if need be that of another one.
-    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr, number: u64) -> Place {
+    /// Gives a new connection a slot, if need be that of another one.
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr, number: u64) -> Slot {
         let now = Instant::now();
-        let progress = Progress { since: now, head: Some(now), has_asked: false, is_asking: false };
+        let progress = Progress { since: now, head: Some(now), has_sent_request: false, is_serving: false };
         let connection =
             Arc::new(Connection { peer: network_of(peer), progress: Mutex::new(progress), given_up: Notify::new() });
         let mut open = lock(&self.open);
@@ -86,10 +86,10 @@ impl Connections {
         }
         open.insert(number, Arc::clone(&connection));
         self.held.fetch_add(1, Ordering::Relaxed);
-        Place { of: Arc::clone(self), number, connection }
+        Slot { of: Arc::clone(self), number, connection }
     }
 
-    /// Lets connections that have been given up end, before there are many more than there may be.
+    /// Waits while too many evicted connections are still open.
     pub(super) async fn settle(&self) {
         while self.held.load(Ordering::Relaxed) > self.most + SLACK {
             tokio::task::yield_now().await;
@@ -111,7 +111,7 @@ fn network_of(peer: IpAddr) -> IpAddr {
 ///
 /// - of the address that has the most, so that no pod can take the API server's places;
 /// - not one that is being answered;
-/// - of those that have never sent a request and those that have, one of which there are more, so that neither take all places;
+/// - of those that have never sent a request and those that have, one of the larger group, so that neither takes all places;
 /// - the one that has waited longest.
 fn least_needed(open: &HashMap<u64, Arc<Connection>>) -> Option<u64> {
     let mut of_peer: HashMap<IpAddr, usize> = HashMap::new();
@@ -121,19 +121,19 @@ fn least_needed(open: &HashMap<u64, Arc<Connection>>) -> Option<u64> {
         .map(|(number, connection)| {
             let progress = *lock(&connection.progress);
             *of_peer.entry(connection.peer).or_default() += 1;
-            *if progress.has_asked { &mut asked } else { &mut silent } += 1;
+            *if progress.has_sent_request { &mut asked } else { &mut silent } += 1;
             (*number, connection.peer, progress)
         })
         .collect();
     let rank = |(_, peer, progress): &&(u64, IpAddr, Progress)| {
-        let is_of_crowd = progress.has_asked == (asked > silent);
-        (of_peer.get(peer).map(|count| *count.max(&FEW)), !progress.is_asking, is_of_crowd, progress.since.elapsed())
+        let is_of_crowd = progress.has_sent_request == (asked > silent);
+        (of_peer.get(peer).map(|count| *count.max(&FEW)), !progress.is_serving, is_of_crowd, progress.since.elapsed())
     };
     seen.iter().max_by_key(rank).map(|(number, ..)| *number)
 }
 
-impl Place {
-    /// Done when the connection has to end: it has waited too long, or its place is needed.
+impl Slot {
+    /// Done when the connection has to end: it has waited too long, or its slot is needed.
     pub(super) async fn ends(&self) -> &'static str {
         loop {
             let Progress { since, head, .. } = *lock(&self.connection.progress);
@@ -142,39 +142,39 @@ impl Place {
                 return "no request came in time";
             }
             tokio::select! {
-                () = tokio::time::sleep_until(end.min(now + LOOK)) => {}
-                () = self.connection.given_up.notified() => return "its place was needed",
+                () = tokio::time::sleep_until(end.min(now + CHECK_INTERVAL)) => {}
+                () = self.connection.given_up.notified() => return "its slot was needed",
             }
         }
     }
 
     /// The handshake is done.
-    pub(super) fn is_open(&self) {
+    pub(super) fn opened(&self) {
         let mut progress = lock(&self.connection.progress);
         (progress.since, progress.head) = (Instant::now(), None);
     }
 
     /// Something has come: the beginning of a request, if none is being answered.
-    pub(super) fn hears(&self) {
+    pub(super) fn received_data(&self) {
         let mut progress = lock(&self.connection.progress);
-        if !progress.is_asking {
+        if !progress.is_serving {
             progress.head.get_or_insert_with(Instant::now);
         }
     }
 
     /// A request's head is complete.
-    pub(super) fn asks(&self) {
-        let asking = Progress { since: Instant::now(), head: None, has_asked: true, is_asking: true };
+    pub(super) fn request_started(&self) {
+        let asking = Progress { since: Instant::now(), head: None, has_sent_request: true, is_serving: true };
         *lock(&self.connection.progress) = asking;
     }
 
     /// It is answered.
-    pub(super) fn is_answered(&self) {
-        lock(&self.connection.progress).is_asking = false;
+    pub(super) fn request_answered(&self) {
+        lock(&self.connection.progress).is_serving = false;
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         lock(&self.of.open).remove(&self.number);
         self.of.held.fetch_sub(1, Ordering::Relaxed);
@@ -190,29 +190,29 @@ mod tests {
     }
 
     /// Returns true if a connection is told to close.
-    async fn is_told(place: &Place) -> bool {
-        tokio::time::timeout(Duration::from_millis(1), place.ends()).await.is_ok()
+    async fn is_told(slot: &Slot) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), slot.ends()).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_and_a_head_end_soon_and_a_silent_connection_after_the_api_servers() {
         let connections = Connections::new(9);
-        let lasts = async |place: &Place| {
+        let lasts = async |slot: &Slot| {
             let began = Instant::now();
-            place.ends().await;
+            slot.ends().await;
             began.elapsed().as_secs()
         };
-        let place = connections.admit(peer(1), 0);
-        assert_eq!(lasts(&place).await, 10, "no handshake");
-        place.is_open();
-        assert_eq!(lasts(&place).await, 120, "the API server keeps a spare one for 90 s");
-        place.hears();
-        assert_eq!(lasts(&place).await, 10, "half a head");
-        place.asks();
-        place.hears();
-        place.is_answered();
-        assert_eq!(lasts(&place).await, 120);
-        drop(place);
+        let slot = connections.admit(peer(1), 0);
+        assert_eq!(lasts(&slot).await, 10, "no handshake");
+        slot.opened();
+        assert_eq!(lasts(&slot).await, 120, "the API server keeps a spare one for 90 s");
+        slot.received_data();
+        assert_eq!(lasts(&slot).await, 10, "half a head");
+        slot.request_started();
+        slot.received_data();
+        slot.request_answered();
+        assert_eq!(lasts(&slot).await, 120);
+        drop(slot);
         assert!(lock(&connections.open).is_empty());
     }
 
@@ -229,8 +229,8 @@ mod tests {
     async fn who_holds_the_most_and_says_nothing_gives_way() {
         let connections = Connections::new(21);
         let good = connections.admit(peer(1), 0);
-        good.asks();
-        good.is_answered();
+        good.request_started();
+        good.request_answered();
         let mut held = Vec::new();
         for number in 1..21 {
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -246,10 +246,10 @@ mod tests {
         let connections = Connections::new(3);
         let idle: Vec<_> = (0..3)
             .map(|number| {
-                let place = connections.admit(peer(2), number);
-                place.asks();
-                place.is_answered();
-                place
+                let slot = connections.admit(peer(2), number);
+                slot.request_started();
+                slot.request_answered();
+                slot
             })
             .collect();
         let first = connections.admit(peer(2), 3);
@@ -257,13 +257,13 @@ mod tests {
         let second = connections.admit(peer(2), 4);
         assert!(!is_told(&first).await && !is_told(&second).await);
         let mut gone = 0;
-        for place in &idle {
-            gone += usize::from(is_told(place).await);
+        for slot in &idle {
+            gone += usize::from(is_told(slot).await);
         }
         assert_eq!(gone, 2);
         // Whoever is being answered goes last.
         let busy = connections.admit(peer(2), 5);
-        busy.asks();
+        busy.request_started();
         let mut others = Vec::new();
         for number in 6..12 {
             tokio::time::advance(Duration::from_millis(1)).await;

@@ -1,5 +1,5 @@
-//! Accept, shake hands, serve, drain: the one loop of both ports. HTTP/1.1 only: the API server speaks nothing else to webhooks,
-//! nor does the kubelet to probes, and what is not spoken cannot be abused.
+//! Accept, shake hands, serve, drain: the one loop of both ports. HTTP/1.1 only: the API server speaks nothing else to
+//! webhooks, nor does the kubelet to probes, so HTTP/2 is no attack surface.
 
 mod connections;
 
@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::io::InspectReader;
 use tower::ServiceExt;
 
-use connections::{Connections, Place};
+use connections::{Connections, Slot};
 
 /// The time in which open connections may end.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl ConnectionLimits {
     }
 }
 
-/// Listens on an address. Connections that come in a burst wait for their turn rather than a second for their next attempt.
+/// Listens on an address. Connections of a burst wait in the backlog; a dropped SYN would be retried after a second.
 ///
 /// # Errors
 /// An address that is in use, or not this machine's.
@@ -95,7 +95,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let place = Arc::new(connections.admit(peer.ip(), number));
+        let slot = Arc::new(connections.admit(peer.ip(), number));
         let (acceptor, router, watcher) = (acceptor.clone(), router.clone(), graceful.watcher());
         tokio::spawn(async move {
             let served = async {
@@ -103,15 +103,15 @@ pub async fn serve(
                 let _ = stream.set_nodelay(true);
                 match acceptor {
                     Some(acceptor) => match acceptor.accept(stream).await {
-                        Ok(stream) => answer(stream, router, &place, watcher).await,
+                        Ok(stream) => answer(stream, router, &slot, watcher).await,
                         Err(error) => tracing::debug!(%error, "handshake failed"),
                     },
-                    None => answer::<TcpStream>(stream, router, &place, watcher).await,
+                    None => answer::<TcpStream>(stream, router, &slot, watcher).await,
                 }
             };
             tokio::select! {
                 () = served => {}
-                why = place.ends() => tracing::debug!(%peer, why, "connection ended"),
+                why = slot.ends() => tracing::debug!(%peer, why, "connection ended"),
             }
         });
     }
@@ -121,25 +121,25 @@ pub async fn serve(
     }
 }
 
-/// Answers what comes on one connection.
-async fn answer<S>(stream: S, router: Router, place: &Arc<Place>, watcher: hyper_util::server::graceful::Watcher)
+/// Serves one connection.
+async fn answer<S>(stream: S, router: Router, slot: &Arc<Slot>, watcher: hyper_util::server::graceful::Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    place.is_open();
-    let (heard, place) = (Arc::clone(place), Arc::clone(place));
+    slot.opened();
+    let (heard, slot) = (Arc::clone(slot), Arc::clone(slot));
     let service = service_fn(move |request| {
-        let (router, place) = (router.clone(), Arc::clone(&place));
+        let (router, slot) = (router.clone(), Arc::clone(&slot));
         async move {
-            place.asks();
+            slot.request_started();
             // hyper would answer up to 16 pipelined requests before any other connection's.
             tokio::task::yield_now().await;
             let response = router.oneshot(request).await;
-            place.is_answered();
+            slot.request_answered();
             response as Result<_, Infallible>
         }
     });
-    let stream = TokioIo::new(InspectReader::new(stream, move |_| heard.hears()));
+    let stream = TokioIo::new(InspectReader::new(stream, move |_| heard.received_data()));
     let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(stream, service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");

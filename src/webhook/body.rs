@@ -14,7 +14,7 @@ pub(super) const SMALL: usize = 16 << 10;
 pub(super) const LARGEST: usize = 4 << 20;
 /// Nearly every other review is smaller than this.
 const MEDIUM: usize = 256 << 10;
-/// For all medium reviews together, and for all larger ones: neither wait for the other. Reading takes a few times as much
+/// For all medium reviews together, and for all larger ones: neither waits for the other. Parsing takes a few times as much
 /// again, one at a time.
 const BUDGET: usize = 4 << 20;
 /// The time in which a body that holds a part of a budget must arrive, besides the time that its length takes.
@@ -32,7 +32,7 @@ pub(super) struct Budget {
 /// A body as it was read.
 #[derive(Debug)]
 pub(super) struct Received {
-    /// All of it, or of one that is too large its front.
+    /// All of it, or the start of a body that is too large.
     pub(super) bytes: Bytes,
     /// True if the body is complete.
     pub(super) is_complete: bool,
@@ -69,12 +69,11 @@ impl Budget {
         Arc::clone(budget).acquire_many_owned(permits).await.ok()
     }
 
-    /// Reads a body. What is small is just read. What is larger waits for its share of the budget before more of it is taken from
-    /// the wire, and loses that if it stalls. Of what is too large the front is kept and the rest is taken from the wire and
-    /// forgotten: a client that is still sending would not read an answer.
+    /// Reads a body. A larger one waits for its share of the budget, and fails if it stalls. A body that is too large is
+    /// truncated, and the rest is read and discarded: a client that is still sending would not read an answer.
     pub(super) async fn read(&self, body: Body) -> Result<Received, Error> {
         let told = body.size_hint();
-        // Chunked, and so of a length that is not told: as much as may come.
+        // Chunked, so of unknown length: as much as may come.
         let length = told.exact().and_then(|length| usize::try_from(length).ok());
         let mut stream = body.into_data_stream();
         // Most reviews come in one piece, which needs no copy.
@@ -105,7 +104,7 @@ impl Budget {
     }
 }
 
-/// Collects up to so many bytes and the piece that goes beyond. True if that is all.
+/// Reads until there are more than so many bytes. Returns true at the end of the body.
 async fn take(
     stream: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin),
     bytes: &mut Vec<u8>,

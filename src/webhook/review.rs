@@ -97,7 +97,7 @@ impl<'a> Request<'a> {
 }
 
 impl BadReview {
-    /// Describes a body of which only the front may be there.
+    /// Describes a body that may be truncated.
     #[must_use]
     pub fn of(body: &[u8], reason: Reason, detail: String) -> Self {
         Self { uid: uid_of(body), refusal: Finding::new(reason, detail) }
@@ -178,7 +178,7 @@ impl Reply {
     /// Adds a warning, which kubectl prints.
     #[must_use]
     pub fn warn(mut self, refusal: &Finding) -> Self {
-        // The API server cuts a warning after 256 characters; so that nobody takes half a sentence for a whole.
+        // The API server cuts a warning after 256 characters; the `…` shows it.
         self.warnings.push(cut(&format!("gwmon: {refusal}"), 255).into_owned());
         self
     }

@@ -12,9 +12,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use tracing::{field, info_span};
 
+use super::admission_state::{AdmissionState, Admitted};
 use super::body::{self, Budget, Received};
 use super::review::{BadReview, Reply, Request};
-use super::surroundings::{Admitted, Surroundings};
 use crate::config::Config;
 use crate::injection::gateway::EMBEDDED_YAML;
 use crate::injection::patch::Patch;
@@ -65,7 +65,7 @@ pub struct Admission {
     /// The configuration.
     pub config: Config,
     /// The state of the cluster.
-    pub surroundings: Arc<Surroundings>,
+    pub admission_state: Arc<AdmissionState>,
     /// The metrics.
     pub metrics: Metrics,
     budget: Budget,
@@ -88,8 +88,8 @@ impl From<Finding> for Verdict {
 impl Admission {
     /// Creates the shared state.
     #[must_use]
-    pub fn new(config: Config, surroundings: Arc<Surroundings>, metrics: Metrics) -> Self {
-        Self { config, surroundings, metrics, budget: Budget::new() }
+    pub fn new(config: Config, admission_state: Arc<AdmissionState>, metrics: Metrics) -> Self {
+        Self { config, admission_state, metrics, budget: Budget::new() }
     }
 }
 
@@ -135,7 +135,7 @@ async fn mutate(State(admission): State<Arc<Admission>>, route: Route, request: 
     if share.is_none() && !has_yaml {
         return decide();
     }
-    // One at a time, on a thread of its own: quick ones go on meanwhile, and the time limit holds.
+    // One at a time, on a thread of its own: small reviews continue meanwhile, and the time limit holds.
     let turn = admission.budget.turn().await;
     let deciding = tokio::task::spawn_blocking(move || {
         let _held = (turn, share);
@@ -235,7 +235,7 @@ impl Admission {
         }
         let object =
             request.object.ok_or_else(|| Finding::new(Reason::MalformedObject, "request.object is missing"))?.get();
-        let limits = self.surroundings.limits(&request.namespace);
+        let limits = self.admission_state.limits(&request.namespace);
         let is_dry_run = request.dry_run.unwrap_or_default();
         match route {
             Route::Pods => {
@@ -271,6 +271,6 @@ impl Admission {
         if !injection.adds_exporter() {
             return Admitted::With;
         }
-        self.surroundings.admit(&(request.namespace.clone(), injection.monitor.clone()), is_dry_run)
+        self.admission_state.admit(&(request.namespace.clone(), injection.monitor.clone()), is_dry_run)
     }
 }

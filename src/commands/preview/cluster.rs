@@ -56,8 +56,8 @@ impl Connection {
         }
     }
 
-    /// Has the API server admit an injected pod without making it, through all that stands there: other webhooks, policies,
-    /// Pod Security, quotas. `plain` is the same pod, or pod template, without what gwmon adds.
+    /// Sends an injected pod to the API server as a server-side dry run, which applies other webhooks, policies, Pod Security
+    /// and quotas. `plain` is the same pod, or pod template, without what gwmon adds.
     ///
     /// # Errors
     /// Where it cannot be tried: no right to create pods, no answer.
@@ -80,7 +80,7 @@ impl Connection {
 
     /// A server-side dry run; what the API server says where it refuses.
     fn create(&self, namespace: &str, workload: &str, mut pod: Value) -> Result<Result<(), String>> {
-        // Of the rest the API server makes its own, or checks it: an owner must have a UID.
+        // The API server sets or validates other metadata: an owner must have a UID.
         pod["metadata"] = json!({
             "generateName": format!("{workload}-"), "namespace": namespace,
             "labels": pod["metadata"]["labels"], "annotations": pod["metadata"]["annotations"],

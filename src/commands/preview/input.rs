@@ -31,7 +31,7 @@ pub(super) struct Document {
 /// too.
 ///
 /// # Errors
-/// What is not there, a folder without manifests, a URL.
+/// A missing file, a folder without manifests, a URL.
 pub(super) fn sources(names: &[PathBuf], is_recursive: bool) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for name in names {

@@ -26,7 +26,7 @@ pub(super) struct Report {
     printed: usize,
     /// Something could not be done.
     has_failed: bool,
-    /// Whoever reads standard output has seen enough, as `head` has.
+    /// Standard output is closed, as by `head`.
     is_closed: bool,
 }
 
@@ -96,7 +96,7 @@ impl Report {
     }
 
     fn write(&mut self, text: &str) -> Result<()> {
-        // What is coloured was decided at the start: looking for colours to take out takes longer than all the rest.
+        // Colours are decided at the start: looking for colours to take out takes longer than all the rest.
         match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.is_closed = true,
             written => written.context("cannot write to standard output")?,

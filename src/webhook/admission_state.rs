@@ -30,7 +30,7 @@ const TRIAL: Duration = Duration::from_secs(10);
 
 /// The state of the cluster that admission reads.
 #[derive(Debug, Default)]
-pub struct Surroundings {
+pub struct AdmissionState {
     limits: ArcSwap<HashMap<String, Arc<[LimitRange]>>>,
     suspensions: ArcSwap<Suspensions>,
     /// The time at which this replica last admitted a trial pod.
@@ -48,7 +48,7 @@ pub enum Admitted {
     Without(Finding),
 }
 
-impl Surroundings {
+impl AdmissionState {
     /// The `LimitRange`s of a namespace.
     #[must_use]
     pub fn limits(&self, namespace: &str) -> Arc<[LimitRange]> {
@@ -89,7 +89,7 @@ pub async fn run(
     client: Client,
     namespace: String,
     config_map: String,
-    surroundings: Arc<Surroundings>,
+    admission_state: Arc<AdmissionState>,
     readiness: Readiness,
     stop: impl Future<Output = ()>,
 ) {
@@ -108,17 +108,17 @@ pub async fn run(
                 Event::Init => found.clear(),
                 Event::InitApply(object) => found = object.data.unwrap_or_default(),
                 Event::InitDone => {
-                    surroundings.suspend(&found);
+                    admission_state.suspend(&found);
                     has_suspensions = true;
                 }
-                Event::Apply(object) => surroundings.suspend(&object.data.unwrap_or_default()),
-                Event::Delete(_) => surroundings.suspend(&BTreeMap::new()),
+                Event::Apply(object) => admission_state.suspend(&object.data.unwrap_or_default()),
+                Event::Delete(_) => admission_state.suspend(&BTreeMap::new()),
             },
             Either::Right(Ok(event)) => {
                 writer.apply_watcher_event(&event);
                 // A list counts when it is complete.
                 if !matches!(event, Event::Init | Event::InitApply(_)) {
-                    surroundings.limits.store(Arc::new(by_namespace(&store)));
+                    admission_state.limits.store(Arc::new(by_namespace(&store)));
                     has_limits = true;
                 }
             }
@@ -126,7 +126,7 @@ pub async fn run(
             Either::Right(Err(error)) => has_limits |= log_watch_error("LimitRange", &error),
         }
         if has_suspensions && has_limits {
-            readiness.surroundings_known();
+            readiness.admission_state_known();
         }
     }
 }
@@ -154,16 +154,16 @@ mod tests {
 
     #[test]
     fn one_pod_is_tried_and_no_dry_run() {
-        let surroundings = Surroundings::default();
+        let admission_state = AdmissionState::default();
         let key = ("edge".to_owned(), "edge-gwmon".to_owned());
-        assert_eq!(surroundings.admit(&key, false), Admitted::With);
+        assert_eq!(admission_state.admit(&key, false), Admitted::With);
         let entry = json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "name": "edge", "uid": "u", "reason": "ImageNotPulled",
             "detail": "d", "since": 7, "phase": "trial", "until": i64::MAX, "failures": 1,
         });
-        surroundings.suspend(&BTreeMap::from([("edge.edge-gwmon".to_owned(), entry.to_string())]));
-        assert!(matches!(surroundings.admit(&key, true), Admitted::Without(_)));
-        assert_eq!(surroundings.admit(&key, false), Admitted::Trial(7));
-        assert!(matches!(surroundings.admit(&key, false), Admitted::Without(_)), "one at a time");
+        admission_state.suspend(&BTreeMap::from([("edge.edge-gwmon".to_owned(), entry.to_string())]));
+        assert!(matches!(admission_state.admit(&key, true), Admitted::Without(_)));
+        assert_eq!(admission_state.admit(&key, false), Admitted::Trial(7));
+        assert!(matches!(admission_state.admit(&key, false), Admitted::Without(_)), "one at a time");
     }
 }
