@@ -1,7 +1,8 @@
 //! Requests for objects of a kind of which only the name is known, and what an error of the API server's means.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GetParams};
+use kube::api::{Api, ApiResource, DynamicObject, GetParams, ListParams};
 use kube::core::{GroupVersionKind, Status};
 
 use crate::reason::{Finding, Reason};
@@ -20,6 +21,11 @@ pub(crate) async fn text_of(
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The parameters for the next page of a list; `None` after the last page.
+pub(crate) fn next_page(page: ListParams, list: ListMeta) -> Option<ListParams> {
+    list.continue_.filter(|token| !token.is_empty()).map(|token| page.continue_token(&token))
 }
 
 /// The objects of a kind in a namespace.

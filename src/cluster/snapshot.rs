@@ -8,7 +8,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Need;
-use super::request::api_resource;
+use super::request::{api_resource, next_page};
 use super::version::{REQUEST_TIMEOUT, oldest_version};
 use crate::annotations::WORKLOAD_NAMESPACE;
 use crate::injection::resources::LimitRange;
@@ -95,8 +95,8 @@ impl Snapshot {
             for object in list.items {
                 self.take_or_leave_out(&with_kind(object, kind));
             }
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
+            match next_page(page, list.metadata) {
+                Some(next) => page = next,
                 None => return Ok(()),
             }
         }
@@ -126,8 +126,9 @@ impl Snapshot {
                 self.monitoring.namespaces.insert(name.to_owned(), labels());
             }
             "ServiceMonitor" => {
-                if !labels().contains_key(WORKLOAD_NAMESPACE) {
-                    self.existing_monitors.entry(namespace.to_owned()).or_default().push(labels());
+                let labels = labels();
+                if !labels.contains_key(WORKLOAD_NAMESPACE) {
+                    self.existing_monitors.entry(namespace.to_owned()).or_default().push(labels);
                 }
             }
             "Deployment" => self.monitoring.operators.extend(Operator::parse(&object.to_string())?),

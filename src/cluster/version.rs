@@ -7,7 +7,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
 
-use super::request::api_resource;
+use super::request::{api_resource, next_page};
 use crate::kubernetes::Version;
 
 /// kube's client has no read timeout of its own.
@@ -37,8 +37,8 @@ pub(crate) async fn oldest_version(client: &Client) -> Result<Option<Version>> {
         let kubelets = nodes.items.iter().filter_map(|node| node.data.pointer("/status/nodeInfo/kubeletVersion"));
         let versions = kubelets.filter_map(Value::as_str).filter_map(|version| version.parse().ok());
         oldest = versions.chain(oldest).min();
-        match nodes.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
+        match next_page(page, nodes.metadata) {
+            Some(next) => page = next,
             None => return Ok(oldest),
         }
     }

@@ -37,17 +37,19 @@ fn is_absent(error: &watcher::Error) -> bool {
 }
 
 /// Returns true if gwmon lacks the right to list the kind.
-pub(crate) fn is_forbidden(error: &watcher::Error) -> bool {
+fn is_forbidden(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403)
 }
 
-/// Says why a kind cannot be watched, with the fix.
-pub(crate) fn log_failure(kind: &str, error: &watcher::Error) {
-    if is_forbidden(error) {
+/// Logs why a kind cannot be watched, with the fix. Returns true if gwmon lacks the right to list it.
+pub(crate) fn log_watch_error(kind: &str, error: &watcher::Error) -> bool {
+    let is_forbidden = is_forbidden(error);
+    if is_forbidden {
         tracing::warn!(kind, %error, "forbidden to watch; apply deploy/install.yaml again");
     } else {
         tracing::warn!(kind, %error, "cannot watch");
     }
+    is_forbidden
 }
 
 /// Page size of a list. A tenant's may have 1.5 MiB each, and their labels alone as much.
@@ -247,7 +249,7 @@ impl<'a> Watches<'a> {
                 (vec![take(&Event::Init), take(&Event::InitDone)], RETRY_INTERVAL)
             }
             Err(error) => {
-                log_failure(&kind, &error);
+                log_watch_error(&kind, &error);
                 // A failing optional kind must not block the others.
                 let goes_on =
                     need == Need::Optional && matches!(error, watcher::Error::InitialListFailed(_)) && listed();

@@ -20,7 +20,7 @@ use super::reconcile::Context;
 use crate::annotations::MONITORED_BY;
 use crate::cluster::object::{GatewayKey, Meta, is_itself, owner_of_pod, requests_injection};
 use crate::cluster::owners::workload;
-use crate::cluster::request::{api_error, api_resource, text_of};
+use crate::cluster::request::{api_error, api_resource, next_page, text_of};
 use crate::cluster::watch::{PAGE, UNFINISHED};
 use crate::diagnosis::missed::{self, Template};
 use crate::diagnosis::scope::WebhookScope;
@@ -203,8 +203,8 @@ async fn each_page(context: &Context, pods: ListParams, mut each: impl FnMut(Met
     loop {
         let list = api.list_metadata(&page).await.map_err(api_error).context("cannot list pods")?;
         list.items.into_iter().for_each(&mut each);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
+        match next_page(page, list.metadata) {
+            Some(next) => page = next,
             None => return Ok(()),
         }
     }

@@ -19,7 +19,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::admin::Readiness;
-use crate::cluster::watch::{is_forbidden, log_failure};
+use crate::cluster::watch::log_watch_error;
 use crate::injection::resources::LimitRange;
 use crate::lock::lock;
 use crate::reason::Finding;
@@ -129,12 +129,6 @@ pub async fn run(
             readiness.admission_state_known();
         }
     }
-}
-
-/// Says why a kind cannot be watched; true where gwmon lacks the right, without which it does its work all the same.
-fn log_watch_error(kind: &str, error: &watcher::Error) -> bool {
-    log_failure(kind, error);
-    is_forbidden(error)
 }
 
 fn by_namespace(store: &Store<KubernetesLimitRange>) -> HashMap<String, Arc<[LimitRange]>> {
