@@ -14,7 +14,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon::certs::issue::Certificates;
 use gwmon::certs::{self, CurrentLeaf};
 use gwmon::server;
-use gwmon_cluster::wait_for;
+use gwmon_cluster::{scenario, wait_for};
 use serde_json::{Value, json};
 use support::fixture::{Fixture, gateway};
 
@@ -74,20 +74,12 @@ fn install_mesh(fixture: &Fixture, name: &str) {
             server::serve(listener, Some(config), router, 64, std::future::pending()).await;
         });
     });
-    let webhook = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": name},
-        "webhooks": [{
-            "name": "mesh.example.com",
-            "clientConfig": {"url": format!("https://127.0.0.1:{port}/"), "caBundle": BASE64_STANDARD.encode(&certificates.authorities)},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": fixture.namespace}},
-            "failurePolicy": "Fail",
-            "sideEffects": "None",
-            "admissionReviewVersions": ["v1"],
-        }],
-    });
+    let webhook = scenario::pod_webhook(
+        name,
+        &fixture.namespace,
+        &format!("https://127.0.0.1:{port}/"),
+        &certificates.authorities,
+    );
     fixture.kubectl.apply(&webhook.to_string()).unwrap();
     let probe = json!({
         "apiVersion": "v1",

@@ -112,7 +112,7 @@ fn monitored_is_said_when_the_operator_has_taken_the_monitor() {
         "west",
         "late",
         "PrometheusNotRunning",
-        "its operator monitoring/prometheus-operator has no pod that is ready",
+        "its operator monitoring/prometheus-operator has no ready pod",
     );
     settle("the monitor all the same", || installed.monitor("west", "late-gwmon").map(Some));
     assert!(installed.events("west", "late", "Monitored").unwrap().is_empty());

@@ -167,7 +167,7 @@ mod tests {
             "-team=a",
             "holds a label that is not valid: \"-team\" is not a key: letters, digits, -, _ and ., 63 characters at most, after an optional domain and /",
         ),
-        ("monitor-labels", "team=a,team=b", "holds a label that is not valid: the key team stands twice"),
+        ("monitor-labels", "team=a,team=b", "holds a label that is not valid: the key team is given twice"),
         ("monitor-labels", ",", "is empty; set a value or remove the annotation"),
         (
             "monitor-labels",

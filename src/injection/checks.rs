@@ -54,7 +54,7 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
     let is_jobs = pod.metadata.controller().is_some_and(|owner| owner.kind == "Job");
     let completes = is_jobs || matches!(pod.spec.restart_policy.as_str(), "Never" | "OnFailure");
     if exporter.kind == Sidecar::Regular && completes {
-        let detail = "a pod that is to complete would never do so beside the exporter, which a cluster before Kubernetes 1.29 cannot run as a native sidecar";
+        let detail = "this pod is meant to complete, and a regular sidecar never ends; use gwmon.io/sidecar: \"native\" (Kubernetes 1.29)";
         return Err(Finding::new(Reason::JobPod, detail));
     }
     Ok(())

@@ -181,7 +181,7 @@ pub fn puts_back(kind: &str, before: &str, after: &str) -> Option<Finding> {
     }
     let (kind, name) = (kind.to_lowercase(), &after.metadata.name);
     let detail = format!(
-        "the pod template keeps {INJECT}, since {kind} {name} has it; should injection end, kubectl annotate {kind}/{name} {INJECT}-"
+        "the pod template keeps {INJECT}, since {kind} {name} has it; to end injection, run kubectl annotate {kind}/{name} {INJECT}-"
     );
     Some(Finding::new(Reason::InjectionKept, detail))
 }

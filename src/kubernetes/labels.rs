@@ -54,7 +54,7 @@ pub enum LabelError {
     #[error("{0:?} is not a value: letters, digits, -, _ and ., 63 characters at most")]
     Value(String),
     /// Such as `team=a,team=b`.
-    #[error("the key {0} stands twice")]
+    #[error("the key {0} is given twice")]
     Twice(String),
 }
 

@@ -137,7 +137,7 @@ impl Cluster {
             Some(Outage { finding: Finding::new(reason, format!("{scraper} {detail}")), is_passing })
         };
         if scraper.paused {
-            let detail = "is paused (spec.paused) and takes up no monitor until it is not";
+            let detail = "is paused (spec.paused) and selects no new monitor before it is resumed";
             return outage(Reason::PrometheusPaused, false, detail);
         }
         if scraper.health.has_no_replica {
@@ -146,12 +146,12 @@ impl Cluster {
         let handlers = self.handlers(scraper).unwrap_or_default();
         let best = handlers.iter().max_by_key(|operator| operator.running);
         if let Some(operator) = best.filter(|operator| operator.running != Running::Now) {
-            let detail = format!("takes up no monitor: its operator {} has no pod that is ready", operator.name);
+            let detail = format!("selects no new monitor: its operator {} has no ready pod", operator.name);
             return outage(Reason::PrometheusNotRunning, operator.running == Running::NotNow, &detail);
         }
         match &scraper.health.reconciled {
             Some(Err(why)) => {
-                let detail = format!("takes up no monitor: its condition Reconciled is False ({why})");
+                let detail = format!("selects no new monitor: its condition Reconciled is False ({why})");
                 return outage(Reason::PrometheusNotRunning, false, &detail);
             }
             None if scraper.kind.is_operated() && handlers.is_empty() => {
@@ -164,7 +164,7 @@ impl Cluster {
             _ => {}
         }
         if scraper.health.is_unavailable {
-            let detail = "has no pod that is ready: its condition Available is False";
+            let detail = "has no ready pod: its condition Available is False";
             return outage(Reason::PrometheusNotRunning, true, detail);
         }
         None

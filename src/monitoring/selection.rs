@@ -260,7 +260,7 @@ impl Cluster {
         let mut warn = |reason, detail| warnings.push(Finding::new(reason, detail));
         if let Some((class, effects)) = &scraper.default_class {
             let detail = format!(
-                "{scraper} applies {} of its default scrape class {class} to this gateway (spec.scrapeClasses); look whether its series come through",
+                "{scraper} applies {} of its default scrape class {class} to this gateway (spec.scrapeClasses); check that its series are stored",
                 effects.join(", ")
             );
             warn(Reason::ScrapeClassApplies, detail);

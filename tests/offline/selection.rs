@@ -432,7 +432,7 @@ fn one_that_does_not_run_comes_last_and_is_told() {
     cluster.operators = vec![down.clone()];
     let outage = cluster.outage(&cluster.scrapers[0]).unwrap();
     assert_eq!((outage.finding.reason, outage.is_passing), (Reason::PrometheusNotRunning, false));
-    assert!(outage.finding.detail.ends_with("its operator monitoring/po has no pod that is ready"), "{outage:?}");
+    assert!(outage.finding.detail.ends_with("its operator monitoring/po has no ready pod"), "{outage:?}");
 
     // A Deployment without pods that passes for an operator widens nothing.
     cluster.operators = vec![down, operator(&["--namespaces=monitoring"])];

@@ -492,21 +492,13 @@ fn install_mesh(fixture: &Fixture, namespace: &str, name: &str, proxy: &str) -> 
     let mut mesh = fixture.node.inside(std::env::current_exe()?);
     // It ends with the node.
     std::mem::forget(mesh.arg("role:mesh").arg(folder).stdin(Stdio::piped()).spawn()?);
-    let webhook = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": name},
-        "webhooks": [{
-            "name": "mesh.example.com",
-            "clientConfig": {"url": format!("https://{NODE}:{MESH_PORT}/{proxy}"), "caBundle": BASE64_STANDARD.encode(&certificates.authorities)},
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-            "failurePolicy": "Fail",
-            "reinvocationPolicy": "IfNeeded",
-            "sideEffects": "None",
-            "admissionReviewVersions": ["v1"],
-        }],
-    });
+    let mut webhook = scenario::pod_webhook(
+        name,
+        namespace,
+        &format!("https://{NODE}:{MESH_PORT}/{proxy}"),
+        &certificates.authorities,
+    );
+    webhook["webhooks"][0]["reinvocationPolicy"] = json!("IfNeeded");
     fixture.kubectl.apply(&webhook.to_string())?;
     let probe = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": {
         "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},

@@ -161,7 +161,7 @@ fn conflict(container: &Container, name: &str, set: &Env, needed: &str) -> Findi
         _ => "from elsewhere (valueFrom)".to_owned(),
     };
     let way = match &set.value {
-        Some(_) if name == HOST => format!("; {RELAY}: \"true\" passes everything on to it, if it is an IP address"),
+        Some(_) if name == HOST => format!("; {RELAY}: \"true\" passes everything on to it, if it is an IPv4 address"),
         _ => String::new(),
     };
     let detail = format!("container {} sets {name} {found}; remove it or set it to {needed}{way}", container.name);

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::{Value, json};
 
 use crate::{Kubectl, Node, Prometheus, folder, run, wait_for};
 
@@ -200,4 +201,23 @@ pub fn commands(file: &str, name: &str) -> Result<Vec<String>> {
     });
     let block = block.with_context(|| format!("{file} has no block to run of the name {name}"))?;
     Ok(block.lines().map(|line| line.split("  #").next().unwrap_or(line).trim_end().to_owned()).collect())
+}
+
+/// The configuration of another team's webhook for the pods of one namespace, which refuses them where it cannot be reached.
+#[must_use]
+pub fn pod_webhook(name: &str, namespace: &str, url: &str, authorities: &str) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [{
+            "name": "mesh.example.com",
+            "clientConfig": {"url": url, "caBundle": BASE64_STANDARD.encode(authorities)},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "failurePolicy": "Fail",
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }],
+    })
 }
