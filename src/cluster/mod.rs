@@ -4,7 +4,9 @@
 pub(crate) mod access;
 pub(crate) mod bindings;
 pub(crate) mod cache;
+pub(crate) mod events;
 mod index;
+pub(crate) mod installation;
 pub(crate) mod object;
 pub(crate) mod owners;
 pub(crate) mod prerequisites;

@@ -15,9 +15,9 @@ use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde::Deserialize;
 
-use super::events::Published;
 use super::reconcile::Context;
 use crate::annotations::MONITORED_BY;
+use crate::cluster::events::Published;
 use crate::cluster::object::{GatewayKey, Meta, is_itself, owner_of_pod, requests_injection};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, api_resource, next_page, text_of};

@@ -2,7 +2,6 @@
 //! ServiceMonitor as [`crate::monitoring::plan`] says.
 
 mod apply;
-mod events;
 pub mod leader_election;
 mod missed;
 #[cfg(test)]

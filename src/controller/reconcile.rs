@@ -12,11 +12,12 @@ use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, Semaphore};
 
 use super::apply::{AppliedVersions, Presence, Writer, presence};
-use super::events::{EventRecorder, Published};
 use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
 use crate::cluster::access::AccessReviews;
 use crate::cluster::bindings::Bindings;
 use crate::cluster::cache::ClusterCache;
+use crate::cluster::events::{EventRecorder, Published};
+use crate::cluster::installation::own_deployment;
 use crate::cluster::object::{GatewayKey, POD, is_reference};
 use crate::cluster::owners::{is_named_after, workload};
 use crate::cluster::prerequisites::Prerequisites;
@@ -251,7 +252,7 @@ impl Context {
     /// gwmon's own metrics, where it runs from its Deployment.
     async fn self_monitor(&self) -> Result<Option<ScrapeTarget>> {
         let Installation { namespace, name } = &self.installation;
-        Ok(self.own_deployment().await?.map(|deployment| ScrapeTarget {
+        Ok(own_deployment(&self.client, &self.installation).await?.map(|deployment| ScrapeTarget {
             namespace: namespace.clone(),
             monitor: name.clone(),
             kind: String::new(),
@@ -266,21 +267,6 @@ impl Context {
             labels: self.config.monitor_labels.clone(),
             owner: Some(deployment),
             notes: vec![],
-        }))
-    }
-
-    /// gwmon's own Deployment, where it runs from one.
-    pub(super) async fn own_deployment(&self) -> Result<Option<Owner>> {
-        let Installation { namespace, name } = &self.installation;
-        let (api_version, kind) = ("apps/v1", "Deployment");
-        let api = objects(&self.client, namespace, (api_version, kind));
-        let deployment =
-            api.get_metadata_opt(name).await.map_err(api_error).context("cannot read gwmon's own Deployment")?;
-        Ok(deployment.map(|deployment| Owner {
-            api_version: api_version.to_owned(),
-            kind: kind.to_owned(),
-            name: name.clone(),
-            uid: deployment.uid().unwrap_or_default(),
         }))
     }
 

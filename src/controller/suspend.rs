@@ -18,6 +18,7 @@ use super::sidecars::{
     self, FailedCreate, FailingPod, RefusedPods, SidecarState, SuspendedFor, seconds_now, whole_seconds,
 };
 use crate::cluster::FIELD_MANAGER;
+use crate::cluster::installation::own_deployment;
 use crate::cluster::object::{GatewayKey, controller_of, is_itself};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, objects};
@@ -356,7 +357,7 @@ impl Suspender<'_> {
     /// Publishes an Event on gwmon's own Deployment.
     async fn publish_on_own_deployment(&self, finding: &Finding) -> Result<()> {
         tracing::error!(reason = finding.reason.as_str(), "{}", finding.detail);
-        if let Some(deployment) = self.context.own_deployment().await? {
+        if let Some(deployment) = own_deployment(&self.context.client, &self.context.installation).await? {
             self.context.events.publish(&self.context.installation.namespace, &deployment, finding).await;
         }
         Ok(())

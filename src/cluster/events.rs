@@ -14,7 +14,7 @@ use crate::monitoring::Owner;
 use crate::reason::{Finding, Reason};
 
 /// Publishes findings about workloads.
-pub(super) struct EventRecorder {
+pub(crate) struct EventRecorder {
     client: Client,
     reporter: Reporter,
     /// By namespace: how many Events may still be published there.
@@ -25,17 +25,17 @@ pub(super) struct EventRecorder {
 const EVENTS: Rate = Rate { at_once: 500., per_second: 1. };
 
 /// The findings about one workload that were published and still hold.
-pub(super) type Published = HashSet<(Reason, String)>;
+pub(crate) type Published = HashSet<(Reason, String)>;
 
 impl EventRecorder {
-    pub(super) fn new(client: Client, instance: String) -> Self {
+    pub(crate) fn new(client: Client, instance: String) -> Self {
         let reporter = Reporter { controller: "gwmon".to_owned(), instance: Some(instance) };
         Self { client, reporter, allowances: Mutex::default() }
     }
 
     /// Publishes the findings that are new, and forgets those that no longer hold, so that they are published again if
     /// they come back.
-    pub(super) async fn publish_new(
+    pub(crate) async fn publish_new(
         &self,
         namespace: &str,
         owner: &Owner,
@@ -53,7 +53,7 @@ impl EventRecorder {
     }
 
     /// Logs a finding and publishes it as an Event. False if the Event was not published.
-    pub(super) async fn publish(&self, namespace: &str, owner: &Owner, finding: &Finding) -> bool {
+    pub(crate) async fn publish(&self, namespace: &str, owner: &Owner, finding: &Finding) -> bool {
         let Finding { reason, detail } = finding;
         let (kind, name) = (&owner.kind, &owner.name);
         let type_ = if finding.is_warning() {
