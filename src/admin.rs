@@ -21,9 +21,9 @@ struct State {
 }
 
 impl Readiness {
-    /// The certificate is served, and the `caBundle` has its CA (R7).
-    pub fn certificate_served(&self) {
-        self.0.certificate.store(true, Ordering::Relaxed);
+    /// Reports whether a certificate is served that the `caBundle` verifies and that has not expired (R5, R7).
+    pub fn certificate_trusted(&self, is_trusted: bool) {
+        self.0.certificate.store(is_trusted, Ordering::Relaxed);
     }
 
     /// Reports that the state that admission reads has been listed; without it, a suspended workload would get the
@@ -43,7 +43,7 @@ impl Readiness {
         if self.0.stopping.load(Ordering::Relaxed) {
             Some("stopping")
         } else if !self.0.certificate.load(Ordering::Relaxed) {
-            Some("no certificate that the API server trusts is served yet")
+            Some("no certificate that the API server trusts is served")
         } else if !self.0.watched.load(Ordering::Relaxed) {
             Some("the suspended workloads and the LimitRanges have not been listed yet")
         } else {

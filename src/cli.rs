@@ -137,6 +137,21 @@ pub struct Serve {
     #[arg(long, value_name = "FILE", requires = "standalone")]
     pub ca_out: Option<PathBuf>,
 
+    /// Source of the webhook's certificate.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SOURCE",
+        env = "GWMON_CERTIFICATES",
+        default_value_t = CertificateSource::SelfSigned,
+        conflicts_with = "standalone"
+    )]
+    pub certificates: CertificateSource,
+
+    /// Folder with tls.crt, tls.key and ca.crt, for --certificates=files.
+    #[arg(long, value_name = "FOLDER", env = "GWMON_CERTIFICATE_DIR", default_value = "/etc/gwmon/tls")]
+    pub certificate_dir: PathBuf,
+
     /// Accept only clients with a certificate from a CA in FILE. The API server must be configured to present one
     /// (see SECURITY.md). Read at start.
     #[arg(long, value_name = "FILE", env = "GWMON_CLIENT_CA")]
@@ -217,6 +232,18 @@ fn name(value: &str) -> Result<String, &'static str> {
 fn seconds(value: &str) -> Result<i64, String> {
     let seconds = duration(value).map_err(|error| error.to_string())? / 1000;
     i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).ok_or_else(|| "is shorter than a second".to_owned())
+}
+
+/// The source of the webhook's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CertificateSource {
+    /// gwmon makes a CA and a certificate, keeps them in the Secret <name>-tls, renews them and writes the caBundle.
+    SelfSigned,
+    /// Read tls.crt and tls.key from --certificate-dir, every five seconds, and add the CAs of ca.crt, if there is one, to the
+    /// caBundle.
+    Files,
+    /// Read the Secret <name>-tls, which cert-manager issues; its CA injector writes the caBundle.
+    CertManager,
 }
 
 /// The format of the log.

@@ -19,11 +19,23 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// The names by which the API server may call the Service.
+    /// The name by which the API server calls the Service.
+    #[must_use]
+    pub fn service_name(&self) -> String {
+        format!("{}.{}.svc", self.name, self.namespace)
+    }
+
+    /// The names of the certificate that gwmon issues: that one, and the one that pods may use.
     #[must_use]
     pub fn service_names(&self) -> Vec<String> {
-        let short = format!("{}.{}.svc", self.name, self.namespace);
+        let short = self.service_name();
         vec![format!("{short}.cluster.local"), short]
+    }
+
+    /// The name of the Secret that holds the webhook's certificate.
+    #[must_use]
+    pub fn secret(&self) -> String {
+        format!("{}-tls", self.name)
     }
 }
 

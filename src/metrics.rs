@@ -87,6 +87,7 @@ pub struct Metrics {
     /// Gateways with injected pods.
     pub gateways: Gauge,
     certificate_expiry: Gauge<f64, AtomicU64>,
+    certificate_update_failing: Gauge,
     suspended_workloads: Family<SuspendedLabels, Gauge>,
     injection_stopped: Gauge,
 }
@@ -105,6 +106,7 @@ impl Metrics {
             missed_pods: Gauge::default(),
             gateways: Gauge::default(),
             certificate_expiry: Gauge::default(),
+            certificate_update_failing: Gauge::default(),
             suspended_workloads: Family::default(),
             injection_stopped: Gauge::default(),
         };
@@ -127,6 +129,8 @@ impl Metrics {
         registry.register("injection_stopped", help, m.injection_stopped);
         let help = "Expiry of the served certificate, in seconds since 1970";
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, m.certificate_expiry);
+        let help = "1 while the newest certificate cannot be read, made or used, and the one before is served";
+        registry.register("certificate_update_failing", help, m.certificate_update_failing);
         // A series that exists from the start lets rate() see its first change.
         for outcome in [ReconcileOutcome::ok, ReconcileOutcome::error] {
             drop(metrics.reconciles.get_or_create(&ReconcileLabels { outcome }));
@@ -154,6 +158,11 @@ impl Metrics {
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double for ever")]
     pub fn certificate_ends(&self, timestamp: i64) {
         self.certificate_expiry.set(timestamp as f64);
+    }
+
+    /// Notes whether the last attempt to bring the certificate up to date failed.
+    pub(crate) fn certificate_update_fails(&self, fails: bool) {
+        self.certificate_update_failing.set(fails.into());
     }
 
     /// Notes which workloads are suspended.

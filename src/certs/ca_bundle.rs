@@ -10,7 +10,10 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::json;
+use time::OffsetDateTime;
 
+use super::Authorities;
+use super::certificate::{certificates_of, still_valid};
 use crate::cluster::request::api_error;
 
 /// A field manager of its own, so that neither removes what the other has applied.
@@ -35,38 +38,102 @@ impl CaBundle {
         watcher(self.configurations.clone(), named).default_backoff().map(drop).boxed()
     }
 
-    /// Writes these authorities, and nothing else, into every webhook of the configuration, where they are not there yet (R9).
-    pub(super) async fn inject(&self, authorities: &str) -> Result<()> {
-        let Self { configurations, name } = self;
-        let what = || format!("MutatingWebhookConfiguration {name}");
-        let Some(live) =
-            configurations.get_opt(name).await.map_err(api_error).with_context(|| format!("cannot read {}", what()))?
-        else {
-            bail!("{} does not exist; apply deploy/install.yaml", what());
+    /// The bundles as they are.
+    pub(super) async fn live(&self) -> Result<Bundles> {
+        let live = self.configurations.get_opt(&self.name).await.map_err(api_error);
+        let Some(live) = live.with_context(|| format!("cannot read {}", self.what()))? else {
+            bail!("{} does not exist; apply deploy/install.yaml", self.what());
         };
-        let webhooks = live.webhooks.unwrap_or_default();
-        let is_there =
-            |bundle: &Option<ByteString>| bundle.as_ref().is_some_and(|bundle| bundle.0 == authorities.as_bytes());
-        if webhooks.iter().all(|webhook| is_there(&webhook.client_config.ca_bundle)) {
-            return Ok(());
-        }
-        let bundle = ByteString(authorities.as_bytes().to_vec());
-        let entries: Vec<_> = webhooks
-            .iter()
-            .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}}))
-            .collect();
+        let webhooks = live.webhooks.unwrap_or_default().into_iter();
+        Ok(Bundles(webhooks.map(|webhook| (webhook.name, text(webhook.client_config.ca_bundle))).collect()))
+    }
+
+    /// Writes these bundles, and nothing else (R9).
+    pub(super) async fn write(&self, bundles: &Bundles) -> Result<()> {
+        let entry = |(name, bundle): &(String, String)| {
+            let bundle = ByteString(bundle.clone().into_bytes());
+            json!({"name": name, "clientConfig": {"caBundle": bundle}})
+        };
         let body = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": name},
-            "webhooks": entries,
+            "metadata": {"name": self.name},
+            "webhooks": bundles.0.iter().map(entry).collect::<Vec<_>>(),
         });
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        configurations
-            .patch(name, &params, &Patch::Apply(&body))
-            .await
-            .map_err(api_error)
-            .with_context(|| format!("cannot write caBundle of {}", what()))?;
+        let written = self.configurations.patch(&self.name, &params, &Patch::Apply(&body)).await;
+        written.map_err(api_error).with_context(|| format!("cannot write caBundle of {}", self.what()))?;
         Ok(())
+    }
+
+    fn what(&self) -> String {
+        format!("MutatingWebhookConfiguration {}", self.name)
+    }
+}
+
+fn text(bundle: Option<ByteString>) -> String {
+    bundle.map(|bundle| String::from_utf8_lossy(&bundle.0).into_owned()).unwrap_or_default()
+}
+
+/// Each webhook's name and its `caBundle`.
+pub(super) struct Bundles(Vec<(String, String)>);
+
+impl Bundles {
+    /// The texts only.
+    pub(super) fn bundles(&self) -> Vec<String> {
+        self.0.iter().map(|(_, bundle)| bundle.clone()).collect()
+    }
+
+    /// The same with these authorities; `None` where none are missing.
+    pub(super) fn completed(&self, authorities: &Authorities, now: OffsetDateTime) -> Option<Self> {
+        let completed: Vec<_> = self.0.iter().map(|(_, bundle)| completed(authorities, bundle, now)).collect();
+        completed.iter().any(Option::is_some).then(|| {
+            let pairs = self.0.iter().zip(completed);
+            Self(pairs.map(|((name, live), new)| (name.clone(), new.unwrap_or_else(|| live.clone()))).collect())
+        })
+    }
+}
+
+/// The bundle that is to be written in the place of this one; `None` where it will do.
+fn completed(authorities: &Authorities, live: &str, now: OffsetDateTime) -> Option<String> {
+    match authorities {
+        Authorities::Exactly(wanted) => (wanted != live).then(|| wanted.clone()),
+        Authorities::AtLeast(wanted) => {
+            let has = |bundle: &str, pem: &str| certificates_of(bundle).any(|other| other == pem);
+            if certificates_of(wanted).all(|pem| has(live, pem)) {
+                return None;
+            }
+            // Another replica may serve a leaf of those for a while: the kubelet brings a Secret's change to each node at its
+            // own time.
+            let others: String =
+                certificates_of(live).filter(|pem| !has(wanted, pem)).flat_map(|pem| [pem, "\n"]).collect();
+            let wanted: String = certificates_of(wanted).flat_map(|pem| [pem, "\n"]).collect();
+            Some(wanted + &still_valid(&others, now))
+        }
+        Authorities::WrittenByOthers => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::issue::Certificates;
+    use super::*;
+    use time::Duration;
+
+    #[test]
+    fn authorities_of_files_are_added_and_those_of_gwmons_own_replace() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let made = || Certificates::new(&["gwmon.gwmon.svc".to_owned()], now).unwrap().authorities;
+        let (one, two) = (made(), made());
+        let at_least = Authorities::AtLeast(two.clone());
+        let added = completed(&at_least, &one, now).unwrap();
+        assert_eq!(certificates_of(&added).collect::<Vec<_>>(), [two.trim(), one.trim()]);
+        assert_eq!(completed(&at_least, &added, now), None);
+        assert_eq!(completed(&Authorities::AtLeast(one.clone()), &added, now), None, "a replica with the former files");
+        assert_eq!(completed(&at_least, "", now).unwrap(), two);
+        let later = now + Duration::days(366);
+        assert_eq!(completed(&at_least, &one, later).unwrap(), two, "what has ended goes");
+        assert_eq!(completed(&Authorities::Exactly(two.clone()), &added, now), Some(two));
+        assert_eq!(completed(&Authorities::WrittenByOthers, "", now), None);
     }
 }

@@ -1,12 +1,13 @@
-//! Certificates: an authority that lives long, a leaf that it signs, and when to make either anew. No files
-//! and no clock: the time is an argument.
+//! Certificates of gwmon's own making: an authority that lives long, a leaf that it signs, and when to make either anew. No
+//! files and no clock: the time is an argument.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use time::{Duration, OffsetDateTime};
-use x509_parser::pem::Pem;
+
+use super::certificate::{CertificateInfo, check, still_valid, verify};
 
 /// The authority's life.
 const AUTHORITY_LIFE: Duration = Duration::days(365);
@@ -34,23 +35,12 @@ impl std::fmt::Debug for Certificates {
     }
 }
 
-/// Certificates that cannot be made or read.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// From rcgen.
-    #[error("cannot make a certificate: {0}")]
-    Make(#[from] rcgen::Error),
-    /// Not PEM, or not X.509.
-    #[error("cannot read a certificate: {0}")]
-    Read(String),
-}
-
 impl Certificates {
     /// A new authority and a leaf for these names (DNS names and IP addresses).
     ///
     /// # Errors
     /// A name that is not valid.
-    pub fn new(names: &[String], now: OffsetDateTime) -> Result<Self, Error> {
+    pub fn new(names: &[String], now: OffsetDateTime) -> Result<Self, rcgen::Error> {
         let mut params = CertificateParams::default();
         // Two authorities must not share a name: a verifier would try the wrong one and give up.
         params.distinguished_name.push(DnType::CommonName, format!("gwmon CA {}", now.unix_timestamp()));
@@ -66,28 +56,40 @@ impl Certificates {
     }
 
     /// The successor that is due: after two thirds of the validity (R5), for other names, or if a part cannot be
-    /// read. The previous authority stays in the bundle while it is valid, so that clients trust replicas which still
+    /// used. The previous authority stays in the bundle while it is valid, so that clients trust replicas which still
     /// serve its leaf (R6).
     ///
     /// # Errors
     /// A name that is not valid.
-    pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, Error> {
-        let Ok(authority) = Validity::of(&self.authorities) else { return Self::new(names, now).map(Some) };
+    pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, rcgen::Error> {
+        let Ok(authority) = CertificateInfo::of("ca.crt", &self.authorities) else {
+            return Self::new(names, now).map(Some);
+        };
         let Ok(issuer) =
             KeyPair::from_pem(&self.authority_key).and_then(|key| Issuer::from_ca_cert_pem(&self.authorities, key))
         else {
             return Self::new(names, now).map(Some);
         };
-        if authority.due(now) {
+        if authority.is_due(now) {
             let mut renewed = Self::new(names, now)?;
-            renewed.authorities.push_str(&still_valid(&self.authorities, now)?);
+            renewed.authorities.push_str(&still_valid(&self.authorities, now));
             return Ok(Some(renewed));
         }
-        if Validity::of(&self.leaf).is_ok_and(|leaf| !leaf.due(now) && leaf.is_for(names)) {
+        let is_current =
+            CertificateInfo::of("tls.crt", &self.leaf).is_ok_and(|leaf| !leaf.is_due(now) && leaf.is_for(names));
+        if is_current && self.is_whole(names, now) {
             return Ok(None);
         }
         let (leaf, leaf_key) = issue(&issuer, names, now, authority.not_after)?;
-        Ok(Some(Self { leaf, leaf_key, ..self.clone() }))
+        let renewed = Self { leaf, leaf_key, ..self.clone() };
+        // Somebody has put another authority's key beside it.
+        if renewed.is_whole(names, now) { Ok(Some(renewed)) } else { Self::new(names, now).map(Some) }
+    }
+
+    /// Returns true if leaf, key and authorities belong together.
+    fn is_whole(&self, names: &[String], now: OffsetDateTime) -> bool {
+        names.iter().all(|name| check(&self.leaf, &self.leaf_key, name, now).is_ok())
+            && verify(("ca.crt", &self.authorities), &self.leaf, now).is_ok()
     }
 }
 
@@ -96,7 +98,7 @@ fn issue(
     names: &[String],
     now: OffsetDateTime,
     authority_ends: OffsetDateTime,
-) -> Result<(String, String), Error> {
+) -> Result<(String, String), rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "gwmon");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -104,64 +106,6 @@ fn issue(
     (params.not_before, params.not_after) = (now - BACKDATE, authority_ends.min(now + LEAF_LIFE));
     let key = KeyPair::generate()?;
     Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
-}
-
-/// The newest certificates of a bundle that have not expired.
-fn still_valid(bundle: &str, now: OffsetDateTime) -> Result<String, Error> {
-    const MOST: usize = 2;
-    let mut kept = String::new();
-    for certificate in bundle.split_inclusive("-----END CERTIFICATE-----").filter(|part| part.contains("BEGIN")) {
-        if kept.matches("BEGIN").count() < MOST && Validity::of(certificate)?.not_after > now {
-            kept.push_str(certificate.trim_start());
-            kept.push('\n');
-        }
-    }
-    Ok(kept)
-}
-
-/// A certificate's validity period and names.
-#[derive(Debug)]
-pub struct Validity {
-    not_before: OffsetDateTime,
-    /// The end.
-    pub not_after: OffsetDateTime,
-    names: Vec<String>,
-}
-
-impl Validity {
-    /// Reads the first certificate of a PEM text.
-    ///
-    /// # Errors
-    /// [`Error::Read`].
-    pub fn of(pem: &str) -> Result<Self, Error> {
-        use x509_parser::extensions::GeneralName;
-        let read = |error: &dyn std::fmt::Display| Error::Read(error.to_string());
-        let pem =
-            Pem::iter_from_buffer(pem.as_bytes()).next().ok_or_else(|| read(&"no PEM block"))?.map_err(|e| read(&e))?;
-        let certificate = pem.parse_x509().map_err(|e| read(&e))?;
-        let alternatives = certificate.subject_alternative_name().map_err(|e| read(&e))?;
-        let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
-        Ok(Self {
-            not_before: certificate.validity().not_before.to_datetime(),
-            not_after: certificate.validity().not_after.to_datetime(),
-            names: names
-                .filter_map(|name| match name {
-                    GeneralName::DNSName(name) => Some((*name).to_owned()),
-                    GeneralName::IPAddress([a, b, c, d]) => Some(std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string()),
-                    _ => None,
-                })
-                .collect(),
-        })
-    }
-
-    /// A certificate from the future was made by a clock that was ahead; clients reject it until `not_before`.
-    fn due(&self, now: OffsetDateTime) -> bool {
-        now < self.not_before || now >= self.not_before + (self.not_after - self.not_before) * 2 / 3
-    }
-
-    fn is_for(&self, names: &[String]) -> bool {
-        names.iter().all(|name| self.names.contains(name))
-    }
 }
 
 #[cfg(test)]
@@ -202,9 +146,10 @@ mod tests {
         let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let made = Certificates::new(&names(), start).unwrap();
         let late = made.renewed(&names(), start + Duration::days(240)).unwrap().unwrap();
-        assert!(Validity::of(&late.leaf).unwrap().not_after <= Validity::of(&late.authorities).unwrap().not_after);
+        let info = |pem: &str| CertificateInfo::of("a certificate", pem).unwrap();
+        assert!(info(&late.leaf).not_after <= info(&late.authorities).not_after);
         let others = vec!["other.svc".to_owned()];
-        assert!(Validity::of(&made.renewed(&others, start).unwrap().unwrap().leaf).unwrap().is_for(&others));
+        assert!(info(&made.renewed(&others, start).unwrap().unwrap().leaf).is_for(&others));
     }
 
     #[test]
@@ -217,6 +162,22 @@ mod tests {
             assert!(certificates(&renewed.authorities) <= 3);
             // The clock jumps ahead and back again.
             made = renewed.renewed(&names(), now + Duration::days(300)).unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_does_not_belong_together_is_made_anew() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let (own, other) = (Certificates::new(&names(), now).unwrap(), Certificates::new(&names(), now).unwrap());
+        for broken in [
+            Certificates { leaf_key: other.leaf_key.clone(), ..own.clone() },
+            Certificates { leaf: other.leaf.clone(), leaf_key: other.leaf_key.clone(), ..own.clone() },
+            Certificates { authority_key: other.authority_key.clone(), leaf: String::new(), ..own.clone() },
+            Certificates { authorities: other.authorities.clone(), ..own.clone() },
+        ] {
+            let renewed = broken.renewed(&names(), now).unwrap().unwrap();
+            assert!(renewed.is_whole(&names(), now));
+            assert_eq!(renewed.renewed(&names(), now).unwrap(), None);
         }
     }
 

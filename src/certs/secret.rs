@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt};
 use time::OffsetDateTime;
 
 use super::issue::Certificates;
-use super::{Served, Source};
+use super::{Authorities, Served, Source};
 use crate::cluster::request::api_error;
 use crate::config::Installation;
 use crate::monitoring::objects::MANAGED_BY;
@@ -34,33 +34,36 @@ impl SharedSecret {
 }
 
 impl Source for SharedSecret {
-    async fn current(&self) -> Result<Served> {
-        let Certificates { authorities, leaf, leaf_key, .. } = certificates(&self.secrets, &self.installation).await?;
-        Ok(Served { leaf, leaf_key, authorities: Some(authorities) })
+    async fn current(&self, now: OffsetDateTime) -> Result<Served> {
+        let certificates = certificates(&self.secrets, &self.installation, now).await?;
+        let Certificates { authorities, leaf, leaf_key, .. } = certificates;
+        Ok(Served { leaf, leaf_key, authorities: Authorities::Exactly(authorities) })
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
-        let named = format!("metadata.name={}", secret_name(&self.installation));
-        let config = watcher::Config::default().fields(&named);
-        watcher(self.secrets.clone(), config).default_backoff().map(drop).boxed()
+        changes_of(&self.secrets, &self.installation)
     }
 }
 
-fn secret_name(installation: &Installation) -> String {
-    format!("{}-tls", installation.name)
+/// Yields when somebody may have changed the Secret with the webhook's certificate.
+pub(super) fn changes_of(secrets: &Api<Secret>, installation: &Installation) -> BoxStream<'static, ()> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", installation.secret()));
+    watcher(secrets.clone(), config).default_backoff().map(drop).boxed()
+}
+
+/// One text of a Secret.
+pub(super) fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
 }
 
 /// The shared certificates, made or renewed first where that is due. If two replicas write at once, one gets a conflict and
 /// reads again.
-async fn certificates(secrets: &Api<Secret>, installation: &Installation) -> Result<Certificates> {
-    let (names, now) = (installation.service_names(), OffsetDateTime::now_utc());
-    let what = || format!("Secret {}/{}", installation.namespace, secret_name(installation));
+async fn certificates(secrets: &Api<Secret>, installation: &Installation, now: OffsetDateTime) -> Result<Certificates> {
+    let (names, name) = (installation.service_names(), installation.secret());
+    let what = || format!("Secret {}/{name}", installation.namespace);
     for _ in 0..5 {
-        let existing = secrets
-            .get_opt(&secret_name(installation))
-            .await
-            .map_err(api_error)
-            .with_context(|| format!("cannot read {}", what()))?;
+        let existing =
+            secrets.get_opt(&name).await.map_err(api_error).with_context(|| format!("cannot read {}", what()))?;
         let found = existing.as_ref().and_then(read);
         let renewed = match &found {
             Some(certificates) => certificates.renewed(&names, now)?,
@@ -69,7 +72,7 @@ async fn certificates(secrets: &Api<Secret>, installation: &Installation) -> Res
         let Some(renewed) = renewed else { return found.context("no certificates") };
         let secret = write(&renewed, installation, existing.as_ref());
         let written = match existing {
-            Some(_) => secrets.replace(&secret_name(installation), &PostParams::default(), &secret).await,
+            Some(_) => secrets.replace(&name, &PostParams::default(), &secret).await,
             None => secrets.create(&PostParams::default(), &secret).await,
         };
         match written {
@@ -82,12 +85,11 @@ async fn certificates(secrets: &Api<Secret>, installation: &Installation) -> Res
 }
 
 fn read(secret: &Secret) -> Option<Certificates> {
-    let text = |key: &str| String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok();
     Some(Certificates {
-        authorities: text("ca.crt")?,
-        authority_key: text("ca.key")?,
-        leaf: text("tls.crt")?,
-        leaf_key: text("tls.key")?,
+        authorities: text(secret, "ca.crt")?,
+        authority_key: text(secret, "ca.key")?,
+        leaf: text(secret, "tls.crt")?,
+        leaf_key: text(secret, "tls.key")?,
     })
 }
 
@@ -96,7 +98,7 @@ fn write(certificates: &Certificates, installation: &Installation, existing: Opt
     let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
     Secret {
         metadata: ObjectMeta {
-            name: Some(secret_name(installation)),
+            name: Some(installation.secret()),
             namespace: Some(installation.namespace.clone()),
             resource_version: existing.and_then(ResourceExt::resource_version),
             labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),

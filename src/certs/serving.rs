@@ -39,12 +39,13 @@ impl CurrentLeaf {
     pub fn put(&self, leaf: &str, key: &str) -> Result<(), Error> {
         let chain = CertificateDer::pem_slice_iter(leaf.as_bytes()).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-        let provider = CryptoProvider::get_default()
-            .cloned()
-            .unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
-        self.0.store(Some(Arc::new(CertifiedKey::from_der(chain, key, &provider)?)));
+        self.0.store(Some(Arc::new(CertifiedKey::from_der(chain, key, &provider())?)));
         Ok(())
     }
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
 
 impl ResolvesServerCert for CurrentLeaf {

@@ -1,17 +1,28 @@
-//! The version of a cluster.
+//! The version of a cluster, and its clock.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::request::{api_resource, next_page};
 use crate::kubernetes::Version;
 
 /// kube's client has no read timeout of its own.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The API server's clock. It decides whether a certificate is valid, not the clock of the machine that gwmon runs on, which may be
+/// wrong by days.
+pub(crate) async fn server_time(client: &Client) -> Result<OffsetDateTime> {
+    let request = http::Request::get("/version").body(kube::client::Body::empty())?;
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, client.send(request)).await.context("no answer")??;
+    let date =
+        answer.headers().get(http::header::DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    Ok(date.unwrap_or_else(SystemTime::now).into())
+}
 
 /// The version of the oldest among the API server and the kubelets, which may be three versions behind. If listing nodes fails,
 /// only the nodes listed so far count.

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness};
 use crate::certs::issue::Certificates;
-use crate::certs::{self, CaBundle, CurrentLeaf, Served, SharedSecret};
-use crate::cli::Serve;
+use crate::certs::{self, Authorities, CertManagerSecret, CurrentLeaf, Files, Served, SharedSecret, Source, Updater};
+use crate::cli::{CertificateSource, Serve};
 use crate::cluster::version::oldest_version;
 use crate::config::{Config, Installation};
 use crate::controller::{self, leader_election};
@@ -132,11 +132,21 @@ impl Process {
         if let Some(file) = ca_out {
             std::fs::write(file, &authorities).with_context(|| format!("--ca-out {}", file.display()))?;
         }
-        certs::serve(&Served { leaf, leaf_key, authorities: None }, &self.leaf, &self.metrics)?;
+        let served = Served { leaf, leaf_key, authorities: Authorities::WrittenByOthers };
+        certs::serve(&served, &self.leaf, &self.metrics)?;
         tracing::info!("the certificate is self-signed, for localhost and 127.0.0.1");
-        self.readiness.certificate_served();
+        self.readiness.certificate_trusted(true);
         self.readiness.admission_state_known();
         Ok(())
+    }
+
+    /// Serves the certificate of this source.
+    fn serve_from(&mut self, client: &Client, installation: &Installation, source: impl Source + 'static) {
+        let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
+        let (client, installation) = (client.clone(), installation.clone());
+        let updater =
+            Updater::new(client, installation, source, Arc::clone(&self.leaf), readiness, metrics, identity());
+        self.tasks.spawn(updater.run(self.stopped()));
     }
 
     /// Starts what needs a cluster: certificates, the watches that admission reads, and the controller. `None` if a
@@ -150,14 +160,17 @@ impl Process {
         let config = args.config(version);
         tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = config.sidecar.as_str(), "configured");
         let installation = Installation { namespace: args.namespace.clone(), name: args.name.clone() };
-        self.tasks.spawn(certs::run(
-            SharedSecret::new(client.clone(), installation.clone()),
-            CaBundle::new(client.clone(), &installation.name),
-            Arc::clone(&self.leaf),
-            self.readiness.clone(),
-            self.metrics.clone(),
-            self.stopped(),
-        ));
+        match args.certificates {
+            CertificateSource::SelfSigned => {
+                self.serve_from(&client, &installation, SharedSecret::new(client.clone(), installation.clone()));
+            }
+            CertificateSource::Files => {
+                self.serve_from(&client, &installation, Files::new(args.certificate_dir.clone()));
+            }
+            CertificateSource::CertManager => {
+                self.serve_from(&client, &installation, CertManagerSecret::new(client.clone(), installation.clone()));
+            }
+        }
         self.tasks.spawn(admission_state::run(
             client.clone(),
             installation.namespace.clone(),

@@ -152,6 +152,8 @@ reasons! {
     NetworkPolicyDenies: Warning, "Add the rule that the message holds.",
     /// An object with the name that gwmon needs exists and was not made by gwmon.
     NameConflict: Error, "Rename or delete that object.",
+    /// gwmon cannot make, read or use the certificate that the webhook is to serve, or the `caBundle` does not verify it. The certificate before stays in use.
+    CertificateNotUpdated: Error, "Correct what the message names; gwmon tries again within a minute.",
     /// gwmon's service account lacks a right.
     Forbidden: Error, "Apply `deploy/install.yaml` again, or grant the right that the message names.",
     /// Pods ask for injection and run without, since they were created while the webhook was unavailable or injection suspended, or before they requested it.
