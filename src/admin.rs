@@ -1,4 +1,4 @@
-//! The admin port, without TLS: `/livez`, `/readyz` and `/metrics`.
+//! The admin port, without TLS: `/livez`, `/readyz`, `/metrics` and `/certificate`, which is public anyway.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,8 +52,12 @@ impl Readiness {
     }
 }
 
-/// The admin routes.
-pub fn router(readiness: Readiness, registry: Registry) -> Router {
+/// The admin routes. `certificate` is the chain that the webhook serves, as PEM.
+pub fn router(
+    readiness: Readiness,
+    registry: Registry,
+    certificate: impl Fn() -> Option<String> + Clone + Send + Sync + 'static,
+) -> Router {
     let registry = Arc::new(registry);
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -67,6 +71,12 @@ pub fn router(readiness: Readiness, registry: Registry) -> Router {
                         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
                     }
                 }
+            }),
+        )
+        .route(
+            "/certificate",
+            get(move || {
+                std::future::ready(certificate().ok_or((StatusCode::NOT_FOUND, "no certificate is served yet\n")))
             }),
         )
         .route("/metrics", get(move || std::future::ready(metrics(&registry))))

@@ -32,10 +32,17 @@ impl Installation {
         vec![format!("{short}.cluster.local"), short]
     }
 
-    /// The name of the Secret that holds the webhook's certificate.
+    /// The name of the Secret in which gwmon keeps the certificates that it issues.
     #[must_use]
     pub fn secret(&self) -> String {
         format!("{}-tls", self.name)
+    }
+
+    /// The name of the Secret with a certificate that somebody else issues. Another one, since replicas that issue their own may
+    /// still run during a roll-out, and would renew a Secret that lacks the CA's key.
+    #[must_use]
+    pub fn provided_secret(&self) -> String {
+        format!("{}-webhook-tls", self.name)
     }
 }
 

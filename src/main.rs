@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gwmon::cli::{Cli, Command};
-use gwmon::commands::{preview, serve};
+use gwmon::commands::{certs, preview, serve};
 use gwmon::manifest;
 
 fn main() -> ExitCode {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match cli.command {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Certs(args) => certs::run(args),
         Command::Preview(args) => {
             manifest::hide_parser_panics();
             preview::run(args)

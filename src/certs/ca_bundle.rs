@@ -76,7 +76,7 @@ fn text(bundle: Option<ByteString>) -> String {
 }
 
 /// Each webhook's name and its `caBundle`.
-pub(super) struct Bundles(Vec<(String, String)>);
+pub(super) struct Bundles(pub(super) Vec<(String, String)>);
 
 impl Bundles {
     /// The texts only.
@@ -94,24 +94,23 @@ impl Bundles {
     }
 }
 
-/// The bundle that is to be written in the place of this one; `None` where it will do.
+/// The bundle that is to be written in the place of this one; `None` where it will do. One with more will do: during a change of
+/// the source, cert-manager and the replicas of before write into the same field.
 fn completed(authorities: &Authorities, live: &str, now: OffsetDateTime) -> Option<String> {
-    match authorities {
-        Authorities::Exactly(wanted) => (wanted != live).then(|| wanted.clone()),
-        Authorities::AtLeast(wanted) => {
-            let has = |bundle: &str, pem: &str| certificates_of(bundle).any(|other| other == pem);
-            if certificates_of(wanted).all(|pem| has(live, pem)) {
-                return None;
-            }
-            // Another replica may serve a leaf of those for a while: the kubelet brings a Secret's change to each node at its
-            // own time.
-            let others: String =
-                certificates_of(live).filter(|pem| !has(wanted, pem)).flat_map(|pem| [pem, "\n"]).collect();
-            let wanted: String = certificates_of(wanted).flat_map(|pem| [pem, "\n"]).collect();
-            Some(wanted + &still_valid(&others, now))
-        }
-        Authorities::WrittenByOthers => None,
+    let (Authorities::Own(wanted) | Authorities::Provided(wanted)) = authorities else { return None };
+    let has = |bundle: &str, pem: &str| certificates_of(bundle).any(|other| other == pem);
+    if certificates_of(wanted).all(|pem| has(live, pem)) {
+        return None;
     }
+    if matches!(authorities, Authorities::Own(_)) {
+        return Some(wanted.clone());
+    }
+    // Another replica may serve a leaf of the others for a while: the kubelet brings a Secret's change to each node at its own
+    // time.
+    let lines = |pem| [pem, "\n"];
+    let others: String = certificates_of(live).filter(|pem| !has(wanted, pem)).flat_map(lines).collect();
+    let wanted: String = certificates_of(wanted).flat_map(lines).collect();
+    Some(wanted + &still_valid(&others, now))
 }
 
 #[cfg(test)]
@@ -125,15 +124,20 @@ mod tests {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let made = || Certificates::new(&["gwmon.gwmon.svc".to_owned()], now).unwrap().authorities;
         let (one, two) = (made(), made());
-        let at_least = Authorities::AtLeast(two.clone());
+        let at_least = Authorities::Provided(two.clone());
         let added = completed(&at_least, &one, now).unwrap();
         assert_eq!(certificates_of(&added).collect::<Vec<_>>(), [two.trim(), one.trim()]);
         assert_eq!(completed(&at_least, &added, now), None);
-        assert_eq!(completed(&Authorities::AtLeast(one.clone()), &added, now), None, "a replica with the former files");
+        assert_eq!(
+            completed(&Authorities::Provided(one.clone()), &added, now),
+            None,
+            "a replica with the former files"
+        );
         assert_eq!(completed(&at_least, "", now).unwrap(), two);
         let later = now + Duration::days(366);
         assert_eq!(completed(&at_least, &one, later).unwrap(), two, "what has ended goes");
-        assert_eq!(completed(&Authorities::Exactly(two.clone()), &added, now), Some(two));
+        assert_eq!(completed(&Authorities::Own(two.clone()), &added, now), None, "the CA injector may add its own");
+        assert_eq!(completed(&Authorities::Own(two.clone()), &one, now), Some(two));
         assert_eq!(completed(&Authorities::WrittenByOthers, "", now), None);
     }
 }

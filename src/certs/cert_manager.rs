@@ -29,7 +29,7 @@ impl CertManagerSecret {
 
 impl Source for CertManagerSecret {
     async fn current(&self, _: OffsetDateTime) -> Result<Served> {
-        let name = self.installation.secret();
+        let name = self.installation.provided_secret();
         let what = || format!("Secret {}/{name}", self.installation.namespace);
         let found =
             self.secrets.get_opt(&name).await.map_err(api_error).with_context(|| format!("cannot read {}", what()))?;
@@ -45,6 +45,6 @@ impl Source for CertManagerSecret {
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
-        changes_of(&self.secrets, &self.installation)
+        changes_of(&self.secrets, &self.installation.provided_secret())
     }
 }

@@ -10,6 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
+use x509_parser::x509::X509Version;
 
 use super::serving::provider;
 
@@ -27,6 +28,9 @@ pub enum Unusable {
     /// No certificate in a text that should have one.
     #[error("{0} holds no certificate")]
     NoCertificate(&'static str),
+    /// No certificate of an authority in a text that should have one.
+    #[error("{0} holds no certificate of a CA")]
+    NoAuthority(&'static str),
     /// The private key of another certificate.
     #[error("tls.key is not the key of the first certificate in tls.crt")]
     OtherKey,
@@ -153,16 +157,27 @@ fn chain(part: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, 
 /// # Errors
 /// The first thing that is wrong with it.
 pub fn check(leaf: &str, key: &str, name: &str, now: OffsetDateTime) -> Result<(), Unusable> {
-    let info = CertificateInfo::of("tls.crt", leaf)?;
+    check_leaf(leaf, name, now)?;
     let unreadable = |part, why: &dyn std::fmt::Display| Unusable::Unreadable { part, why: why.to_string() };
     let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unreadable("tls.key", &error))?;
     let chain = chain("tls.crt", leaf)?;
-    let end_entity = chain.first().ok_or(Unusable::NoCertificate("tls.crt"))?.clone();
     CertifiedKey::from_der(chain, private, &provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => Unusable::OtherKey,
         other => unreadable("tls.key", &other),
     })?;
-    let parsed = ParsedCertificate::try_from(&end_entity).map_err(|error| unreadable("tls.crt", &error))?;
+    Ok(())
+}
+
+/// The same without a look at the key.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn check_leaf(leaf: &str, name: &str, now: OffsetDateTime) -> Result<(), Unusable> {
+    let info = CertificateInfo::of("tls.crt", leaf)?;
+    let unreadable = |part, why: &dyn std::fmt::Display| Unusable::Unreadable { part, why: why.to_string() };
+    let chain = chain("tls.crt", leaf)?;
+    let end_entity = chain.first().ok_or(Unusable::NoCertificate("tls.crt"))?;
+    let parsed = ParsedCertificate::try_from(end_entity).map_err(|error| unreadable("tls.crt", &error))?;
     let server = ServerName::try_from(name).map_err(|error| unreadable("the webhook's name", &error))?;
     if verify_server_name(&parsed, &server).is_err() {
         return Err(Unusable::OtherName { names: info.names, needed: name.to_owned() });
@@ -171,6 +186,11 @@ pub fn check(leaf: &str, key: &str, name: &str, now: OffsetDateTime) -> Result<(
         return Err(Unusable::OutOfDate { begin: info.not_before, end: info.not_after, now });
     }
     Ok(())
+}
+
+fn is_authority(der: &[u8]) -> bool {
+    x509_parser::parse_x509_certificate(der)
+        .is_ok_and(|(_, certificate)| certificate.is_ca() || certificate.version() != X509Version::V3)
 }
 
 /// Checks that a client which trusts the authorities of this bundle, and no others, accepts a certificate.
@@ -188,11 +208,12 @@ pub fn verify(bundle: (&'static str, &str), leaf: &str, now: OffsetDateTime) -> 
     }
     let untrusted = |error: &dyn std::fmt::Display| Unusable::Untrusted { bundle: part, why: error.to_string() };
     let mut roots = RootCertStore::empty();
-    for authority in authorities {
+    // Go takes a certificate that is not marked as an authority for none; webpki does not look.
+    for authority in authorities.into_iter().filter(|der| is_authority(der)) {
         roots.add(authority).map_err(|error| Unusable::Unreadable { part, why: error.to_string() })?;
     }
     if roots.is_empty() {
-        return Err(Unusable::NoCertificate(part));
+        return Err(Unusable::NoAuthority(part));
     }
     let parsed = ParsedCertificate::try_from(end_entity).map_err(|error| untrusted(&error))?;
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
@@ -260,7 +281,7 @@ mod tests {
         let both = format!("{}\n{}", other.authorities, one.authorities);
         assert_eq!((said(&one.authorities), said(&both)), (Ok(()), Ok(())));
         assert!(said(&other.authorities).unwrap_err().starts_with("caBundle does not verify the certificate: "));
-        assert_eq!(said("").unwrap_err(), "caBundle holds no certificate");
+        assert_eq!(said("").unwrap_err(), "caBundle holds no certificate of a CA");
         assert_eq!(said(&one.leaf), Ok(()), "Go accepts a certificate that is trusted itself");
     }
 

@@ -64,7 +64,7 @@ async fn read(folder: &Path) -> Result<Served> {
     };
     let (leaf, leaf_key) = (text("tls.crt").await?, text("tls.key").await?);
     let authorities = match text("ca.crt").await {
-        Ok(authorities) => Authorities::AtLeast(authorities),
+        Ok(authorities) => Authorities::Provided(authorities),
         Err(error) if is_absent(&error) => Authorities::WrittenByOthers,
         Err(error) => return Err(error),
     };

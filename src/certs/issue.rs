@@ -7,7 +7,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::certificate::{CertificateInfo, check, still_valid, verify};
+use super::certificate::{CertificateInfo, Unusable, check, still_valid, verify};
 
 /// The authority's life.
 const AUTHORITY_LIFE: Duration = Duration::days(365);
@@ -35,24 +35,74 @@ impl std::fmt::Debug for Certificates {
     }
 }
 
-impl Certificates {
-    /// A new authority and a leaf for these names (DNS names and IP addresses).
+/// Certificates that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name that is not valid, or an authority that cannot be read.
+    #[error("cannot make a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    /// The authority's certificate and its key do not belong together, or it has expired.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+}
+
+/// A certificate authority, as PEM.
+pub struct Authority {
+    /// Its certificate, and perhaps those of former ones.
+    pub certificates: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl Authority {
+    /// A new one, valid for so long.
     ///
     /// # Errors
-    /// A name that is not valid.
-    pub fn new(names: &[String], now: OffsetDateTime) -> Result<Self, rcgen::Error> {
+    /// From rcgen.
+    pub fn new(now: OffsetDateTime, life: Duration) -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         // Two authorities must not share a name: a verifier would try the wrong one and give up.
         params.distinguished_name.push(DnType::CommonName, format!("gwmon CA {}", now.unix_timestamp()));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        (params.not_before, params.not_after) = (now - BACKDATE, now + AUTHORITY_LIFE);
+        (params.not_before, params.not_after) = (now - BACKDATE, now + life);
         let key = KeyPair::generate()?;
-        let authority_key = key.serialize_pem();
-        let authority = CertifiedIssuer::self_signed(params, key)?;
-        let (leaf, leaf_key) = issue(&authority, names, now, now + AUTHORITY_LIFE)?;
-        Ok(Self { authorities: authority.pem(), authority_key, leaf, leaf_key })
+        let pem = key.serialize_pem();
+        Ok(Self { certificates: CertifiedIssuer::self_signed(params, key)?.pem(), key: pem })
+    }
+
+    /// A leaf for these names (DNS names and IP addresses), valid for so long, and no longer than the authority.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn issue(self, names: &[String], now: OffsetDateTime, life: Duration) -> Result<Certificates, Error> {
+        let authority = CertificateInfo::of("ca.crt", &self.certificates)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.certificates, KeyPair::from_pem(&self.key)?)?;
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, "gwmon");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        (params.not_before, params.not_after) = (now - BACKDATE, authority.not_after.min(now + life));
+        let key = KeyPair::generate()?;
+        let issued = Certificates {
+            leaf: params.signed_by(&key, &issuer)?.pem(),
+            leaf_key: key.serialize_pem(),
+            authorities: self.certificates,
+            authority_key: self.key,
+        };
+        issued.check(names, now)?;
+        Ok(issued)
+    }
+}
+
+impl Certificates {
+    /// A new authority and a leaf for these names.
+    ///
+    /// # Errors
+    /// A name that is not valid.
+    pub fn new(names: &[String], now: OffsetDateTime) -> Result<Self, Error> {
+        Authority::new(now, AUTHORITY_LIFE)?.issue(names, now, LEAF_LIFE)
     }
 
     /// The successor that is due: after two thirds of the validity (R5), for other names, or if a part cannot be
@@ -61,13 +111,8 @@ impl Certificates {
     ///
     /// # Errors
     /// A name that is not valid.
-    pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, rcgen::Error> {
+    pub fn renewed(&self, names: &[String], now: OffsetDateTime) -> Result<Option<Self>, Error> {
         let Ok(authority) = CertificateInfo::of("ca.crt", &self.authorities) else {
-            return Self::new(names, now).map(Some);
-        };
-        let Ok(issuer) =
-            KeyPair::from_pem(&self.authority_key).and_then(|key| Issuer::from_ca_cert_pem(&self.authorities, key))
-        else {
             return Self::new(names, now).map(Some);
         };
         if authority.is_due(now) {
@@ -77,35 +122,19 @@ impl Certificates {
         }
         let is_current =
             CertificateInfo::of("tls.crt", &self.leaf).is_ok_and(|leaf| !leaf.is_due(now) && leaf.is_for(names));
-        if is_current && self.is_whole(names, now) {
+        if is_current && self.check(names, now).is_ok() {
             return Ok(None);
         }
-        let (leaf, leaf_key) = issue(&issuer, names, now, authority.not_after)?;
-        let renewed = Self { leaf, leaf_key, ..self.clone() };
-        // Somebody has put another authority's key beside it.
-        if renewed.is_whole(names, now) { Ok(Some(renewed)) } else { Self::new(names, now).map(Some) }
+        let same = Authority { certificates: self.authorities.clone(), key: self.authority_key.clone() };
+        // Somebody may have put another authority's key beside it.
+        same.issue(names, now, LEAF_LIFE).or_else(|_| Self::new(names, now)).map(Some)
     }
 
-    /// Returns true if leaf, key and authorities belong together.
-    fn is_whole(&self, names: &[String], now: OffsetDateTime) -> bool {
-        names.iter().all(|name| check(&self.leaf, &self.leaf_key, name, now).is_ok())
-            && verify(("ca.crt", &self.authorities), &self.leaf, now).is_ok()
+    /// Checks that leaf, key and authorities belong together.
+    fn check(&self, names: &[String], now: OffsetDateTime) -> Result<(), Unusable> {
+        names.iter().try_for_each(|name| check(&self.leaf, &self.leaf_key, name, now))?;
+        verify(("ca.crt", &self.authorities), &self.leaf, now)
     }
-}
-
-fn issue(
-    issuer: &Issuer<'_, KeyPair>,
-    names: &[String],
-    now: OffsetDateTime,
-    authority_ends: OffsetDateTime,
-) -> Result<(String, String), rcgen::Error> {
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, "gwmon");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    (params.not_before, params.not_after) = (now - BACKDATE, authority_ends.min(now + LEAF_LIFE));
-    let key = KeyPair::generate()?;
-    Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
 }
 
 #[cfg(test)]
@@ -176,7 +205,7 @@ mod tests {
             Certificates { authorities: other.authorities.clone(), ..own.clone() },
         ] {
             let renewed = broken.renewed(&names(), now).unwrap().unwrap();
-            assert!(renewed.is_whole(&names(), now));
+            renewed.check(&names(), now).unwrap();
             assert_eq!(renewed.renewed(&names(), now).unwrap(), None);
         }
     }

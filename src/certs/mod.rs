@@ -8,6 +8,7 @@ mod files;
 pub mod issue;
 mod secret;
 pub mod serving;
+pub(crate) mod status;
 mod update;
 
 use std::future::Future;
@@ -38,10 +39,10 @@ pub struct Served {
 /// The authorities that `caBundle` is to hold, as PEM, and who writes them there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorities {
-    /// gwmon writes these and removes others.
-    Exactly(String),
-    /// gwmon adds these to others.
-    AtLeast(String),
+    /// gwmon writes these where one of them is missing, and removes others.
+    Own(String),
+    /// gwmon adds those that are missing to the others.
+    Provided(String),
     /// Somebody else writes the `caBundle`, such as cert-manager's CA injector.
     WrittenByOthers,
 }

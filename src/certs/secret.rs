@@ -37,17 +37,17 @@ impl Source for SharedSecret {
     async fn current(&self, now: OffsetDateTime) -> Result<Served> {
         let certificates = certificates(&self.secrets, &self.installation, now).await?;
         let Certificates { authorities, leaf, leaf_key, .. } = certificates;
-        Ok(Served { leaf, leaf_key, authorities: Authorities::Exactly(authorities) })
+        Ok(Served { leaf, leaf_key, authorities: Authorities::Own(authorities) })
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {
-        changes_of(&self.secrets, &self.installation)
+        changes_of(&self.secrets, &self.installation.secret())
     }
 }
 
-/// Yields when somebody may have changed the Secret with the webhook's certificate.
-pub(super) fn changes_of(secrets: &Api<Secret>, installation: &Installation) -> BoxStream<'static, ()> {
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", installation.secret()));
+/// Yields when somebody may have changed a Secret.
+pub(super) fn changes_of(secrets: &Api<Secret>, name: &str) -> BoxStream<'static, ()> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     watcher(secrets.clone(), config).default_backoff().map(drop).boxed()
 }
 
@@ -65,6 +65,12 @@ async fn certificates(secrets: &Api<Secret>, installation: &Installation, now: O
         let existing =
             secrets.get_opt(&name).await.map_err(api_error).with_context(|| format!("cannot read {}", what()))?;
         let found = existing.as_ref().and_then(read);
+        if found.is_none() && existing.as_ref().is_some_and(|secret| !is_own(secret)) {
+            bail!(
+                "{} holds no certificates and was not made by gwmon; remove it, or start gwmon with another --name",
+                what()
+            );
+        }
         let renewed = match &found {
             Some(certificates) => certificates.renewed(&names, now)?,
             None => Some(Certificates::new(&names, now)?),
@@ -82,6 +88,10 @@ async fn certificates(secrets: &Api<Secret>, installation: &Installation, now: O
         }
     }
     bail!("{} conflicts with another writer; tried 5 times", what())
+}
+
+fn is_own(secret: &Secret) -> bool {
+    secret.labels().get(MANAGED_BY.0).is_some_and(|manager| manager == MANAGED_BY.1)
 }
 
 fn read(secret: &Secret) -> Option<Certificates> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use pem::{EncodeConfig, LineEnding, Pem, encode_config};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -41,6 +42,15 @@ impl CurrentLeaf {
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
         self.0.store(Some(Arc::new(CertifiedKey::from_der(chain, key, &provider())?)));
         Ok(())
+    }
+
+    /// The chain that is served, as PEM; the leaf first.
+    #[must_use]
+    pub fn chain(&self) -> Option<String> {
+        let served = self.0.load();
+        let certificates = served.as_ref()?.cert.iter();
+        let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+        Some(certificates.map(|der| encode_config(&Pem::new("CERTIFICATE", der.to_vec()), lines)).collect())
     }
 }
 

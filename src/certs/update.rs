@@ -152,7 +152,7 @@ impl<S: Source> Updater<S> {
         progress.clock_difference = now - OffsetDateTime::now_utc();
         let newest = self.source.current(now).await?;
         check(&newest.leaf, &newest.leaf_key, &self.installation.service_name(), now)?;
-        if let Authorities::AtLeast(authorities) = &newest.authorities {
+        if let Authorities::Provided(authorities) = &newest.authorities {
             verify(("ca.crt", authorities), &newest.leaf, now)?;
         }
         let live = self.ca_bundle.live().await?;

@@ -1,4 +1,6 @@
 //! One module per command: wiring and printing only.
 
+pub mod certs;
+mod connection;
 pub mod preview;
 pub mod serve;

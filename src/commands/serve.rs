@@ -84,7 +84,8 @@ async fn serve(args: Serve) -> Result<()> {
 
     // Not stopped with the rest: the admin port reports readiness to the end.
     let end = CancellationToken::new();
-    let admin_router = admin::router(process.readiness.clone(), registry);
+    let leaf = Arc::clone(&process.leaf);
+    let admin_router = admin::router(process.readiness.clone(), registry, move || leaf.chain());
     let limits = ConnectionLimits::of_this_process();
     let admin = tokio::spawn(server::serve(admin, None, admin_router, limits.admin, end.clone().cancelled_owned()));
 

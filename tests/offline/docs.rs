@@ -44,10 +44,9 @@ fn generate(name: &str) -> String {
     match name {
         "annotations" => annotations(),
         "reasons" => reasons(),
-        "flags of serve" => flags("serve"),
-        "flags of preview" => flags("preview"),
         "metrics" => metrics(),
         "rbac" => rbac(),
+        other if let Some(command) = other.strip_prefix("flags of ") => flags(command),
         other => panic!("nothing generates {other}"),
     }
 }
@@ -88,7 +87,7 @@ fn reasons() -> String {
 
 fn flags(command: &str) -> String {
     let cli = Cli::command();
-    let command = cli.find_subcommand(command).unwrap();
+    let command = command.split(' ').fold(&cli, |command, name| command.find_subcommand(name).unwrap());
     let rows = command.get_arguments().filter(|argument| argument.get_id() != "help").map(|argument| {
         let names = argument.get_value_names().unwrap_or_default();
         let takes = argument.get_action().takes_values();

@@ -2,54 +2,33 @@
 
 use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
-use kube::config::KubeConfigOptions;
-use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
 use crate::annotations::INJECT;
 use crate::cluster::request::api_resource;
 use crate::cluster::version::{REQUEST_TIMEOUT, oldest_version};
 use crate::cluster::{Snapshot, with_kind};
+use crate::commands::connection::Connection;
 use crate::kubernetes::Version;
 use crate::reason::{Finding, Reason};
 
-/// The cluster of a kube context.
-pub(super) struct Connection {
-    runtime: Runtime,
-    client: Client,
-    /// The context's namespace.
-    pub(super) namespace: String,
-}
-
 impl Connection {
-    pub(super) fn connect(context: Option<&str>) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (client, namespace) = runtime.block_on(async {
-            let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-            let config = Config::from_kubeconfig(&options).await.context("cannot use the kubeconfig")?;
-            let namespace = config.default_namespace.clone();
-            anyhow::Ok((Client::try_from(config)?, namespace))
-        })?;
-        Ok(Self { runtime, client, namespace })
-    }
-
     /// Lists the objects on which the decision and the plan depend.
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
-        self.runtime.block_on(Snapshot::list(&self.client))
+        self.run(Snapshot::list(&self.client))
     }
 
     /// The version of the cluster's oldest part, as far as the caller may see that.
     pub(super) fn version(&self) -> Result<Option<Version>> {
         let asking = oldest_version(&self.client);
-        self.runtime.block_on(asking).context("cannot ask the API server for its version")
+        self.run(asking).context("cannot ask the API server for its version")
     }
 
     /// The LimitRanges of a namespace; none where the caller may not read them.
     pub(super) fn limit_ranges(&self, namespace: &str) -> Result<Vec<Value>> {
         let api =
             Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource("v1", "LimitRange"));
-        match self.runtime.block_on(api.list(&ListParams::default())) {
+        match self.run(api.list(&ListParams::default())) {
             Ok(list) => Ok(list.items.into_iter().map(|range| with_kind(range, "LimitRange")).collect()),
             Err(kube::Error::Api(status)) if status.code == 403 => Ok(vec![]),
             Err(error) => Err(error).with_context(|| format!("cannot list LimitRanges in {namespace}")),
@@ -88,8 +67,7 @@ impl Connection {
         let pod: DynamicObject = serde_json::from_value(pod).context("not a pod")?;
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &api_resource("v1", "Pod"));
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        let created =
-            self.runtime.block_on(async { tokio::time::timeout(REQUEST_TIMEOUT, api.create(&params, &pod)).await });
+        let created = self.run(async { tokio::time::timeout(REQUEST_TIMEOUT, api.create(&params, &pod)).await });
         match created.with_context(|| format!("no answer from the API server in {REQUEST_TIMEOUT:?}"))? {
             Ok(_) => Ok(Ok(())),
             Err(kube::Error::Api(status))

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::cli::Preview;
 use crate::cluster::Snapshot;
+use crate::commands::connection::Connection;
 use crate::config::Config;
 use crate::manifest::{self, display_name, namespace_of};
 use crate::reason::{Reason, shown};
@@ -31,7 +32,7 @@ use workload::{advice, ask, malformed, preview, template_path};
 /// A file that is not there, or a cluster that cannot be asked: exit code 2.
 pub fn run(args: Preview) -> Result<ExitCode> {
     let sources = sources(&args.manifests.filename, args.manifests.recursive)?;
-    let connect = || cluster::Connection::connect(args.context.as_deref());
+    let connect = || Connection::open(None, args.context.clone());
     let cluster = (args.cluster || args.server).then(connect).transpose()?;
     let mut snapshot = match (&args.prometheus, &cluster) {
         (Some(file), _) => {
@@ -120,7 +121,7 @@ struct Previewer {
     snapshot: Snapshot,
     /// The namespace of objects that name none.
     namespace: String,
-    server: Option<cluster::Connection>,
+    server: Option<Connection>,
     /// Reads the LimitRanges of a namespace when it first occurs.
     asks_for_limits: bool,
     /// Treats gateways without an annotation as if they asked for injection.

@@ -1,5 +1,7 @@
 //! Command-line arguments.
 
+mod certs;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +12,7 @@ use crate::annotations::{Sidecar, Target, duration};
 use crate::config::{Bounds, Config, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDECARS_SINCE};
 use crate::kubernetes::Version;
 use crate::kubernetes::labels::{self, Labels};
+pub use certs::{Certs, CertsCommand, CertsCreate, CertsStatus, InstallationArgs, Structured};
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]
@@ -27,6 +30,20 @@ pub enum Command {
     Serve(Serve),
     /// Show what gwmon would change and create for manifests, without touching anything.
     Preview(Preview),
+    /// Show or make the webhook's certificates.
+    Certs(Certs),
+}
+
+/// The cluster that a command asks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClusterArgs {
+    /// The kubeconfig file [default: as kubectl's].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Name of the kubeconfig context to use.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
 }
 
 /// The flags that `serve` and `preview` share.
@@ -242,7 +259,7 @@ pub enum CertificateSource {
     /// Read tls.crt and tls.key from --certificate-dir, every five seconds, and add the CAs of ca.crt, if there is one, to the
     /// caBundle.
     Files,
-    /// Read the Secret <name>-tls, which cert-manager issues; its CA injector writes the caBundle.
+    /// Read the Secret <name>-webhook-tls, which cert-manager writes; its CA injector writes the caBundle.
     CertManager,
 }
 
