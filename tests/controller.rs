@@ -427,50 +427,6 @@ fn pods_that_have_ended_keep_nothing_alive() {
 }
 
 #[test]
-fn two_replicas_share_one_certificate_and_keep_it_announced() {
-    let installed = Installed::new();
-    let Installed { kubectl, .. } = &installed;
-    let install = std::fs::read_to_string("deploy/install.yaml").unwrap();
-    let replicas = [installed.serve(), installed.serve()];
-
-    let secret = kubectl.get("-n gwmon secret gwmon-tls").unwrap();
-    let bundles = || -> Result<Vec<Value>> {
-        let configuration = kubectl.get("mutatingwebhookconfiguration gwmon")?;
-        Ok(configuration["webhooks"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|webhook| webhook["clientConfig"]["caBundle"].clone())
-            .collect())
-    };
-    assert_eq!(bundles().unwrap(), vec![secret["data"]["ca.crt"].clone(); 2], "both webhooks trust the one authority");
-
-    // The manifests again: nothing is lost, since they name no caBundle (R8).
-    kubectl.apply(&install).unwrap();
-    assert_eq!(bundles().unwrap(), vec![secret["data"]["ca.crt"].clone(); 2]);
-
-    // Overwritten: restored within moments (R7).
-    let overwrite = r#"[{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": null}]"#;
-    kubectl.run_with(&["patch", "mutatingwebhookconfiguration", "gwmon", "--type=json", "-p", overwrite], "").unwrap();
-    wait_for("the caBundle", Duration::from_secs(5), || {
-        Ok((bundles()? == vec![secret["data"]["ca.crt"].clone(); 2]).then_some(()))
-    })
-    .unwrap();
-
-    // The Secret gone: a new authority, announced and served by both.
-    kubectl.run("-n gwmon delete secret gwmon-tls").unwrap();
-    let renewed = settle("a new Secret", || kubectl.get("-n gwmon secret gwmon-tls").map(Some));
-    assert_ne!(renewed["data"]["ca.crt"], secret["data"]["ca.crt"]);
-    settle("the announcement", || Ok((bundles()? == vec![renewed["data"]["ca.crt"].clone(); 2]).then_some(())));
-    for replica in &replicas {
-        settle("both serving it", || {
-            Ok((replica.log().matches("serving a new certificate").count() == 2).then_some(()))
-        });
-        replica.assert_never_forbidden();
-    }
-}
-
-#[test]
 fn the_rendered_manifest_is_the_base_rendered() {
     gwmon_cluster::prepare().unwrap();
     let rendered = std::process::Command::new(gwmon_cluster::program("kubectl"))

@@ -93,7 +93,7 @@ fn as_gwmon(installed: &Installed, arguments: &[&str], input: &Value) -> Result<
 fn gwmons_own_token_does_its_job_and_no_more() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;
-    for overlay in ["admission-policy", "network-policy"] {
+    for overlay in ["admission-policy", "networkpolicy"] {
         kubectl.run(&format!("apply -k deploy/overlays/{overlay}")).unwrap();
     }
     kubectl.run("-n edge create service clusterip other --tcp=80").unwrap();

@@ -1,5 +1,6 @@
 //! The main job on a whole node: real kubelet, real Envoy, real statsd_exporter, real Prometheus Operator.
 
+mod certificates;
 mod faults;
 mod gateways;
 #[path = "../support/faults.rs"]
@@ -17,7 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    if rows::play_role() {
+    if rows::play_role() || certificates::play_role() {
         return ExitCode::SUCCESS;
     }
     let mut arguments = Arguments::from_args();
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
         trial("annotate_a_deployment_and_read_its_metrics_in_prometheus", the_main_job),
         trial("every_shape_of_prometheus_scrapes_it", every_shape),
         trial("no_request_is_lost_whatever_becomes_of_the_exporter", faults::no_request_is_lost),
+        trial(
+            "no_pod_is_missed_while_certificates_are_renewed",
+            certificates::no_pod_is_missed_while_certificates_are_renewed,
+        ),
         trial("every_gateway_is_told_the_way_it_wants_to_be", gateways::every_gateway),
     ];
     if let Some(why) = Node::obstacle()
@@ -62,6 +67,9 @@ impl Shell {
         std::fs::create_dir(at("manifests"))?;
         std::fs::write(at("manifests/gateway.yaml"), scenario::gateway()?)?;
         std::fs::copy(kubectl.kubeconfig(), at("kubeconfig"))?;
+        for name in ["certs", "deploy"] {
+            std::os::unix::fs::symlink(scenario::repository().canonicalize()?.join(name), at(name))?;
+        }
         let shell = Self { folder };
         shell.command("kubectl config set-context --current --namespace=edge")?;
         Ok(shell)

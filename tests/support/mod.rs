@@ -212,17 +212,22 @@ impl Installed {
 
     /// The same with some arguments.
     pub(crate) fn serve_with(&self, arguments: &[&str]) -> Gwmon {
+        let gwmon = self.start(arguments, &[]);
+        gwmon.wait_ready();
+        gwmon
+    }
+
+    /// The same with some variables, and perhaps not ready yet.
+    pub(crate) fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Gwmon {
         let token = self.kubectl.run("-n gwmon create token gwmon").unwrap().out;
         let kubeconfig = std::fs::read_to_string(self.kubectl.kubeconfig()).unwrap();
         let mut config: Value = serde_saphyr::from_str(&kubeconfig).unwrap();
         config["users"][0]["user"] = json!({"token": token.trim()});
-        let gwmon = Gwmon::start(|command, folder| {
+        Gwmon::start(|command, folder| {
             let kubeconfig = folder.join("kubeconfig");
             std::fs::write(&kubeconfig, config.to_string()).unwrap();
-            command.args(arguments).env("KUBECONFIG", kubeconfig)
-        });
-        gwmon.wait_ready();
-        gwmon
+            command.args(arguments).env("KUBECONFIG", kubeconfig).envs(environment.iter().copied())
+        })
     }
 
     /// `gwmon serve` with every right, and one that outlives the cluster's service accounts.

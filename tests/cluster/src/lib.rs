@@ -83,6 +83,14 @@ pub fn build_gateways() -> Result<()> {
     run(Command::new(folder().join("gateways.sh")))
 }
 
+/// Builds cert-manager and libfaketime; minutes the first time.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_certificates() -> Result<()> {
+    run(Command::new(folder().join("certificates.sh")))
+}
+
 /// Runs a command to its end.
 ///
 /// # Errors
