@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::CaBundle;
 use super::certificate::{CertificateInfo, Unusable, check_leaf, date, verify};
 use super::secret::text;
-use crate::cluster::request::api_error;
+use crate::cluster::request::callers_error;
 use crate::cluster::version::server_time;
 use crate::config::Installation;
 
@@ -139,7 +139,8 @@ pub(crate) async fn read(client: &Client, installation: &Installation) -> Result
     let now = server_time(client).await.context("cannot ask the API server")?;
     let bundles = CaBundle::new(client.clone(), name).live().await?.0;
     let mut notes = Vec::new();
-    let deployment = Api::<Deployment>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(api_error);
+    let deployment =
+        Api::<Deployment>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(callers_error);
     let source = deployment
         .inspect_err(|error| notes.push(format!("cannot read Deployment {namespace}/{name}: {error:#}")))
         .ok()
@@ -148,7 +149,7 @@ pub(crate) async fn read(client: &Client, installation: &Installation) -> Result
     let mut chains = replicas(client, installation, &mut notes).await;
     if chains.is_empty() {
         let secret = secret_of(&source, installation);
-        match Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&secret).await.map_err(api_error) {
+        match Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&secret).await.map_err(callers_error) {
             Ok(Some(found)) => {
                 chains.push((format!("secret/{secret}"), text(&found, "tls.crt").unwrap_or_default()));
             }
@@ -163,7 +164,7 @@ pub(crate) async fn read(client: &Client, installation: &Installation) -> Result
 async fn replicas(client: &Client, installation: &Installation, notes: &mut Vec<String>) -> Vec<(String, String)> {
     let pods = Api::<Pod>::namespaced(client.clone(), &installation.namespace);
     let own = ListParams::default().labels(&format!("app.kubernetes.io/name={}", installation.name));
-    let list = match pods.list(&own).await.map_err(api_error) {
+    let list = match pods.list(&own).await.map_err(callers_error) {
         Ok(list) => list.items,
         Err(error) => {
             notes.push(format!("cannot list pods in {}: {error:#}", installation.namespace));
@@ -179,7 +180,7 @@ async fn replicas(client: &Client, installation: &Installation, notes: &mut Vec<
             let request = http::Request::get(path).body(vec![]).map_err(kube::Error::HttpError)?;
             client.request_text(request).await
         };
-        match asked.await.map_err(api_error) {
+        match asked.await.map_err(callers_error) {
             Ok(pem) => chains.push((by, pem)),
             Err(error) => notes.push(format!("cannot ask {by}: {error:#}")),
         }

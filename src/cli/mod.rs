@@ -1,6 +1,7 @@
 //! Command-line arguments.
 
 mod certs;
+mod uninstall;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use crate::config::{Bounds, Config, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDE
 use crate::kubernetes::Version;
 use crate::kubernetes::labels::{self, Labels};
 pub use certs::{Certs, CertsCommand, CertsCreate, CertsStatus, InstallationArgs, Structured};
+pub use uninstall::Uninstall;
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
 #[derive(Debug, Parser)]
@@ -32,6 +34,15 @@ pub enum Command {
     Preview(Preview),
     /// Show or make the webhook's certificates.
     Certs(Certs),
+    /// Check that the API server calls gwmon: create an annotated pod as a server-side dry run.
+    ///
+    /// Exits with 0 if the pod would get the sidecar, with 1 if not.
+    Selftest(Selftest),
+    /// Show what gwmon consists of and what it has made in the cluster, and remove that with --yes.
+    ///
+    /// The webhook goes first, so that no pod waits for it. Then the workloads whose pod templates hold gwmon's annotations are
+    /// rolled out without them, one at a time. Your own annotations stay.
+    Uninstall(Uninstall),
 }
 
 /// The cluster that a command asks.
@@ -44,6 +55,18 @@ pub struct ClusterArgs {
     /// Name of the kubeconfig context to use.
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
+}
+
+/// `gwmon selftest`.
+#[derive(Debug, Args)]
+pub struct Selftest {
+    /// Namespace of the pod. You need the right to create pods there.
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+
+    /// The cluster [default: the one in which gwmon runs, or the kubeconfig's].
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// The flags that `serve` and `preview` share.

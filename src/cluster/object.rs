@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{DynamicObject, PartialObjectMeta};
 
+use super::FIELD_MANAGER;
 use crate::annotations::{EXPORTER, INJECT, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE};
 use crate::config::Installation;
 use crate::injection::monitor_name;
@@ -48,6 +49,11 @@ impl GatewayKey {
         // The name must agree: a label alone is easily changed.
         object.name_any().starts_with(&name_in(&own?, &key.namespace, &key.monitor)).then_some(key)
     }
+}
+
+/// Returns true if gwmon has applied fields of an object.
+pub(crate) fn is_managed(object: &impl ResourceExt) -> bool {
+    object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
 /// Returns true if an object has `gwmon.io/inject: "true"`.

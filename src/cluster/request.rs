@@ -53,6 +53,13 @@ pub(crate) fn api_error(error: kube::Error) -> anyhow::Error {
             let detail = format!("{}; apply deploy/install.yaml again, or grant it", status.message);
             Finding::new(Reason::Forbidden, detail).into()
         }
+        other => callers_error(other),
+    }
+}
+
+/// The same where not gwmon's account asks but whoever runs a command.
+pub(crate) fn callers_error(error: kube::Error) -> anyhow::Error {
+    match error {
         kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
         other => other.into(),
     }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::runtime::Runtime;
@@ -23,9 +23,14 @@ impl Connection {
         let (client, namespace) = runtime.block_on(async {
             let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
             let config = match kubeconfig {
-                None => Config::from_kubeconfig(&options)
-                    .await
-                    .map_err(|error| anyhow!("cannot use the kubeconfig: {error}"))?,
+                None => match Config::from_kubeconfig(&options).await {
+                    Ok(config) => config,
+                    // As kubectl does in a pod.
+                    Err(_) if options.context.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
+                        Config::incluster().context("cannot use the pod's service account")?
+                    }
+                    Err(error) => bail!("cannot use the kubeconfig: {error}"),
+                },
                 Some(file) => {
                     let what = || format!("--kubeconfig {}", file.display());
                     // Its cause would be printed twice.

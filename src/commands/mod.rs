@@ -3,4 +3,6 @@
 pub mod certs;
 mod connection;
 pub mod preview;
+pub mod selftest;
 pub mod serve;
+pub mod uninstall;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::FIELD_MANAGER;
 use crate::cluster::cache::ClusterCache;
-use crate::cluster::object::{GatewayKey, Meta, NamespacedName, is_reference, place};
+use crate::cluster::object::{GatewayKey, Meta, NamespacedName, is_managed, is_reference, place};
 use crate::cluster::request::{api_error, is_right_lacking, objects};
 use crate::kubernetes::labels::Labels;
 use crate::metrics::{Metrics, Verb};
@@ -222,10 +222,6 @@ fn is_ours(object: &Meta, key: &GatewayKey, owner: &Owner) -> bool {
 
 fn is_labelled(object: &Meta, key: &GatewayKey) -> bool {
     GatewayKey::of(object).as_ref() == Some(key)
-}
-
-fn is_managed(object: &Meta) -> bool {
-    object.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
 }
 
 #[cfg(test)]
