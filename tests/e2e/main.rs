@@ -3,8 +3,10 @@
 mod certificates;
 mod faults;
 mod gateways;
+mod helm;
 #[path = "../support/faults.rs"]
 mod rows;
+mod uninstall;
 
 use std::io::Write;
 use std::path::Path;
@@ -35,6 +37,11 @@ fn main() -> ExitCode {
             "no_pod_is_missed_while_certificates_are_renewed",
             certificates::no_pod_is_missed_while_certificates_are_renewed,
         ),
+        trial("it_leaves_without_a_trace_and_comes_back_by_helm", || {
+            let fixture = rows::Fixture::new("")?;
+            uninstall::nothing_is_left(&fixture)?;
+            helm::a_release_lives_and_dies(&fixture)
+        }),
         trial("every_gateway_is_told_the_way_it_wants_to_be", gateways::every_gateway),
     ];
     if let Some(why) = Node::obstacle()

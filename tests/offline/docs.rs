@@ -46,6 +46,12 @@ fn generate(name: &str) -> String {
         "reasons" => reasons(),
         "metrics" => metrics(),
         "rbac" => rbac(),
+        "chart values" => {
+            let schema = fs::read_to_string(root().join("deploy/chart/values.schema.json")).unwrap();
+            let mut rows = Vec::new();
+            values("", &serde_json::from_str(&schema).unwrap(), &mut rows);
+            table(&["value", "default", "meaning"], rows)
+        }
         other if let Some(command) = other.strip_prefix("flags of ") => flags(command),
         other => panic!("nothing generates {other}"),
     }
@@ -150,6 +156,27 @@ fn rbac() -> String {
         })
     });
     table(&["granted by", "API group", "resources", "verbs"], rules)
+}
+
+/// A row for each value of a schema. One whose default is an object is one value.
+fn values(path: &str, schema: &Value, rows: &mut Vec<Vec<String>>) {
+    if let (Some(properties), None) = (schema["properties"].as_object(), schema.get("default")) {
+        for (key, value) in properties {
+            values(&if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, value, rows);
+        }
+        return;
+    }
+    let default = match &schema["default"] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let default = if default.is_empty() { default } else { format!("`{default}`") };
+    let choices = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let choices: Vec<_> = choices.filter(|choice| !choice.is_empty()).map(|choice| format!("`{choice}`")).collect();
+    let meaning = schema["description"].as_str().unwrap_or_default();
+    let meaning = if choices.is_empty() { meaning.to_owned() } else { format!("{meaning}: {}", choices.join(", ")) };
+    rows.push(vec![format!("`{path}`"), default, meaning]);
 }
 
 /// The page with its generated parts written anew.

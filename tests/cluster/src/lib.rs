@@ -83,6 +83,14 @@ pub fn build_gateways() -> Result<()> {
     run(Command::new(folder().join("gateways.sh")))
 }
 
+/// Builds Helm; a minute the first time.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_helm() -> Result<()> {
+    run(Command::new(folder().join("helm.sh")))
+}
+
 /// Builds cert-manager and libfaketime; minutes the first time.
 ///
 /// # Errors
