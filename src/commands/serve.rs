@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness};
 use crate::certs::issue::Certificates;
-use crate::certs::{self, Authorities, CertManagerSecret, CurrentLeaf, Files, Served, SharedSecret, Source, Updater};
+use crate::certs::{self, CertManagerSecret, CurrentLeaf, Files, Served, SharedSecret, Source, Updater};
 use crate::cli::{CertificateSource, Serve};
 use crate::cluster::version::oldest_version;
 use crate::config::{Config, Installation};
@@ -99,6 +99,11 @@ async fn serve(args: Serve) -> Result<()> {
     let Process { metrics, readiness, leaf, admission_state, mut tasks, stop } = process;
 
     let router = webhook::router(&Arc::new(Admission::new(config, admission_state, metrics)));
+    let leaving = CancellationToken::new();
+    let router = {
+        let leaving = leaving.clone();
+        server::leaving(router, move || leaving.is_cancelled())
+    };
     tracing::info!(webhook = %webhook.local_addr()?, version = env!("CARGO_PKG_VERSION"), connections = ?limits, "serving");
     let tls = Arc::new(certs::serving::server_config(leaf, clients)?);
     tasks.spawn(server::serve(webhook, Some(tls), router, limits.webhook, stop.clone().cancelled_owned()));
@@ -106,6 +111,7 @@ async fn serve(args: Serve) -> Result<()> {
     interrupted()?.await;
     tracing::info!("stopping; signal again to exit now");
     readiness.stopping();
+    leaving.cancel();
     let second = interrupted()?;
     let drain = async {
         tokio::time::sleep(delay).await;
@@ -133,7 +139,7 @@ impl Process {
         if let Some(file) = ca_out {
             std::fs::write(file, &authorities).with_context(|| format!("--ca-out {}", file.display()))?;
         }
-        let served = Served { leaf, leaf_key, authorities: Authorities::WrittenByOthers };
+        let served = Served { leaf, leaf_key, authorities: None };
         certs::serve(&served, &self.leaf, &self.metrics)?;
         tracing::info!("the certificate is self-signed, for localhost and 127.0.0.1");
         self.readiness.certificate_trusted(true);

@@ -11,6 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
+use axum::middleware::map_response;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -68,6 +72,17 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(4096)
+}
+
+/// The same router; once `is_leaving` returns true, each answer ends its connection. A client that keeps connections, as the API server
+/// does, would otherwise send its next request on one at the very moment at which it is closed (R30).
+pub fn leaving(router: Router, is_leaving: impl Fn() -> bool + Clone + Send + Sync + 'static) -> Router {
+    router.layer(map_response(move |mut response: Response| {
+        if is_leaving() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        std::future::ready(response)
+    }))
 }
 
 /// Serves on one port, with TLS where it is configured, until `stop` is done; then ends open connections gracefully.
