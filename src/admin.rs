@@ -26,6 +26,12 @@ impl Readiness {
         self.0.certificate.store(is_trusted, Ordering::Relaxed);
     }
 
+    /// Returns what was last reported so.
+    #[must_use]
+    pub fn is_certificate_trusted(&self) -> bool {
+        self.0.certificate.load(Ordering::Relaxed)
+    }
+
     /// Reports that the state that admission reads has been listed; without it, a suspended workload would get the
     /// exporter.
     pub fn admission_state_known(&self) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon::certs::issue::Certificates;
-use gwmon_cluster::{Kubectl, program, wait_for};
+use gwmon_cluster::{Kubectl, program, scenario, wait_for};
 use serde_json::{Value, json};
 use support::{Gwmon, Installed, settle};
 use tempfile::TempDir;
@@ -85,8 +85,8 @@ fn two_replicas_share_one_certificate_whatever_becomes_of_it() {
     let now = OffsetDateTime::now_utc();
     let (own, other) = (made(now), made(now));
     let others_key = Certificates { leaf_key: other.leaf_key.clone(), ..own.clone() };
-    let others_authority =
-        Certificates { authority_key: other.authority_key, leaf: other.leaf, leaf_key: other.leaf_key, ..own };
+    let third = made(now);
+    let others_leaf = Certificates { leaf: other.leaf, leaf_key: other.leaf_key, ..third };
     let written = |certificates: &Certificates| {
         let patch = json!({"data": data(certificates)}).to_string();
         kubectl.run_with(&["-n", "gwmon", "patch", "secret", "gwmon-tls", "-p", &patch], "").unwrap();
@@ -109,21 +109,37 @@ fn two_replicas_share_one_certificate_whatever_becomes_of_it() {
             kubectl.run_with(&["-n", "gwmon", "patch", "secret", "gwmon-tls", "-p", &empty], "").unwrap();
         }),
         ("its key is another certificate's", &|| written(&others_key)),
-        ("its leaf is another authority's", &|| written(&others_authority)),
+        ("its leaf is another authority's", &|| written(&others_leaf)),
         ("all of it has expired", &|| written(&made(now - time::Duration::days(400)))),
     ];
     for (what, strike) in strikes {
+        let before = stored("tls.crt").unwrap();
         strike();
+        let is_new = !what.contains("webhook") && !what.contains("caBundle");
         for replica in &replicas {
             // The API server's own clock and watch have their seconds.
             wait_for(what, Duration::from_secs(20), || {
-                let authorities = stored("ca.crt")?;
-                ensure!(!authorities.is_empty() && bundles(&installed)? == vec![authorities; 2], "not announced");
+                let (authorities, leaf) = (stored("ca.crt")?, stored("tls.crt")?);
+                let is_made = [&others_key, &others_leaf].iter().all(|struck| struck.leaf != leaf);
+                ensure!(is_made && is_new == (leaf != before), "not made anew");
+                let bundles = bundles(&installed)?;
+                let is_announced = bundles.iter().all(|bundle| bundle.contains(authorities.trim()));
+                ensure!(!authorities.is_empty() && is_announced, "not announced");
+                let shown = gwmon_cluster::local::get(replica.admin, "/certificate")?;
+                ensure!(shown.contains(leaf.trim()), "not served");
                 accepted(&installed, replica).map(Some)
             })
             .unwrap_or_else(|error| panic!("{what}: {error:#}\n{}", replica.log()));
         }
     }
+    // Others that were announced stay, until somebody empties the field.
+    for line in scenario::commands("certs/README.md", "forget").unwrap() {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &line]).env("KUBECONFIG", kubectl.kubeconfig());
+        let path = format!("{}:{}", program("kubectl").parent().unwrap().display(), std::env::var("PATH").unwrap());
+        assert!(shell.env("PATH", path).status().unwrap().success());
+    }
+    settle("the present authority alone", || Ok((bundles(&installed)? == vec![stored("ca.crt")?; 2]).then_some(())));
     for replica in &replicas {
         replica.assert_never_forbidden();
         assert!(replica.metric("gwmon_certificate_update_failing") < 1.);
@@ -162,7 +178,17 @@ fn a_clock_that_is_wrong_by_months_renews_nothing() {
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    let gwmon = installed.start(&["--log-format=json"], &environment);
+    // The clock moves for this very program.
+    fs::write(&offset, "+61d").unwrap();
+    let mut create = Command::new(env!("CARGO_BIN_EXE_gwmon"));
+    create.args(["certs", "create", "--dir"]).arg(folder.path().join("later")).envs(environment);
+    assert!(create.status().unwrap().success());
+    let later = fs::read_to_string(folder.path().join("later/tls.crt")).unwrap();
+    let begin = gwmon::certs::certificate::CertificateInfo::of("tls.crt", &later).unwrap().not_before;
+    assert!(begin > OffsetDateTime::now_utc() + time::Duration::days(60), "{begin}");
+    fs::write(&offset, "+0").unwrap();
+
+    let gwmon = installed.start(&[], &environment);
     gwmon.wait_ready();
     let stored = || installed.kubectl.get("-n gwmon secret gwmon-tls").unwrap()["data"].clone();
     let before = stored();
@@ -295,19 +321,7 @@ fn cert_manager_issues_and_gwmon_leaves_the_rest_to_it() {
     // Renewed by hand, as `cmctl renew` does it: the leaf, then the authority, whose key stays.
     for certificate in ["gwmon", "gwmon-ca", "gwmon"] {
         let name = if certificate == "gwmon" { "gwmon-webhook-tls" } else { certificate };
-        let before = kubectl.get(&format!("-n gwmon secret {name}")).unwrap()["data"]["tls.crt"].clone();
-        let condition = json!([{"op": "add", "path": "/status/conditions/-", "value": {
-            "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by hand",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }}]);
-        let patch = condition.to_string();
-        let arguments =
-            ["-n", "gwmon", "patch", "certificate", certificate, "--subresource=status", "--type=json", "-p", &patch];
-        kubectl.run_with(&arguments, "").unwrap();
-        settle("another certificate", || {
-            let renewed = kubectl.get(&format!("-n gwmon secret {name}"))?["data"]["tls.crt"].clone();
-            Ok((renewed != before).then_some(()))
-        });
+        scenario::renew_certificate(kubectl, certificate, name).unwrap();
         accepted(&installed, &gwmon).unwrap();
         settle("it to be served", || {
             let leaf = kubectl.get("-n gwmon secret gwmon-webhook-tls")?["data"]["tls.crt"]

@@ -310,3 +310,67 @@ fn what_crosses_namespaces_is_the_operators_to_allow() {
     there().unwrap();
     gwmon.assert_never_forbidden();
 }
+
+/// `gwmon` as a person runs it: the exit code, and all that it says.
+fn gwmon(installed: &Installed, arguments: &[&str]) -> (i32, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_gwmon"))
+        .args(arguments)
+        .env("KUBECONFIG", installed.kubectl.kubeconfig())
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn uninstall_takes_what_is_gwmons_and_nothing_else() {
+    let installed = Installed::new();
+    let Installed { kubectl, .. } = &installed;
+    // Of another's, and named like gwmon's; and one in the same namespace.
+    kubectl.run("-n gwmon create secret generic gwmon-tls --from-literal=password=hunter2").unwrap();
+    kubectl.run("-n gwmon create configmap team-notes").unwrap();
+    kubectl.run("-n edge create service clusterip edge-gwmon --tcp=80").unwrap();
+    kubectl
+        .run("-n edge label service edge-gwmon gwmon.io/workload-namespace=edge gwmon.io/metrics-for=edge-gwmon")
+        .unwrap();
+    let mut annotated = injected("edge", "edge", 0);
+    let template = &mut annotated["spec"]["template"]["metadata"]["annotations"];
+    *template = json!({"gwmon.io/inject": "true", "gwmon.io/copied": r#"{"gwmon.io/inject":"true"}"#});
+    annotated["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().pop();
+    annotated["metadata"]["annotations"] = json!({"gwmon.io/inject": "true"});
+    kubectl.apply(&annotated.to_string()).unwrap();
+    kubectl.run("-n gwmon scale deployment gwmon --replicas=0").unwrap();
+
+    let (code, said) = gwmon(&installed, &["uninstall", "-n", "edge", "--yes"]);
+    assert!(code == 2 && said.contains("calls a Service in namespace gwmon, not in edge"), "{said}");
+    let (code, plan) = gwmon(&installed, &["uninstall"]);
+    assert!(code == 0 && plan.starts_with("On https://"), "{plan}");
+    for line in [
+        "  deployment/edge -n edge",
+        "  clusterrole/gwmon",
+        "  secret/gwmon-tls -n gwmon",
+        "  configmap/team-notes -n gwmon",
+    ] {
+        assert!(plan.lines().any(|said| said == line), "{line}\n{plan}");
+    }
+    let (listed, left) = plan.split_once("since gwmon did not make these:").unwrap();
+    assert!(left.contains("gwmon-tls") && left.contains("team-notes") && !listed.contains("secret/"), "{plan}");
+    assert!(!listed.contains("namespace/") && !listed.contains("service/edge-gwmon"), "{plan}");
+
+    let (code, said) = gwmon(&installed, &["uninstall", "--yes", "--keep-workloads"]);
+    assert_eq!(code, 0, "{said}");
+    let template =
+        || kubectl.get("-n edge deployment edge").unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
+    assert_eq!(template()["gwmon.io/inject"], "true");
+    let (code, said) = gwmon(&installed, &["uninstall", "--yes"]);
+    assert!(code == 0 && said.contains("deployment/edge -n edge rolled out without the sidecar"), "{said}");
+    assert_eq!(template(), Value::Null);
+    for kept in ["secret gwmon-tls", "configmap team-notes"] {
+        kubectl.get(&format!("-n gwmon {kept}")).unwrap();
+    }
+    kubectl.get("-n edge service edge-gwmon").unwrap();
+    assert_eq!(kubectl.get("-n edge deployment edge").unwrap()["metadata"]["annotations"]["gwmon.io/inject"], "true");
+    kubectl.get("clusterrole gwmon").unwrap_err();
+    let (code, said) = gwmon(&installed, &["uninstall"]);
+    assert!(code == 0 && said.contains("nothing of gwmon was found"), "{said}");
+}

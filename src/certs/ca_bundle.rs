@@ -12,23 +12,21 @@ use kube::runtime::watcher::{self, watcher};
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::Authorities;
-use super::certificate::{certificates_of, still_valid};
+use super::certificate::{certificates_of, joined, still_valid};
 use crate::cluster::request::api_error;
 
 /// A field manager of its own, so that neither removes what the other has applied.
 const FIELD_MANAGER: &str = "gwmon-certificates";
 
 /// The webhook configuration of one installation.
-pub struct CaBundle {
+pub(crate) struct CaBundle {
     configurations: Api<MutatingWebhookConfiguration>,
     name: String,
 }
 
 impl CaBundle {
     /// The configuration of this name.
-    #[must_use]
-    pub fn new(client: Client, name: &str) -> Self {
+    pub(crate) fn new(client: Client, name: &str) -> Self {
         Self { configurations: Api::all(client), name: name.to_owned() }
     }
 
@@ -85,7 +83,7 @@ impl Bundles {
     }
 
     /// The same with these authorities; `None` where none are missing.
-    pub(super) fn completed(&self, authorities: &Authorities, now: OffsetDateTime) -> Option<Self> {
+    pub(super) fn completed(&self, authorities: &str, now: OffsetDateTime) -> Option<Self> {
         let completed: Vec<_> = self.0.iter().map(|(_, bundle)| completed(authorities, bundle, now)).collect();
         completed.iter().any(Option::is_some).then(|| {
             let pairs = self.0.iter().zip(completed);
@@ -94,23 +92,15 @@ impl Bundles {
     }
 }
 
-/// The bundle that is to be written in the place of this one; `None` where it will do. One with more will do: during a change of
-/// the source, cert-manager and the replicas of before write into the same field.
-fn completed(authorities: &Authorities, live: &str, now: OffsetDateTime) -> Option<String> {
-    let (Authorities::Own(wanted) | Authorities::Provided(wanted)) = authorities else { return None };
+/// The bundle to write; `None` if this one holds all of these authorities. Others stay while they are valid: another replica may
+/// still serve a leaf of theirs, and during a change of the source another writer counts on them.
+fn completed(wanted: &str, live: &str, now: OffsetDateTime) -> Option<String> {
     let has = |bundle: &str, pem: &str| certificates_of(bundle).any(|other| other == pem);
     if certificates_of(wanted).all(|pem| has(live, pem)) {
         return None;
     }
-    if matches!(authorities, Authorities::Own(_)) {
-        return Some(wanted.clone());
-    }
-    // Another replica may serve a leaf of the others for a while: the kubelet brings a Secret's change to each node at its own
-    // time.
-    let lines = |pem| [pem, "\n"];
-    let others: String = certificates_of(live).filter(|pem| !has(wanted, pem)).flat_map(lines).collect();
-    let wanted: String = certificates_of(wanted).flat_map(lines).collect();
-    Some(wanted + &still_valid(&others, now))
+    let others = still_valid(live, now).filter(|pem| !has(wanted, pem));
+    Some(joined(certificates_of(wanted).chain(others)))
 }
 
 #[cfg(test)]
@@ -120,24 +110,15 @@ mod tests {
     use time::Duration;
 
     #[test]
-    fn authorities_of_files_are_added_and_those_of_gwmons_own_replace() {
+    fn authorities_are_added_to_those_that_are_valid() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
         let made = || Certificates::new(&["gwmon.gwmon.svc".to_owned()], now).unwrap().authorities;
         let (one, two) = (made(), made());
-        let at_least = Authorities::Provided(two.clone());
-        let added = completed(&at_least, &one, now).unwrap();
+        let added = completed(&two, &one, now).unwrap();
         assert_eq!(certificates_of(&added).collect::<Vec<_>>(), [two.trim(), one.trim()]);
-        assert_eq!(completed(&at_least, &added, now), None);
-        assert_eq!(
-            completed(&Authorities::Provided(one.clone()), &added, now),
-            None,
-            "a replica with the former files"
-        );
-        assert_eq!(completed(&at_least, "", now).unwrap(), two);
-        let later = now + Duration::days(366);
-        assert_eq!(completed(&at_least, &one, later).unwrap(), two, "what has ended goes");
-        assert_eq!(completed(&Authorities::Own(two.clone()), &added, now), None, "the CA injector may add its own");
-        assert_eq!(completed(&Authorities::Own(two.clone()), &one, now), Some(two));
-        assert_eq!(completed(&Authorities::WrittenByOthers, "", now), None);
+        assert_eq!(completed(&two, &added, now), None);
+        assert_eq!(completed(&one, &added, now), None, "a replica with the former files");
+        assert_eq!(completed(&two, "", now).unwrap(), two);
+        assert_eq!(completed(&two, &one, now + Duration::days(366)).unwrap(), two, "what has ended goes");
     }
 }

@@ -9,20 +9,19 @@ use kube::api::Api;
 use time::OffsetDateTime;
 
 use super::secret::{changes_of, text};
-use super::{Authorities, Served, Source};
+use super::{Served, Source};
 use crate::cluster::request::api_error;
 use crate::config::Installation;
 
 /// The Secret of a cert-manager `Certificate`. cert-manager's CA injector writes the `caBundle`.
-pub struct CertManagerSecret {
+pub(crate) struct CertManagerSecret {
     secrets: Api<Secret>,
     installation: Installation,
 }
 
 impl CertManagerSecret {
     /// The Secret of this installation.
-    #[must_use]
-    pub fn new(client: Client, installation: Installation) -> Self {
+    pub(crate) fn new(client: Client, installation: Installation) -> Self {
         Self { secrets: Api::namespaced(client, &installation.namespace), installation }
     }
 }
@@ -41,7 +40,7 @@ impl Source for CertManagerSecret {
             )
         })?;
         let part = |key| text(&secret, key).with_context(|| format!("{} has no {key}", what()));
-        Ok(Served { leaf: part("tls.crt")?, leaf_key: part("tls.key")?, authorities: Authorities::WrittenByOthers })
+        Ok(Served { leaf: part("tls.crt")?, leaf_key: part("tls.key")?, authorities: None })
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -29,7 +29,7 @@ pub enum Unusable {
     #[error("{0} holds no certificate")]
     NoCertificate(&'static str),
     /// No certificate of an authority in a text that should have one.
-    #[error("{0} holds no certificate of a CA")]
+    #[error("{0} holds no certificate of a CA that is valid now")]
     NoAuthority(&'static str),
     /// The private key of another certificate.
     #[error("tls.key is not the key of the first certificate in tls.crt")]
@@ -43,14 +43,12 @@ pub enum Unusable {
         needed: String,
     },
     /// The time is not in its validity period.
-    #[error("the certificate is valid from {} to {}, and by the API server's clock it is {}", date(*.begin), date(*.end), date(*.now))]
+    #[error("the certificate is valid from {} to {}, and the API server's clock is outside", date(*.begin), date(*.end))]
     OutOfDate {
         /// The first moment.
         begin: OffsetDateTime,
         /// The last moment.
         end: OffsetDateTime,
-        /// The time.
-        now: OffsetDateTime,
     },
     /// No authority of the bundle has issued it.
     #[error("{bundle} does not verify the certificate: {why}")]
@@ -107,9 +105,8 @@ impl CertificateInfo {
     }
 
     fn of_der(part: &'static str, der: &[u8]) -> Result<Self, Unusable> {
-        let unreadable = |why: &dyn std::fmt::Display| Unusable::Unreadable { part, why: why.to_string() };
-        let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|error| unreadable(&error))?;
-        let alternatives = certificate.subject_alternative_name().map_err(|error| unreadable(&error))?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|error| unreadable(part, &error))?;
+        let alternatives = certificate.subject_alternative_name().map_err(|error| unreadable(part, &error))?;
         let names = alternatives.iter().flat_map(|extension| &extension.value.general_names);
         Ok(Self {
             subject: certificate.subject().to_string(),
@@ -137,6 +134,11 @@ impl CertificateInfo {
         now < self.not_before || now >= self.renewal()
     }
 
+    fn check_dates(&self, now: OffsetDateTime) -> Result<(), Unusable> {
+        let (begin, end) = (self.not_before, self.not_after);
+        if (begin..=end).contains(&now) { Ok(()) } else { Err(Unusable::OutOfDate { begin, end }) }
+    }
+
     pub(super) fn is_for(&self, names: &[String]) -> bool {
         names.iter().all(|name| self.names.contains(name))
     }
@@ -149,7 +151,22 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 fn chain(part: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let read = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>();
-    read.map_err(|error| Unusable::Unreadable { part, why: error.to_string() })
+    read.map_err(|error| unreadable(part, &fault(&error)))
+}
+
+fn unreadable(part: &'static str, why: &dyn std::fmt::Display) -> Unusable {
+    Unusable::Unreadable { part, why: why.to_string() }
+}
+
+/// What is wrong with a PEM text. The parser's own words quote the line, which may be a private key.
+pub(super) const fn fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::NoItemsFound => "no PEM block of that kind",
+        pem::Error::MissingSectionEnd { .. } => "a PEM block has no END line of its own",
+        pem::Error::IllegalSectionStart { .. } => "a PEM block has no BEGIN line of its own",
+        pem::Error::Base64Decode(_) => "a PEM block is not base64",
+        _ => "not PEM",
+    }
 }
 
 /// Checks that gwmon can serve a certificate to a client that calls it by this name.
@@ -158,8 +175,8 @@ fn chain(part: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, 
 /// The first thing that is wrong with it.
 pub fn check(leaf: &str, key: &str, name: &str, now: OffsetDateTime) -> Result<(), Unusable> {
     check_leaf(leaf, name, now)?;
-    let unreadable = |part, why: &dyn std::fmt::Display| Unusable::Unreadable { part, why: why.to_string() };
-    let private = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unreadable("tls.key", &error))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unreadable("tls.key", &fault(&error)))?;
     let chain = chain("tls.crt", leaf)?;
     CertifiedKey::from_der(chain, private, &provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => Unusable::OtherKey,
@@ -174,7 +191,6 @@ pub fn check(leaf: &str, key: &str, name: &str, now: OffsetDateTime) -> Result<(
 /// The first thing that is wrong with it.
 pub fn check_leaf(leaf: &str, name: &str, now: OffsetDateTime) -> Result<(), Unusable> {
     let info = CertificateInfo::of("tls.crt", leaf)?;
-    let unreadable = |part, why: &dyn std::fmt::Display| Unusable::Unreadable { part, why: why.to_string() };
     let chain = chain("tls.crt", leaf)?;
     let end_entity = chain.first().ok_or(Unusable::NoCertificate("tls.crt"))?;
     let parsed = ParsedCertificate::try_from(end_entity).map_err(|error| unreadable("tls.crt", &error))?;
@@ -182,15 +198,15 @@ pub fn check_leaf(leaf: &str, name: &str, now: OffsetDateTime) -> Result<(), Unu
     if verify_server_name(&parsed, &server).is_err() {
         return Err(Unusable::OtherName { names: info.names, needed: name.to_owned() });
     }
-    if now < info.not_before || now > info.not_after {
-        return Err(Unusable::OutOfDate { begin: info.not_before, end: info.not_after, now });
-    }
-    Ok(())
+    info.check_dates(now)
 }
 
-fn is_authority(der: &[u8]) -> bool {
-    x509_parser::parse_x509_certificate(der)
-        .is_ok_and(|(_, certificate)| certificate.is_ca() || certificate.version() != X509Version::V3)
+fn is_authority(der: &[u8], now: OffsetDateTime) -> bool {
+    x509_parser::parse_x509_certificate(der).is_ok_and(|(_, certificate)| {
+        let validity = certificate.validity();
+        let is_marked = certificate.is_ca() || certificate.version() != X509Version::V3;
+        is_marked && (validity.not_before.to_datetime()..=validity.not_after.to_datetime()).contains(&now)
+    })
 }
 
 /// Checks that a client which trusts the authorities of this bundle, and no others, accepts a certificate.
@@ -201,6 +217,7 @@ pub fn verify(bundle: (&'static str, &str), leaf: &str, now: OffsetDateTime) -> 
     let (part, text) = bundle;
     let (authorities, chain) = (chain(part, text)?, chain("tls.crt", leaf)?);
     let (end_entity, intermediates) = chain.split_first().ok_or(Unusable::NoCertificate("tls.crt"))?;
+    CertificateInfo::of("tls.crt", leaf)?.check_dates(now)?;
     // Go's verifier, and so the API server's, accepts a certificate that is in the bundle itself; webpki refuses one that is
     // marked as an authority, as those are that `openssl req -x509` makes.
     if authorities.contains(end_entity) {
@@ -208,9 +225,9 @@ pub fn verify(bundle: (&'static str, &str), leaf: &str, now: OffsetDateTime) -> 
     }
     let untrusted = |error: &dyn std::fmt::Display| Unusable::Untrusted { bundle: part, why: error.to_string() };
     let mut roots = RootCertStore::empty();
-    // Go takes a certificate that is not marked as an authority for none; webpki does not look.
-    for authority in authorities.into_iter().filter(|der| is_authority(der)) {
-        roots.add(authority).map_err(|error| Unusable::Unreadable { part, why: error.to_string() })?;
+    // Go takes a certificate that is not marked as an authority, or has ended, for none; webpki does not look.
+    for authority in authorities.into_iter().filter(|der| is_authority(der, now)) {
+        roots.add(authority).map_err(|error| unreadable(part, &error))?;
     }
     if roots.is_empty() {
         return Err(Unusable::NoAuthority(part));
@@ -223,21 +240,25 @@ pub fn verify(bundle: (&'static str, &str), leaf: &str, now: OffsetDateTime) -> 
         .map_err(|error| untrusted(&error))
 }
 
-/// The certificates of a bundle, each as its own PEM text.
+/// The certificates of a bundle, each as its own PEM text, and nothing else that stands there.
 pub(super) fn certificates_of(bundle: &str) -> impl Iterator<Item = &str> {
-    bundle.split_inclusive("-----END CERTIFICATE-----").filter_map(|part| part.get(part.find("-----BEGIN")?..))
+    let certificate = |part: &'_ str| part.rfind("-----BEGIN CERTIFICATE-----");
+    bundle.split_inclusive("-----END CERTIFICATE-----").filter_map(move |part| part.get(certificate(part)?..))
 }
 
-/// The newest certificates of a bundle that have not ended, at most two.
-pub(super) fn still_valid(bundle: &str, now: OffsetDateTime) -> String {
-    const MOST: usize = 2;
-    let is_valid = |pem: &&str| CertificateInfo::of("ca.crt", pem).is_ok_and(|info| info.not_after > now);
-    certificates_of(bundle).filter(is_valid).take(MOST).flat_map(|pem| [pem, "\n"]).collect()
+/// The certificates of a bundle that have not ended.
+pub(super) fn still_valid(bundle: &str, now: OffsetDateTime) -> impl Iterator<Item = &str> {
+    certificates_of(bundle).filter(move |pem| CertificateInfo::of("ca.crt", pem).is_ok_and(|info| info.not_after > now))
+}
+
+/// The text of a bundle.
+pub(super) fn joined<'a>(certificates: impl Iterator<Item = &'a str>) -> String {
+    certificates.flat_map(|pem| [pem, "\n"]).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::issue::Certificates;
+    use super::super::issue::{Authority, Certificates};
     use super::*;
     use time::Duration;
 
@@ -255,7 +276,12 @@ mod tests {
         assert!(check(&one.leaf, &one.leaf_key, NAME, now).is_ok());
         assert_eq!(fault("", &one.leaf_key, now), "tls.crt holds no certificate");
         assert_eq!(fault(&one.leaf_key, &one.leaf, now), "tls.crt holds no certificate");
-        assert!(fault(&one.leaf, "", now).starts_with("tls.key cannot be read: "));
+        assert_eq!(fault(&one.leaf, "", now), "tls.key cannot be read: no PEM block of that kind");
+        // As a JSON value of a Secret is sometimes pasted.
+        for line in [one.leaf_key.replace('\n', ""), one.leaf_key.replace('\n', "\\n"), format!("x{}", one.leaf_key)] {
+            let said = fault(&one.leaf, &line, now);
+            assert!(said.starts_with("tls.key cannot be read: ") && said.len() < 80, "{said}");
+        }
         assert!(fault(&one.leaf.replace("MII", "MIJ"), &one.leaf_key, now).starts_with("tls.crt cannot be read: "));
         assert_eq!(
             fault(&one.leaf, &other.leaf_key, now),
@@ -281,16 +307,26 @@ mod tests {
         let both = format!("{}\n{}", other.authorities, one.authorities);
         assert_eq!((said(&one.authorities), said(&both)), (Ok(()), Ok(())));
         assert!(said(&other.authorities).unwrap_err().starts_with("caBundle does not verify the certificate: "));
-        assert_eq!(said("").unwrap_err(), "caBundle holds no certificate of a CA");
+        assert_eq!(said("").unwrap_err(), "caBundle holds no certificate of a CA that is valid now");
         assert_eq!(said(&one.leaf), Ok(()), "Go accepts a certificate that is trusted itself");
+        let ended = now + Duration::days(91);
+        for bundle in [&one.leaf, &one.authorities] {
+            assert!(matches!(verify(("caBundle", bundle), &one.leaf, ended), Err(Unusable::OutOfDate { .. })));
+        }
+        let short = Authority::new(now, Duration::days(10)).unwrap();
+        let other = Certificates { authorities: short.certificates, ..other };
+        let later = verify(("caBundle", &other.authorities), &one.leaf, now + Duration::days(11)).unwrap_err();
+        assert!(matches!(later, Unusable::NoAuthority(_)), "{later}");
     }
 
     #[test]
     fn what_has_ended_leaves_the_bundle() {
         let ((one, now), (other, _)) = (made(NAME), made(NAME));
         let both = format!("# a comment\n{}\n{}", one.authorities, other.authorities);
-        let kept = |days| certificates_of(&still_valid(&both, now + Duration::days(days))).count();
+        let kept = |days| still_valid(&both, now + Duration::days(days)).count();
         assert_eq!((kept(0), kept(366)), (2, 0));
-        assert!(still_valid(&both, now).starts_with("-----BEGIN"));
+        assert!(joined(still_valid(&both, now)).starts_with("-----BEGIN"));
+        let with_key = format!("{}{}", one.authority_key, one.authorities);
+        assert_eq!(certificates_of(&with_key).collect::<Vec<_>>(), [one.authorities.trim()], "a key stays where it is");
     }
 }

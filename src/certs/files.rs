@@ -8,18 +8,17 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use time::OffsetDateTime;
 
-use super::{Authorities, Served, Source};
+use super::{Served, Source};
 
 /// The interval at which the files are read. The kubelet swaps a symbolic link above them, which a file watch does not see.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The files `tls.crt`, `tls.key` and `ca.crt` in a folder. Without `ca.crt`, somebody else writes the `caBundle`.
-pub struct Files(PathBuf);
+/// The files `tls.crt`, `tls.key` and `ca.crt` in a folder. Without `ca.crt`, or with an empty one, somebody else writes the `caBundle`.
+pub(crate) struct Files(PathBuf);
 
 impl Files {
     /// The files in this folder.
-    #[must_use]
-    pub const fn new(folder: PathBuf) -> Self {
+    pub(crate) const fn new(folder: PathBuf) -> Self {
         Self(folder)
     }
 }
@@ -64,8 +63,9 @@ async fn read(folder: &Path) -> Result<Served> {
     };
     let (leaf, leaf_key) = (text("tls.crt").await?, text("tls.key").await?);
     let authorities = match text("ca.crt").await {
-        Ok(authorities) => Authorities::Provided(authorities),
-        Err(error) if is_absent(&error) => Authorities::WrittenByOthers,
+        // An issuer without a CA of its own leaves the key empty.
+        Ok(authorities) => Some(authorities).filter(|text| !text.trim().is_empty()),
+        Err(error) if is_absent(&error) => None,
         Err(error) => return Err(error),
     };
     Ok(Served { leaf, leaf_key, authorities })

@@ -7,12 +7,14 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::certificate::{CertificateInfo, Unusable, check, still_valid, verify};
+use super::certificate::{CertificateInfo, Unusable, check, joined, still_valid, verify};
 
 /// The authority's life.
 const AUTHORITY_LIFE: Duration = Duration::days(365);
 /// The leaf's life; never past the authority's.
 const LEAF_LIFE: Duration = Duration::days(90);
+/// Former authorities in the bundle, at most.
+const FORMER: usize = 2;
 /// Certificates begin this much before they are made, for clocks that are behind.
 const BACKDATE: Duration = Duration::minutes(5);
 
@@ -117,7 +119,7 @@ impl Certificates {
         };
         if authority.is_due(now) {
             let mut renewed = Self::new(names, now)?;
-            renewed.authorities.push_str(&still_valid(&self.authorities, now));
+            renewed.authorities.push_str(&joined(still_valid(&self.authorities, now).take(FORMER)));
             return Ok(Some(renewed));
         }
         let is_current =

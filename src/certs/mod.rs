@@ -17,38 +17,26 @@ use anyhow::Result;
 use futures::stream::BoxStream;
 use time::OffsetDateTime;
 
-pub use ca_bundle::CaBundle;
-pub use cert_manager::CertManagerSecret;
-pub use files::Files;
-pub use secret::SharedSecret;
+pub(crate) use ca_bundle::CaBundle;
+pub(crate) use cert_manager::CertManagerSecret;
+pub(crate) use files::Files;
+pub(crate) use secret::SharedSecret;
 pub use serving::CurrentLeaf;
-pub(crate) use update::Updater;
-pub use update::serve;
+pub(crate) use update::{Updater, serve};
 
 /// A certificate to serve, as PEM.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Served {
+pub(crate) struct Served {
     /// The leaf and its intermediates.
-    pub leaf: String,
+    pub(crate) leaf: String,
     /// The leaf's key.
-    pub leaf_key: String,
-    /// The authorities that clients need.
-    pub authorities: Authorities,
-}
-
-/// The authorities that `caBundle` is to hold, as PEM, and who writes them there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Authorities {
-    /// gwmon writes these where one of them is missing, and removes others.
-    Own(String),
-    /// gwmon adds those that are missing to the others.
-    Provided(String),
-    /// Somebody else writes the `caBundle`, such as cert-manager's CA injector.
-    WrittenByOthers,
+    pub(crate) leaf_key: String,
+    /// The authorities that `caBundle` must hold, as PEM. `None` where somebody else writes it, such as cert-manager's CA injector.
+    pub(crate) authorities: Option<String>,
 }
 
 /// A source of the webhook's certificate.
-pub trait Source: Send + Sync {
+pub(crate) trait Source: Send + Sync {
     /// The certificate to serve at this time: made, renewed or read first where that is due.
     ///
     /// # Errors

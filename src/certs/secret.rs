@@ -14,21 +14,20 @@ use kube::{Client, ResourceExt};
 use time::OffsetDateTime;
 
 use super::issue::Certificates;
-use super::{Authorities, Served, Source};
+use super::{Served, Source};
 use crate::cluster::request::api_error;
 use crate::config::Installation;
 use crate::monitoring::objects::MANAGED_BY;
 
 /// The certificate in the Secret of an installation.
-pub struct SharedSecret {
+pub(crate) struct SharedSecret {
     secrets: Api<Secret>,
     installation: Installation,
 }
 
 impl SharedSecret {
     /// The Secret of this installation.
-    #[must_use]
-    pub fn new(client: Client, installation: Installation) -> Self {
+    pub(crate) fn new(client: Client, installation: Installation) -> Self {
         Self { secrets: Api::namespaced(client, &installation.namespace), installation }
     }
 }
@@ -37,7 +36,7 @@ impl Source for SharedSecret {
     async fn current(&self, now: OffsetDateTime) -> Result<Served> {
         let certificates = certificates(&self.secrets, &self.installation, now).await?;
         let Certificates { authorities, leaf, leaf_key, .. } = certificates;
-        Ok(Served { leaf, leaf_key, authorities: Authorities::Own(authorities) })
+        Ok(Served { leaf, leaf_key, authorities: Some(authorities) })
     }
 
     fn changes(&self) -> BoxStream<'static, ()> {

@@ -11,6 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
+use super::certificate::fault;
+
 /// Hands out the current leaf to every new handshake; none until the first is put.
 #[derive(Debug, Default)]
 pub struct CurrentLeaf(ArcSwapOption<CertifiedKey>);
@@ -19,7 +21,7 @@ pub struct CurrentLeaf(ArcSwapOption<CertifiedKey>);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not PEM.
-    #[error("cannot read the certificate or its key: {0}")]
+    #[error("cannot read the certificate or its key: {}", fault(.0))]
     Pem(#[from] rustls::pki_types::pem::Error),
     /// A key of a type that is not supported, or of another certificate.
     #[error("cannot use the certificate with its key: {0}")]

@@ -97,7 +97,8 @@ impl Report {
     /// Returns true if something is served, and the API server accepts all of it.
     #[must_use]
     pub(crate) fn is_healthy(&self) -> bool {
-        !self.served.is_empty() && self.served.iter().all(|served| served.verdict == Verdict::Ok)
+        let is_all_known = self.notes.is_empty() && !self.webhooks.is_empty() && !self.served.is_empty();
+        is_all_known && self.served.iter().all(|served| served.verdict == Verdict::Ok)
     }
 
     /// Judges chains against the bundles of the webhooks.
@@ -108,7 +109,7 @@ impl Report {
         chains: Vec<(String, String)>,
         notes: Vec<String>,
         now: OffsetDateTime,
-    ) -> Result<Self, Unusable> {
+    ) -> Self {
         let certificates = |part, pem: &str| -> Result<Vec<_>, Unusable> {
             let all = CertificateInfo::all(part, pem)?;
             Ok(all.into_iter().map(|info| Certificate::new(info, now)).collect())
@@ -117,15 +118,17 @@ impl Report {
             check_leaf(leaf, name, now)?;
             bundles.iter().try_for_each(|(_, bundle)| verify(("caBundle", bundle), leaf, now))
         };
-        let webhooks = bundles
-            .iter()
-            .map(|(name, bundle)| Ok(Webhook { name: name.clone(), ca_bundle: certificates("caBundle", bundle)? }));
-        let webhooks = webhooks.collect::<Result<_, Unusable>>()?;
+        // One that cannot be read is in the verdicts.
+        let webhooks = bundles.iter().map(|(name, bundle)| Webhook {
+            name: name.clone(),
+            ca_bundle: certificates("caBundle", bundle).unwrap_or_default(),
+        });
+        let webhooks = webhooks.collect();
         let served = chains.into_iter().map(|(by, pem)| {
             let verdict = judge(&pem).map_or_else(|why| Verdict::Fail(why.to_string()), |()| Verdict::Ok);
             ServedBy { by, chain: certificates("tls.crt", &pem).unwrap_or_default(), verdict }
         });
-        Ok(Self { source, webhooks, served: served.collect(), notes })
+        Self { source, webhooks, served: served.collect(), notes }
     }
 }
 
@@ -157,7 +160,7 @@ pub(crate) async fn read(client: &Client, installation: &Installation) -> Result
             Err(error) => notes.push(format!("cannot read Secret {namespace}/{secret}: {error:#}")),
         }
     }
-    Ok(Report::new(source, &installation.service_name(), &bundles, chains, notes, now)?)
+    Ok(Report::new(source, &installation.service_name(), &bundles, chains, notes, now))
 }
 
 /// The chain that each running replica serves.
@@ -198,7 +201,9 @@ fn source_of(deployment: &Deployment) -> String {
     let template = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let container = template.and_then(|spec| spec.containers.iter().find(|container| container.name == "gwmon"));
     let arguments = container.and_then(|container| container.args.as_deref()).unwrap_or_default();
-    let by_flag = arguments.iter().find_map(|argument| argument.strip_prefix("--certificates="));
+    let by_flag = arguments.iter().zip(arguments.iter().skip(1).map(Some).chain([None])).find_map(|(flag, next)| {
+        flag.strip_prefix("--certificates=").or_else(|| next.filter(|_| flag == "--certificates").map(String::as_str))
+    });
     let environment = container.and_then(|container| container.env.as_deref()).unwrap_or_default();
     let by_variable = environment.iter().find(|variable| variable.name == "GWMON_CERTIFICATES");
     by_flag.or_else(|| by_variable?.value.as_deref()).unwrap_or("self-signed").to_owned()
@@ -220,14 +225,14 @@ mod tests {
                 bundles.iter().map(|bundle| ("pods.gwmon.io".to_owned(), (*bundle).to_owned())).collect();
             let chains = vec![("pod/a".to_owned(), one.leaf.clone())];
             let now = now + Duration::days(days);
-            Report::new("self-signed".to_owned(), "gwmon.gwmon.svc", &bundles, chains, vec![], now).unwrap()
+            Report::new("self-signed".to_owned(), "gwmon.gwmon.svc", &bundles, chains, vec![], now)
         };
         let trusted = report(&[&one.authorities], 30);
         assert!(trusted.is_healthy());
         assert_eq!(trusted.served[0].chain[0].remaining, "60 days left");
         for (bundles, days, words) in [
             (vec![one.authorities.as_str(), &other.authorities], 0, "caBundle does not verify the certificate"),
-            (vec![""], 0, "caBundle holds no certificate of a CA"),
+            (vec![""], 0, "caBundle holds no certificate of a CA that is valid now"),
             (vec![&one.authorities], 91, "the certificate is valid from"),
         ] {
             let report = report(&bundles, days);

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::certificate::{CertificateInfo, Unusable, check, date, verify};
-use super::{Authorities, CaBundle, CurrentLeaf, Served, Source};
+use super::{CaBundle, CurrentLeaf, Served, Source};
 use crate::admin::Readiness;
 use crate::cluster::events::{EventRecorder, Published};
 use crate::cluster::installation::own_deployment;
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time in which a new `caBundle` reaches every API server. Until then they refuse a leaf of a new authority.
 const PROPAGATION: Duration = Duration::from_secs(5);
-/// The time after which a failure is worth an Event: a Secret and the `caBundle` that belongs to it never change at once.
+/// The time after which a failure is worth an Event: a Secret and the `caBundle` that belongs to it never change at the same moment.
 const FAILING_FOR: Duration = Duration::from_secs(10);
 
 /// Serves what a [`Source`] has.
@@ -48,8 +48,10 @@ pub(crate) struct Updater<S> {
 #[derive(Default)]
 struct Progress {
     serving: Option<Served>,
-    /// The `caBundle` of each webhook, and since when it is that.
-    bundles: Option<(Vec<String>, Instant)>,
+    /// The `caBundle` of each webhook.
+    bundles: Option<Vec<String>>,
+    /// When it last changed, while this process has looked.
+    bundles_changed: Option<Instant>,
     /// The API server's clock minus this machine's.
     clock_difference: time::Duration,
     failure: Option<Failure>,
@@ -70,10 +72,11 @@ enum Step {
     Keep,
 }
 
-/// Decides by whether the API server trusts what is served, if anything is, and the newest, and by the age of the `caBundle`.
-fn step(is_served_trusted: Option<bool>, is_newest_trusted: bool, bundle_age: Duration) -> Step {
+/// Decides by whether the API server trusts what is served, if anything is, and the newest, and by the time until every API server
+/// has seen the `caBundle`.
+fn step(is_served_trusted: Option<bool>, is_newest_trusted: bool, propagation: Duration) -> Step {
     match (is_served_trusted, is_newest_trusted) {
-        (Some(true), true) if bundle_age < PROPAGATION => Step::Wait(PROPAGATION.saturating_sub(bundle_age)),
+        (Some(true), true) if !propagation.is_zero() => Step::Wait(propagation),
         (Some(true), false) => Step::Keep,
         _ => Step::Serve,
     }
@@ -84,15 +87,22 @@ impl Progress {
         OffsetDateTime::now_utc() + self.clock_difference
     }
 
-    fn bundle_is(&mut self, bundles: Vec<String>) {
-        if self.bundles.as_ref().is_none_or(|(known, _)| *known != bundles) {
-            self.bundles = Some((bundles, Instant::now()));
+    fn bundles_are(&mut self, bundles: Vec<String>) {
+        // Where there was none, no API server trusts anything else in the meantime.
+        if self.bundles.as_ref().is_some_and(|known| *known != bundles && known.iter().any(|one| !one.is_empty())) {
+            self.bundles_changed = Some(Instant::now());
         }
+        self.bundles = Some(bundles);
+    }
+
+    /// The time until every API server has seen the bundles.
+    fn propagation(&self) -> Duration {
+        self.bundles_changed.map_or(Duration::ZERO, |changed| PROPAGATION.saturating_sub(changed.elapsed()))
     }
 
     /// Checks that every webhook's `caBundle` verifies a leaf.
     fn trusts(&self, served: &Served) -> Result<(), Unusable> {
-        let mut bundles = self.bundles.iter().flat_map(|(bundles, _)| bundles);
+        let mut bundles = self.bundles.iter().flatten();
         bundles.try_for_each(|bundle| verify(("caBundle", bundle), &served.leaf, self.now()))
     }
 
@@ -124,8 +134,13 @@ impl<S: Source> Updater<S> {
         loop {
             let turn = async {
                 let updated = tokio::time::timeout(REQUEST_TIMEOUT, self.update(&mut progress)).await;
-                let updated = updated.unwrap_or_else(|_| bail!("no answer from the API server in {REQUEST_TIMEOUT:?}"));
-                self.readiness.certificate_trusted(progress.is_serving_trusted() == Some(true));
+                let updated = updated.unwrap_or_else(|_| {
+                    bail!("no answer from the API server, or from the files' disk, in {REQUEST_TIMEOUT:?}")
+                });
+                let is_trusted = progress.is_serving_trusted() == Some(true);
+                // One that is ready stays so: it serves a leaf of before.
+                let is_settled = self.readiness.is_certificate_trusted() || progress.propagation().is_zero();
+                self.readiness.certificate_trusted(is_trusted && is_settled);
                 match updated {
                     Ok(pause) => {
                         self.succeeded(&mut progress);
@@ -150,36 +165,41 @@ impl<S: Source> Updater<S> {
     async fn update(&self, progress: &mut Progress) -> Result<Duration> {
         let now = server_time(&self.client).await?;
         progress.clock_difference = now - OffsetDateTime::now_utc();
+        let live = self.ca_bundle.live().await?;
+        progress.bundles_are(live.bundles());
+        let newest = self.newest(now).await;
+        // Where the source fails, what is served must stay trusted all the same.
+        let needed =
+            newest.as_ref().ok().or(progress.serving.as_ref()).and_then(|served| served.authorities.as_deref());
+        if let Some(completed) = needed.and_then(|authorities| live.completed(authorities, now)) {
+            self.ca_bundle.write(&completed).await?;
+            progress.bundles_are(completed.bundles());
+        }
+        let newest = newest?;
+        let trusted = progress.trusts(&newest);
+        if progress.serving.as_ref() != Some(&newest) {
+            match step(progress.is_serving_trusted(), trusted.is_ok(), progress.propagation()) {
+                Step::Serve => {
+                    serve(&newest, &self.leaf, &self.metrics)?;
+                    progress.serving = Some(newest);
+                }
+                Step::Wait(pause) => return Ok(pause),
+                Step::Keep => {}
+            }
+        }
+        trusted?;
+        let propagation = progress.propagation();
+        Ok(if propagation.is_zero() { CHECK_INTERVAL } else { propagation })
+    }
+
+    /// The source's certificate, checked.
+    async fn newest(&self, now: OffsetDateTime) -> Result<Served> {
         let newest = self.source.current(now).await?;
         check(&newest.leaf, &newest.leaf_key, &self.installation.service_name(), now)?;
-        if let Authorities::Provided(authorities) = &newest.authorities {
+        if let Some(authorities) = &newest.authorities {
             verify(("ca.crt", authorities), &newest.leaf, now)?;
         }
-        let live = self.ca_bundle.live().await?;
-        progress.bundle_is(live.bundles());
-        if let Some(completed) = live.completed(&newest.authorities, now) {
-            self.ca_bundle.write(&completed).await?;
-            progress.bundle_is(completed.bundles());
-        }
-        let trusted = progress.trusts(&newest);
-        if progress.serving.as_ref() == Some(&newest) {
-            trusted?;
-            return Ok(CHECK_INTERVAL);
-        }
-        let age = progress.bundles.as_ref().map(|(_, since)| since.elapsed()).unwrap_or_default();
-        match step(progress.is_serving_trusted(), trusted.is_ok(), age) {
-            Step::Serve => {
-                serve(&newest, &self.leaf, &self.metrics)?;
-                progress.serving = Some(newest);
-                trusted?;
-                Ok(CHECK_INTERVAL)
-            }
-            Step::Wait(pause) => Ok(pause),
-            Step::Keep => {
-                trusted?;
-                Ok(CHECK_INTERVAL)
-            }
-        }
+        Ok(newest)
     }
 
     fn succeeded(&self, progress: &mut Progress) {
@@ -221,7 +241,7 @@ impl<S: Source> Updater<S> {
 ///
 /// # Errors
 /// A certificate and a key that do not parse, or do not belong together. The one before stays in use.
-pub fn serve(served: &Served, leaf: &CurrentLeaf, metrics: &Metrics) -> Result<()> {
+pub(crate) fn serve(served: &Served, leaf: &CurrentLeaf, metrics: &Metrics) -> Result<()> {
     leaf.put(&served.leaf, &served.leaf_key)?;
     let ends = CertificateInfo::of("tls.crt", &served.leaf)?.not_after;
     metrics.certificate_ends(ends.unix_timestamp());
@@ -236,17 +256,17 @@ mod tests {
     #[test]
     fn a_leaf_is_served_once_every_api_server_trusts_it() {
         let seconds = Duration::from_secs;
-        for (is_served_trusted, is_newest_trusted, age, expected) in [
-            (None, true, 0, Step::Serve),
-            (None, false, 0, Step::Serve),
-            (Some(true), true, 2, Step::Wait(seconds(3))),
-            (Some(true), true, 5, Step::Serve),
-            (Some(true), false, 60, Step::Keep),
-            (Some(false), true, 0, Step::Serve),
-            (Some(false), false, 0, Step::Serve),
+        for (is_served_trusted, is_newest_trusted, propagation, expected) in [
+            (None, true, 5, Step::Serve),
+            (None, false, 5, Step::Serve),
+            (Some(true), true, 3, Step::Wait(seconds(3))),
+            (Some(true), true, 0, Step::Serve),
+            (Some(true), false, 0, Step::Keep),
+            (Some(false), true, 5, Step::Serve),
+            (Some(false), false, 5, Step::Serve),
         ] {
-            let given = (is_served_trusted, is_newest_trusted, age);
-            assert_eq!(step(is_served_trusted, is_newest_trusted, seconds(age)), expected, "{given:?}");
+            let given = (is_served_trusted, is_newest_trusted, propagation);
+            assert_eq!(step(is_served_trusted, is_newest_trusted, seconds(propagation)), expected, "{given:?}");
         }
     }
 }

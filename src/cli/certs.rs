@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{ClusterArgs, name};
+use crate::config::Installation;
 
 /// `gwmon certs`.
 #[derive(Debug, Args)]
@@ -38,6 +39,14 @@ pub struct InstallationArgs {
     /// The name of gwmon's Deployment.
     #[arg(long, value_name = "NAME", value_parser = name, default_value = "gwmon")]
     pub name: String,
+}
+
+impl InstallationArgs {
+    /// The installation.
+    #[must_use]
+    pub fn installation(&self) -> Installation {
+        Installation { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
 }
 
 /// `gwmon certs status`.

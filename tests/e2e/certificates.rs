@@ -120,10 +120,18 @@ impl Fixture {
         let created: u64 = String::from_utf8(load.wait_with_output()?.stdout)?.trim().parse()?;
         let (failed, answered) = (failed()? - before.0, answered()? - before.1);
         let injected = injected()? - before.2;
-        ensure!(failed < 1., "{failed} of {answered} calls failed");
+        ensure!(failed < 1., "{failed} of {answered} calls failed\n{}", self.failures());
         ensure!(created >= 100 * SECONDS, "{created} pods in {SECONDS} s");
         ensure!(injected as u64 == created, "{injected} of {created} pods are injected");
         Ok(())
+    }
+
+    /// What the API server says about calls that failed.
+    fn failures(&self) -> String {
+        let folder = self.kubectl.kubeconfig().parent().unwrap_or_else(|| "/".as_ref());
+        let log = std::fs::read_to_string(folder.join("log/apiserver.log")).unwrap_or_default();
+        let failures: Vec<_> = log.lines().filter(|line| line.contains("failing open pods.gwmon.io")).collect();
+        failures.join("\n")
     }
 
     /// The leaf that each replica serves, by `gwmon certs status`, which finds that all is well.
@@ -199,32 +207,24 @@ pub(crate) fn no_pod_is_missed_while_certificates_are_renewed() -> Result<()> {
     // It ends with the node.
     std::mem::forget(cert_manager.args(["-c", "exec cert-manager $KUBECONFIG"]).stderr(Stdio::null()).spawn()?);
     let change = || shell.run("certs/README.md", "cert-manager");
-    let renew = |certificate| renew(kubectl, certificate);
+    let renew_leaf = || scenario::renew_certificate(kubectl, "gwmon", "gwmon-webhook-tls");
+    let renew_authority = || scenario::renew_certificate(kubectl, "gwmon-ca", "gwmon-ca");
+    let change_back = || shell.run("certs/README.md", "self-signed");
+    // Each change of the source ends when the last replica of before has gone.
     fixture.under_load(&[
-        (2, &change),
-        (40, &|| renew("gwmon")),
-        (45, &|| renew("gwmon-ca")),
-        (50, &|| renew("gwmon")),
+        (1, &change),
+        (25, &renew_leaf),
+        (27, &renew_authority),
+        (29, &renew_leaf),
+        (32, &change_back),
     ])?;
-    let fourth = fixture.all_but(&third)?;
+    let fourth = wait_for("the replicas of before to go", Duration::from_mins(1), || fixture.served().map(Some))?;
+    ensure!(fourth == third, "the certificate of before is still in its Secret");
 
     shell.run("certs/README.md", "files")?;
-    fixture.all_but(&fourth)?;
-    let before = fixture.served()?;
+    let before = fixture.all_but(&fourth)?;
     shell.run("certs/README.md", "renew")?;
     // The kubelet would bring it within a minute and a half; it looks at once at a pod that has changed.
     kubectl.run("-n gwmon annotate pods --all looked=at")?;
     fixture.all_but(&before).map(drop)
-}
-
-/// Renews one of cert-manager's certificates, as `cmctl renew` does.
-fn renew(kubectl: &Kubectl, certificate: &str) -> Result<()> {
-    let patch = json!([{"op": "add", "path": "/status/conditions/-", "value": {
-        "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by hand",
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }}]);
-    let patch = patch.to_string();
-    let arguments =
-        ["-n", "gwmon", "patch", "certificate", certificate, "--subresource=status", "--type=json", "-p", &patch];
-    kubectl.run_with(&arguments, "").map(drop)
 }

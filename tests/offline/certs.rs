@@ -69,7 +69,7 @@ fn what_is_wrong_with_a_ca_is_said() {
     fs::write(folder.path().join("empty"), "").unwrap();
     for (certificate, key, words) in [
         ("ca/ca.crt", "ca/tls.key", "ca.crt does not verify the certificate"),
-        ("ca/tls.crt", "ca/tls.key", "ca.crt holds no certificate of a CA"),
+        ("ca/tls.crt", "ca/tls.key", "ca.crt holds no certificate of a CA that is valid now"),
         ("empty", "ca/ca.key", "ca.crt holds no certificate"),
         ("ca/ca.crt", "empty", "cannot make a certificate"),
         ("none", "ca/ca.key", "cannot read none"),

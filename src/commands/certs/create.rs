@@ -13,11 +13,9 @@ use time::{Duration, OffsetDateTime};
 use super::structured;
 use crate::certs::issue::{Authority, Certificates};
 use crate::cli::CertsCreate;
-use crate::config::Installation;
 
 pub(super) fn run(args: &CertsCreate) -> Result<()> {
-    let installation =
-        Installation { namespace: args.installation.namespace.clone(), name: args.installation.name.clone() };
+    let installation = args.installation.installation();
     let (now, life) = (OffsetDateTime::now_utc(), Duration::days(args.days.into()));
     let authority = match (&args.ca_cert, &args.ca_key) {
         (Some(certificate), Some(key)) => {
@@ -31,6 +29,9 @@ pub(super) fn run(args: &CertsCreate) -> Result<()> {
     let made = authority.issue(&installation.service_names(), now, life).context("--ca-cert, --ca-key")?;
     if let Some(folder) = &args.dir {
         write(folder, &made, is_new)?;
+    }
+    if is_new && args.dir.is_none() {
+        eprintln!("note: the CA's key is not kept; add --dir to renew the certificate with the same CA");
     }
     if let Some(format) = args.output {
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
@@ -67,11 +68,20 @@ fn write(folder: &Path, made: &Certificates, is_new: bool) -> Result<()> {
             bail!("{} exists; move it away, or choose another --dir", file.display());
         }
     }
+    let mut written = Vec::new();
     for (name, text, mode) in files {
         let file = folder.join(name);
         let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&file);
-        let written = opened.and_then(|mut opened| opened.write_all(text.as_bytes()));
-        written.with_context(|| format!("cannot write {}", file.display()))?;
+        let result = opened.and_then(|mut opened| {
+            written.push(file.clone());
+            opened.write_all(text.as_bytes())
+        });
+        if let Err(error) = result {
+            for file in &written {
+                let _ = fs::remove_file(file);
+            }
+            return Err(error).with_context(|| format!("cannot write {}", file.display()));
+        }
     }
     Ok(())
 }

@@ -10,12 +10,10 @@ use super::structured;
 use crate::certs::status::{Report, Verdict, read};
 use crate::cli::CertsStatus;
 use crate::commands::connection::Connection;
-use crate::config::Installation;
 
 pub(super) fn run(args: &CertsStatus) -> Result<ExitCode> {
     let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
-    let installation =
-        Installation { namespace: args.installation.namespace.clone(), name: args.installation.name.clone() };
+    let installation = args.installation.installation();
     let report = connection.run(read(&connection.client, &installation))?;
     let mut out = anstream::AutoStream::auto(std::io::stdout());
     match args.output {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::cluster::object::is_managed;
 use crate::cluster::request::{api_resource, callers_error, next_page};
 use crate::config::{Config, Installation};
 use crate::injection::workload;
-use crate::monitoring::objects::{MONITOR, SERVICE};
+use crate::monitoring::objects::{MANAGED_BY, MONITOR, SERVICE};
 
 /// One object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Found {
     pub(super) rest: Vec<Object>,
     /// The webhook of another installation, which may be responsible for the gateways: they are left alone.
     pub(super) other: Option<Object>,
+    /// What is in gwmon's namespace and is not gwmon's, for which the namespace stays.
+    pub(super) shared: Vec<Object>,
 }
 
 impl Found {
@@ -55,6 +57,23 @@ impl Found {
 }
 
 const WEBHOOK: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
+const NAMESPACE: (&str, &str) = ("v1", "Namespace");
+const SECRET: (&str, &str) = ("v1", "Secret");
+const CONFIG_MAP: (&str, &str) = ("v1", "ConfigMap");
+/// A label of the Secrets that cert-manager writes.
+const ISSUED: &str = "controller.cert-manager.io/fao=true";
+/// Kinds for which somebody would miss a namespace.
+const CONTENTS: [(&str, &str); 9] = [
+    ("v1", "Pod"),
+    SECRET,
+    CONFIG_MAP,
+    SERVICE,
+    ("v1", "PersistentVolumeClaim"),
+    DEPLOYMENT,
+    ("apps/v1", "StatefulSet"),
+    ("apps/v1", "DaemonSet"),
+    ("batch/v1", "Job"),
+];
 const DEPLOYMENT: (&str, &str) = ("apps/v1", "Deployment");
 /// Kinds whose template gwmon annotates.
 const WORKLOADS: [(&str, &str); 3] = [DEPLOYMENT, ("apps/v1", "StatefulSet"), ("apps/v1", "DaemonSet")];
@@ -81,9 +100,11 @@ pub(super) async fn find(client: &Client, installation: &Installation) -> Result
     let of = |kind| async move {
         let objects =
             list(client, kind, &format!("app.kubernetes.io/part-of=gwmon,app.kubernetes.io/name={name}")).await?;
-        anyhow::Ok(objects.iter().map(|object| reference(kind, object)).collect::<Vec<_>>())
+        let own = objects.iter().filter(|object| object.namespace().is_none_or(|place| place == *namespace));
+        anyhow::Ok(own.map(|object| reference(kind, object)).collect::<Vec<_>>())
     };
     let mut found = Found { webhooks: of(WEBHOOK).await?, deployments: of(DEPLOYMENT).await?, ..Found::default() };
+    check_namespace(client, installation).await?;
     let all = list(client, WEBHOOK, "app.kubernetes.io/part-of=gwmon").await?;
     found.other = all.iter().map(|object| reference(WEBHOOK, object)).find(|object| !found.webhooks.contains(object));
     if found.other.is_none() {
@@ -100,22 +121,62 @@ pub(super) async fn find(client: &Client, installation: &Installation) -> Result
     for kind in MANIFESTS {
         found.rest.extend(of(kind).await?);
     }
+    let (managed, issued) = (format!("{}={}", MANAGED_BY.0, MANAGED_BY.1), format!("{name}-ca"));
     let at_run_time = [
-        (("v1", "Secret"), installation.secret()),
-        (("v1", "ConfigMap"), installation.suspensions()),
-        (("coordination.k8s.io/v1", "Lease"), name.clone()),
+        (SECRET, installation.secret(), &*managed),
+        // cert-manager leaves them when their Certificates go.
+        (SECRET, installation.provided_secret(), ISSUED),
+        (SECRET, issued, ISSUED),
+        (CONFIG_MAP, installation.suspensions(), &managed),
+        (("coordination.k8s.io/v1", "Lease"), name.clone(), ""),
     ];
-    for (kind, name) in at_run_time {
-        let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &api_resource(kind.0, kind.1));
-        let there = api.get_metadata_opt(&name).await.map_err(callers_error);
-        if there.with_context(|| format!("cannot read {} {namespace}/{name}", kind.1))?.is_some() {
-            found.rest.push(Object { api_version: kind.0, kind: kind.1, namespace: namespace.clone(), name });
+    for (kind, name, labels) in at_run_time {
+        let all = list_in(client, namespace, kind, labels).await?;
+        found.rest.extend(all.iter().filter(|object| object.name_any() == name).map(|object| reference(kind, object)));
+    }
+    let namespaces = list(client, NAMESPACE, "app.kubernetes.io/part-of=gwmon").await?;
+    for object in namespaces.iter().filter(|object| object.name_any() == *namespace) {
+        let others = others_in(client, namespace, &found).await?;
+        match others.first() {
+            None => found.rest.push(reference(NAMESPACE, object)),
+            Some(_) => found.shared = others,
         }
     }
-    let namespaces = list(client, ("v1", "Namespace"), "app.kubernetes.io/part-of=gwmon").await?;
-    let namespaces = namespaces.iter().filter(|object| object.name_any() == *namespace);
-    found.rest.extend(namespaces.map(|object| reference(("v1", "Namespace"), object)));
     Ok(found)
+}
+
+/// The objects that would go with the namespace and are not gwmon's.
+async fn others_in(client: &Client, namespace: &str, found: &Found) -> Result<Vec<Object>> {
+    let mut others = Vec::new();
+    for kind in CONTENTS {
+        let all = list_in(client, namespace, kind, "").await?;
+        // What a controller made goes with its owner, and the API server makes one ConfigMap in each namespace.
+        let roots = all.iter().filter(|object| {
+            object.owner_references().is_empty() && (kind != CONFIG_MAP || object.name_any() != "kube-root-ca.crt")
+        });
+        others.extend(roots.map(|object| reference(kind, object)));
+    }
+    others.retain(|other| {
+        let known = found.deployments.iter().chain(&found.made).chain(&found.rest);
+        !known.into_iter().any(|object| object == other)
+    });
+    Ok(others)
+}
+
+/// Checks that the webhook of this name is that of an installation in this namespace.
+async fn check_namespace(client: &Client, installation: &Installation) -> Result<()> {
+    let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource(WEBHOOK.0, WEBHOOK.1));
+    let webhook = api.get_opt(&installation.name).await.map_err(callers_error).context("cannot read the webhook")?;
+    let called =
+        webhook.as_ref().and_then(|webhook| webhook.data.pointer("/webhooks/0/clientConfig/service/namespace"));
+    match called.and_then(Value::as_str) {
+        Some(other) if other != installation.namespace => bail!(
+            "the webhook {} calls a Service in namespace {other}, not in {}: choose that with --namespace",
+            installation.name,
+            installation.namespace
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn reference((api_version, kind): (&'static str, &'static str), object: &DynamicObject) -> Object {
@@ -123,8 +184,16 @@ fn reference((api_version, kind): (&'static str, &'static str), object: &Dynamic
 }
 
 /// The objects of a kind with these labels, in all namespaces; none where the cluster does not serve the kind.
-async fn list(client: &Client, (version, kind): (&str, &str), labels: &str) -> Result<Vec<DynamicObject>> {
-    let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource(version, kind));
+async fn list(client: &Client, kind: (&str, &str), labels: &str) -> Result<Vec<DynamicObject>> {
+    pages(Api::all_with(client.clone(), &api_resource(kind.0, kind.1)), kind.1, labels).await
+}
+
+/// The same in one namespace.
+async fn list_in(client: &Client, namespace: &str, kind: (&str, &str), labels: &str) -> Result<Vec<DynamicObject>> {
+    pages(Api::namespaced_with(client.clone(), namespace, &api_resource(kind.0, kind.1)), kind.1, labels).await
+}
+
+async fn pages(api: Api<DynamicObject>, kind: &str, labels: &str) -> Result<Vec<DynamicObject>> {
     let (mut page, mut objects) = (ListParams::default().labels(labels).limit(500), Vec::new());
     loop {
         let list = match api.list(&page).await {

@@ -11,7 +11,6 @@ use anyhow::Result;
 
 use super::connection::Connection;
 use crate::cli::Uninstall;
-use crate::config::Installation;
 use find::{Found, find};
 use remove::Removal;
 
@@ -21,14 +20,14 @@ use remove::Removal;
 /// No cluster, a right that is lacking, or a workload that does not come up without the sidecar.
 pub fn run(args: &Uninstall) -> Result<ExitCode> {
     let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
-    let installation =
-        Installation { namespace: args.installation.namespace.clone(), name: args.installation.name.clone() };
+    let installation = args.installation.installation();
     let found = connection.run(find(&connection.client, &installation))?;
     if found.is_empty() {
         println!("nothing of gwmon was found");
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes {
+        println!("On {}:", connection.server);
         print(&found, args.keep_workloads);
         return Ok(ExitCode::SUCCESS);
     }
@@ -60,6 +59,9 @@ fn print(found: &Found, keeps_workloads: bool) {
     section("The rest of the installation:", shown(&found.rest));
     if let Some(other) = &found.other {
         println!("{other} is another installation of gwmon; what was made for gateways is left to it.");
+    }
+    if !found.shared.is_empty() {
+        section("Left, and the namespace with it, since gwmon did not make these:", shown(&found.shared));
     }
     println!("Nothing was changed. To remove all of this, run the command again with --yes.");
 }

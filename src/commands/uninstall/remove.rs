@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
 
 use super::find::{Found, Object, without_copies};
 use super::rollout::{Rollout, rollout};
+use crate::annotations::EXPORTER;
 use crate::cluster::request::{api_resource, callers_error};
 use crate::config::Installation;
 
@@ -35,6 +36,18 @@ impl Removal<'_> {
         }
         for object in found.made.iter().chain(&found.rest) {
             self.delete(object).await?;
+        }
+        self.report_injected_pods().await
+    }
+
+    /// Says which pods still have the sidecar: their templates are somebody's own, or nobody replaces them by themselves.
+    async fn report_injected_pods(&self) -> Result<()> {
+        let pods = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource("v1", "Pod"));
+        let injected = pods.list_metadata(&ListParams::default().labels(EXPORTER)).await.map_err(callers_error);
+        let injected = injected.context("cannot list injected pods")?.items;
+        for pod in injected.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            let namespace = pod.namespace().unwrap_or_default();
+            println!("pod/{} -n {namespace} keeps the sidecar until it is replaced", pod.name_any());
         }
         Ok(())
     }
@@ -69,7 +82,7 @@ impl Removal<'_> {
             }
             if started.elapsed() > REPLICAS_END {
                 bail!(
-                    "{left} pods of gwmon in namespace {namespace} do not end; see kubectl -n {namespace} get pods, then run the command again"
+                    "{left} pods of gwmon in namespace {namespace} do not end; see kubectl -n {namespace} get pods. If a GitOps tool makes them again, remove gwmon there first; then run the command again"
                 );
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -96,7 +109,7 @@ impl Removal<'_> {
                     return Ok(());
                 }
                 Rollout::Going if started.elapsed() > self.timeout => bail!(
-                    "{object} did not roll out within {:?}; see kubectl rollout status, then run the command again",
+                    "{object} did not roll out within {:?}; repair it (kubectl rollout status), then run the command again for the rest",
                     self.timeout
                 ),
                 Rollout::Going => tokio::time::sleep(POLL_INTERVAL).await,

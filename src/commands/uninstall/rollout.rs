@@ -23,6 +23,9 @@ pub(super) fn rollout(kind: &str, workload: &Value) -> Rollout {
     if spec["updateStrategy"]["type"] == "OnDelete" {
         return Rollout::Waits("its updateStrategy is OnDelete");
     }
+    if number(&spec["updateStrategy"]["rollingUpdate"]["partition"]) > 0 {
+        return Rollout::Waits("its updateStrategy has a partition");
+    }
     if number(&status["observedGeneration"]) < number(&workload["metadata"]["generation"]) {
         return Rollout::Going;
     }
@@ -60,7 +63,11 @@ mod tests {
             json!({"status": {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3, "numberAvailable": 2}});
         assert_eq!(rollout("DaemonSet", &daemon_set), Rollout::Going);
         assert_eq!(rollout("Deployment", &json!({"spec": {"replicas": 0}, "status": {}})), Rollout::Done);
-        for spec in [json!({"paused": true}), json!({"updateStrategy": {"type": "OnDelete"}})] {
+        for spec in [
+            json!({"paused": true}),
+            json!({"updateStrategy": {"type": "OnDelete"}}),
+            json!({"updateStrategy": {"rollingUpdate": {"partition": 1}}}),
+        ] {
             assert!(matches!(rollout("StatefulSet", &json!({"spec": spec})), Rollout::Waits(_)));
         }
     }

@@ -221,3 +221,22 @@ pub fn pod_webhook(name: &str, namespace: &str, url: &str, authorities: &str) ->
         }],
     })
 }
+
+/// Has cert-manager renew a certificate of the namespace `gwmon`, as `cmctl renew` does, and waits until its Secret has another.
+///
+/// # Errors
+/// Where there is none, or it stays as it is.
+pub fn renew_certificate(kubectl: &Kubectl, certificate: &str, secret: &str) -> Result<()> {
+    let stored =
+        || Ok::<_, anyhow::Error>(kubectl.get(&format!("-n gwmon secret {secret}"))?["data"]["tls.crt"].clone());
+    let before = stored()?;
+    let patch = json!([{"op": "add", "path": "/status/conditions/-", "value": {
+        "type": "Issuing", "status": "True", "reason": "ManuallyTriggered", "message": "by hand",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }}]);
+    let patch = patch.to_string();
+    let arguments =
+        ["-n", "gwmon", "patch", "certificate", certificate, "--subresource=status", "--type=json", "-p", &patch];
+    kubectl.run_with(&arguments, "")?;
+    wait_for("another certificate", Duration::from_secs(20), || Ok((stored()? != before).then_some(())))
+}
