@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gwmon::cli::{Cli, Command};
-use gwmon::commands::{certs, preview, selftest, serve, uninstall};
+use gwmon::commands::{certs, install, preview, selftest, serve, uninstall};
 use gwmon::manifest;
 
 fn main() -> ExitCode {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Certs(args) => certs::run(args),
+        Command::Install(args) => install::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Preview(args) => {

@@ -1,6 +1,7 @@
 //! Command-line arguments.
 
 mod certs;
+mod install;
 mod uninstall;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use crate::config::{Bounds, Config, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDE
 use crate::kubernetes::Version;
 use crate::kubernetes::labels::{self, Labels};
 pub use certs::{Certs, CertsCommand, CertsCreate, CertsStatus, InstallationArgs, Structured};
+pub use install::Install;
 pub use uninstall::Uninstall;
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
@@ -38,6 +40,8 @@ pub enum Command {
     ///
     /// Exits with 0 if the pod would get the sidecar, with 1 if not.
     Selftest(Selftest),
+    /// Print the manifests that install gwmon, for kubectl apply.
+    Install(Install),
     /// Show what gwmon consists of and what it has made in the cluster, and remove that with --yes.
     ///
     /// The webhook goes first, so that no pod waits for it. Then the workloads whose pod templates hold gwmon's annotations are

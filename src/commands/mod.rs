@@ -2,6 +2,7 @@
 
 pub mod certs;
 mod connection;
+pub mod install;
 pub mod preview;
 pub mod selftest;
 pub mod serve;

@@ -89,6 +89,65 @@ fn a_release_may_have_any_name_in_any_namespace() {
     }
 }
 
+/// What `gwmon install` prints.
+fn install(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_gwmon")).arg("install").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn gwmon_itself_prints_what_the_chart_and_the_manifests_make() {
+    let shipped: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string("deploy/install.yaml").unwrap()).unwrap();
+    let printed: Vec<Value> = serde_saphyr::from_multiple(&install(&[])).unwrap();
+    assert_eq!(printed, shipped);
+    let list: Value = serde_json::from_str(&install(&["-o", "json"])).unwrap();
+    assert_eq!(list["items"], json!(shipped));
+
+    let own = install(&[
+        "-n",
+        "obs",
+        "--name",
+        "metrics",
+        "--image",
+        "mirror/gwmon:v2",
+        "--replicas",
+        "3",
+        "--image-pull-secret",
+        "registry",
+        "--",
+        "--suspend-after=1m",
+        "--exporter-image=mirror/exporter:v1",
+        "--bind=0.0.0.0:10250",
+        "--log-format=json",
+    ]);
+    let values = "image.repository=mirror/gwmon,image.tag=v2,replicas=3,imagePullSecrets[0].name=registry,\
+        suspendAfter=1m,exporter.image=mirror/exporter:v1,webhook.port=10250";
+    assert_same(&own, &template("metrics", "obs", &["--set", values]).unwrap(), "another name");
+    let namespace: Value = serde_saphyr::from_multiple::<Value>(&own).unwrap().swap_remove(0);
+    assert_eq!((&namespace["kind"], &namespace["metadata"]["name"]), (&json!("Namespace"), &json!("obs")));
+}
+
+#[test]
+fn flags_that_need_other_objects_are_not_printed() {
+    for (arguments, words) in [
+        (&["--", "--certificates=files"][..], "use an overlay"),
+        (&["--", "--name=other"], "before the --"),
+        (&["--", "--namespace", "other"], "before the --"),
+        (&["--", "--sidecar=yes"], "invalid value 'yes'"),
+        (&["--name", "1st"], "beginning with a letter"),
+        (&["--replicas", "0"], "--replicas"),
+        (&["--image", "a b"], "an image reference"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_gwmon")).arg("install").args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(2) && output.stdout.is_empty() && said.contains(words),
+            "{arguments:?}: {said}"
+        );
+    }
+}
+
 #[test]
 fn nonsense_is_refused() {
     for (nonsense, words) in [

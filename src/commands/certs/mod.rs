@@ -22,7 +22,7 @@ pub fn run(args: Certs) -> Result<ExitCode> {
 }
 
 /// An object in a format for programs.
-fn structured(format: Structured, object: &impl Serialize) -> Result<String> {
+pub(super) fn structured(format: Structured, object: &impl Serialize) -> Result<String> {
     Ok(match format {
         Structured::Json => serde_json::to_string_pretty(object)? + "\n",
         Structured::Yaml => serde_saphyr::to_string(object)?,

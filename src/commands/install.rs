@@ -1,0 +1,132 @@
+//! `gwmon install`: the manifests of `deploy/install.yaml`, with what was asked for.
+
+use std::io::Write;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::certs::structured;
+use crate::cli::{CertificateSource, Cli, Command, Install, Serve, Structured};
+use crate::config::Installation;
+
+const MANIFESTS: &str = include_str!("../../deploy/install.yaml");
+/// The name and the namespace in the manifests.
+const SHIPPED: &str = "gwmon";
+/// The port on which the webhook listens in the manifests.
+const PORT: u16 = 8443;
+
+/// Prints the manifests. No cluster is asked.
+///
+/// # Errors
+/// Flags of `gwmon serve` that need other objects than these.
+pub fn run(args: &Install) -> Result<()> {
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(MANIFESTS)?;
+    let serve = flags(args)?;
+    let installation = args.installation.installation();
+    for object in &mut objects {
+        if object["kind"] == "Deployment" {
+            configure(object, args, &serve);
+        }
+        if object["kind"] == "Service" {
+            replace_port(&mut object["spec"]["ports"], "targetPort", &serve);
+        }
+        if object["kind"] == "Namespace" {
+            object["metadata"]["name"] = json!(installation.namespace);
+        }
+        rename("", object, &installation);
+    }
+    let text = match args.output {
+        Structured::Json => {
+            structured(Structured::Json, &json!({"apiVersion": "v1", "kind": "List", "items": objects}))?
+        }
+        Structured::Yaml => {
+            let objects: Result<Vec<_>> = objects.iter().map(|object| structured(Structured::Yaml, object)).collect();
+            objects?.join("---\n")
+        }
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// The flags of `gwmon serve`, as it would parse them.
+fn flags(args: &Install) -> Result<Box<Serve>> {
+    let words = ["gwmon", "serve"].into_iter().chain(args.serve.iter().map(String::as_str));
+    let Command::Serve(serve) = Cli::try_parse_from(words).unwrap_or_else(|error| error.exit()).command else {
+        bail!("not flags of gwmon serve");
+    };
+    if serve.standalone || serve.client_ca.is_some() || serve.certificates != CertificateSource::SelfSigned {
+        bail!(
+            "--standalone, --client-ca and --certificates need other objects; use an overlay of deploy/overlays, certs/files or the chart"
+        );
+    }
+    if serve.name != SHIPPED || args.serve.iter().any(|flag| flag.starts_with("--namespace")) {
+        bail!("give --name and --namespace before the --");
+    }
+    Ok(Box::new(serve))
+}
+
+/// Sets what concerns gwmon's pods.
+fn configure(deployment: &mut Value, args: &Install, serve: &Serve) {
+    deployment["spec"]["replicas"] = json!(args.replicas);
+    let pod = &mut deployment["spec"]["template"]["spec"];
+    if !args.image_pull_secret.is_empty() {
+        let secrets: Vec<_> = args.image_pull_secret.iter().map(|name| json!({"name": name})).collect();
+        pod["imagePullSecrets"] = json!(secrets);
+    }
+    // It tries the image that gateways' pods get.
+    pod["initContainers"][0]["image"] = json!(serve.config.exporter_image.as_str());
+    let container = &mut pod["containers"][0];
+    if let Some(image) = &args.image {
+        container["image"] = json!(image.as_str());
+    }
+    replace_port(&mut container["ports"], "containerPort", serve);
+    if let Some(arguments) = container["args"].as_array_mut() {
+        // A flag that is given replaces that of the manifests.
+        arguments.retain(|shipped| {
+            let flag = shipped.as_str().and_then(|shipped| shipped.split('=').next());
+            !args.serve.iter().any(|given| given.split('=').next() == flag)
+        });
+        if args.installation.name != SHIPPED {
+            arguments.push(json!(format!("--name={}", args.installation.name)));
+        }
+        arguments.extend(args.serve.iter().map(|flag| json!(flag)));
+    }
+}
+
+/// Sets the webhook's port in a list of ports.
+fn replace_port(ports: &mut Value, key: &str, serve: &Serve) {
+    let port = serve.bind.map_or(PORT, |address| address.port());
+    for entry in ports.as_array_mut().into_iter().flatten().filter(|entry| entry["name"] == "webhook") {
+        entry[key] = json!(port);
+    }
+}
+
+/// Gives an object another name and namespace, wherever it names one.
+fn rename(key: &str, value: &mut Value, installation: &Installation) {
+    match value {
+        Value::String(text) => match (key, text.strip_prefix(SHIPPED)) {
+            ("namespace" | "values", Some("")) => text.clone_from(&installation.namespace),
+            ("name" | "app.kubernetes.io/name" | "serviceAccountName" | "resourceNames", Some(rest))
+                if rest.is_empty() || rest.starts_with('-') =>
+            {
+                *text = format!("{}{rest}", installation.name);
+            }
+            _ => {}
+        },
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(key, item, installation)),
+        Value::Object(entries) => {
+            // A container keeps its name, and a Namespace has one already.
+            let is_named_otherwise = key == "containers" || entries.get("kind").is_some_and(|kind| kind == "Namespace");
+            for (key, value) in entries.iter_mut() {
+                let keeps_name = is_named_otherwise && ["name", "metadata"].contains(&key.as_str());
+                if key == "metadata" && keeps_name {
+                    rename("labels", &mut value["labels"], installation);
+                } else if !keeps_name {
+                    rename(key, value, installation);
+                }
+            }
+        }
+        _ => {}
+    }
+}
