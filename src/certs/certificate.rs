@@ -1,9 +1,11 @@
 //! What a certificate says, and whether the API server accepts it. Pure: the time is an argument.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -11,8 +13,6 @@ use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::x509::X509Version;
-
-use super::serving::provider;
 
 /// A certificate that gwmon does not serve. Its parts are named as the keys of a Secret of type `kubernetes.io/tls` are.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum Unusable {
         needed: String,
     },
     /// The time is not in its validity period.
-    #[error("the certificate is valid from {} to {}, and the API server's clock is outside", date(*.begin), date(*.end))]
+    #[error("the certificate is valid from {} to {} only, which is not now by the API server's clock", date(*.begin), date(*.end))]
     OutOfDate {
         /// The first moment.
         begin: OffsetDateTime,
@@ -167,6 +167,11 @@ pub(super) const fn fault(error: &pem::Error) -> &'static str {
         pem::Error::Base64Decode(_) => "a PEM block is not base64",
         _ => "not PEM",
     }
+}
+
+/// The process's cryptography.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
 
 /// Checks that gwmon can serve a certificate to a client that calls it by this name.

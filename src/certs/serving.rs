@@ -5,13 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use pem::{EncodeConfig, LineEnding, Pem, encode_config};
 use rustls::RootCertStore;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
-use super::certificate::fault;
+use super::certificate::{fault, provider};
 
 /// Hands out the current leaf to every new handshake; none until the first is put.
 #[derive(Debug, Default)]
@@ -54,10 +53,6 @@ impl CurrentLeaf {
         let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
         Some(certificates.map(|der| encode_config(&Pem::new("CERTIFICATE", der.to_vec()), lines)).collect())
     }
-}
-
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
 
 impl ResolvesServerCert for CurrentLeaf {
