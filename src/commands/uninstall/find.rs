@@ -96,51 +96,48 @@ const MANIFESTS: [(&str, &str); 12] = [
 /// Finds all of it. Nothing is changed.
 pub(super) async fn find(client: &Client, installation: &Installation) -> Result<Found> {
     let Installation { namespace, name } = installation;
-    // By the labels that every object of the manifests has, and of the chart.
-    let of = |kind| async move {
-        let objects =
-            list(client, kind, &format!("app.kubernetes.io/part-of=gwmon,app.kubernetes.io/name={name}")).await?;
-        let own = objects.iter().filter(|object| object.namespace().is_none_or(|place| place == *namespace));
-        anyhow::Ok(own.map(|object| reference(kind, object)).collect::<Vec<_>>())
-    };
-    let mut found = Found { webhooks: of(WEBHOOK).await?, deployments: of(DEPLOYMENT).await?, ..Found::default() };
+    let any = |_: &DynamicObject| true;
+    let is_named = |object: &DynamicObject| object.name_any() == *name;
     check_namespace(client, installation).await?;
-    let all = list(client, WEBHOOK, "app.kubernetes.io/part-of=gwmon").await?;
-    found.other = all.iter().map(|object| reference(WEBHOOK, object)).find(|object| !found.webhooks.contains(object));
+    // Every object of the manifests has these labels, and of the chart.
+    let part = "app.kubernetes.io/part-of=gwmon";
+    let own = format!("{part},app.kubernetes.io/name={name}");
+    let is_here = |object: &DynamicObject| object.namespace().is_none_or(|place| place == *namespace);
+    let mut found = Found {
+        webhooks: list(client, None, WEBHOOK, &own, is_named).await?,
+        deployments: list(client, Some(namespace), DEPLOYMENT, &own, any).await?,
+        other: list(client, None, WEBHOOK, part, |object| !is_named(object)).await?.pop(),
+        ..Found::default()
+    };
     if found.other.is_none() {
         for kind in WORKLOADS {
-            let workloads = list(client, kind, "").await?;
-            let annotated = workloads.iter().filter(|object| without_copies(object).is_some());
-            found.workloads.extend(annotated.map(|object| reference(kind, object)));
+            let is_annotated = |object: &DynamicObject| without_copies(object).is_some();
+            found.workloads.extend(list(client, None, kind, "", is_annotated).await?);
         }
         for kind in [MONITOR, SERVICE] {
-            let made = list(client, kind, WORKLOAD_NAMESPACE).await?;
-            found.made.extend(made.iter().filter(|object| is_managed(*object)).map(|object| reference(kind, object)));
+            found.made.extend(list(client, None, kind, WORKLOAD_NAMESPACE, is_managed).await?);
         }
     }
     for kind in MANIFESTS {
-        found.rest.extend(of(kind).await?);
+        found.rest.extend(list(client, None, kind, &own, is_here).await?);
     }
-    let (managed, issued) = (format!("{}={}", MANAGED_BY.0, MANAGED_BY.1), format!("{name}-ca"));
+    let managed = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
     let at_run_time = [
         (SECRET, installation.secret(), &*managed),
         // cert-manager leaves them when their Certificates go.
         (SECRET, installation.provided_secret(), ISSUED),
-        (SECRET, issued, ISSUED),
+        (SECRET, format!("{name}-ca"), ISSUED),
         (CONFIG_MAP, installation.suspensions(), &managed),
         (("coordination.k8s.io/v1", "Lease"), name.clone(), ""),
     ];
     for (kind, name, labels) in at_run_time {
-        let all = list_in(client, namespace, kind, labels).await?;
-        found.rest.extend(all.iter().filter(|object| object.name_any() == name).map(|object| reference(kind, object)));
+        let is_named = |object: &DynamicObject| object.name_any() == name;
+        found.rest.extend(list(client, Some(namespace), kind, labels, is_named).await?);
     }
-    let namespaces = list(client, NAMESPACE, "app.kubernetes.io/part-of=gwmon").await?;
-    for object in namespaces.iter().filter(|object| object.name_any() == *namespace) {
-        let others = others_in(client, namespace, &found).await?;
-        match others.first() {
-            None => found.rest.push(reference(NAMESPACE, object)),
-            Some(_) => found.shared = others,
-        }
+    let own_namespace = list(client, None, NAMESPACE, part, |object| object.name_any() == *namespace).await?;
+    if !own_namespace.is_empty() {
+        found.shared = others_in(client, namespace, &found).await?;
+        found.rest.extend(own_namespace.into_iter().filter(|_| found.shared.is_empty()));
     }
     Ok(found)
 }
@@ -149,16 +146,15 @@ pub(super) async fn find(client: &Client, installation: &Installation) -> Result
 async fn others_in(client: &Client, namespace: &str, found: &Found) -> Result<Vec<Object>> {
     let mut others = Vec::new();
     for kind in CONTENTS {
-        let all = list_in(client, namespace, kind, "").await?;
         // What a controller made goes with its owner, and the API server makes one ConfigMap in each namespace.
-        let roots = all.iter().filter(|object| {
+        let is_root = |object: &DynamicObject| {
             object.owner_references().is_empty() && (kind != CONFIG_MAP || object.name_any() != "kube-root-ca.crt")
-        });
-        others.extend(roots.map(|object| reference(kind, object)));
+        };
+        others.extend(list(client, Some(namespace), kind, "", is_root).await?);
     }
     others.retain(|other| {
-        let known = found.deployments.iter().chain(&found.made).chain(&found.rest);
-        !known.into_iter().any(|object| object == other)
+        let mut known = found.deployments.iter().chain(&found.made).chain(&found.rest);
+        !known.any(|object| object == other)
     });
     Ok(others)
 }
@@ -179,21 +175,20 @@ async fn check_namespace(client: &Client, installation: &Installation) -> Result
     }
 }
 
-fn reference((api_version, kind): (&'static str, &'static str), object: &DynamicObject) -> Object {
-    Object { api_version, kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
-}
-
-/// The objects of a kind with these labels, in all namespaces; none where the cluster does not serve the kind.
-async fn list(client: &Client, kind: (&str, &str), labels: &str) -> Result<Vec<DynamicObject>> {
-    pages(Api::all_with(client.clone(), &api_resource(kind.0, kind.1)), kind.1, labels).await
-}
-
-/// The same in one namespace.
-async fn list_in(client: &Client, namespace: &str, kind: (&str, &str), labels: &str) -> Result<Vec<DynamicObject>> {
-    pages(Api::namespaced_with(client.clone(), namespace, &api_resource(kind.0, kind.1)), kind.1, labels).await
-}
-
-async fn pages(api: Api<DynamicObject>, kind: &str, labels: &str) -> Result<Vec<DynamicObject>> {
+/// The objects of a kind with these labels that are to be kept, in one namespace or in all; none where the cluster does not serve the
+/// kind.
+async fn list(
+    client: &Client,
+    namespace: Option<&str>,
+    (api_version, kind): (&'static str, &'static str),
+    labels: &str,
+    is_kept: impl Fn(&DynamicObject) -> bool,
+) -> Result<Vec<Object>> {
+    let resource = api_resource(api_version, kind);
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
     let (mut page, mut objects) = (ListParams::default().labels(labels).limit(500), Vec::new());
     loop {
         let list = match api.list(&page).await {
@@ -202,7 +197,12 @@ async fn pages(api: Api<DynamicObject>, kind: &str, labels: &str) -> Result<Vec<
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(objects),
             Err(error) => return Err(callers_error(error)).with_context(|| format!("cannot list {kind} objects")),
         };
-        objects.extend(list.items);
+        objects.extend(list.items.iter().filter(|object| is_kept(object)).map(|object| Object {
+            api_version,
+            kind,
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }));
         match next_page(page, list.metadata) {
             Some(next) => page = next,
             None => return Ok(objects),
