@@ -1,7 +1,11 @@
-//! Checks of a sidecar against the pod that it is for.
+//! The third phase: whether the pod can have what is planned.
 
+use super::changes::ContainerChanges;
 use super::exporter::Exporter;
-use crate::annotations::{METRICS_PORT, MODE, STATSD_PORT, Sidecar};
+use super::naming::HASH_LENGTH;
+use super::patch::quoted;
+use super::plan::InjectionPlan;
+use crate::annotations::{BOOTSTRAP, MAPPING, METRICS_PORT, MODE, STATSD_PORT, STATUS, Sidecar};
 use crate::kubernetes::pod::{Container, Pod};
 use crate::reason::{Finding, Reason};
 
@@ -20,8 +24,21 @@ fn is_statsd_agent(container: &Container) -> bool {
         )
 }
 
+/// Checks for what forbids these additions, and returns what is worth a warning.
+pub(super) fn check(pod: &Pod, plan: &InjectionPlan) -> Result<Option<Finding>, Finding> {
+    if let Some(exporter) = &plan.exporter {
+        check_sidecar(pod, exporter)?;
+    }
+    check_annotations(pod, plan)?;
+    Ok(plan
+        .container
+        .as_ref()
+        .filter(|_| plan.is_bare)
+        .and_then(|(index, changes)| unappliable(pod, (*index, changes))))
+}
+
 /// Checks for what forbids this sidecar.
-pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
+fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
     if pod.spec.host_network {
         let detail = "spec.hostNetwork is true, so the exporter's ports would be the node's; gwmon needs a pod network";
         return Err(Finding::new(Reason::HostNetwork, detail));
@@ -58,4 +75,35 @@ pub(super) fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Findin
         return Err(Finding::new(Reason::JobPod, detail));
     }
     Ok(())
+}
+
+/// Kubernetes takes 256 KiB of annotations, keys and values together, and refuses a pod that has more.
+fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
+    const MOST: usize = 256 << 10;
+    let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
+    // JSON escapes make it slightly too large.
+    let mapping = plan.exporter.as_ref().map_or(0, |exporter| MAPPING.len() + exporter.mapping.text().len());
+    let file = plan.file.as_ref().map_or(0, |file| BOOTSTRAP.len() + quoted(file).len());
+    let status = STATUS.len() + quoted(&plan.status.to_json()).len() + HASH_LENGTH;
+    let others: usize = plan.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let ours = mapping + file + status + others;
+    if own + ours > MOST {
+        let detail =
+            format!("the pod's annotations have {own} bytes and gwmon's {ours}; Kubernetes takes {MOST} in all");
+        return Err(Finding::new(Reason::AnnotationsTooLarge, detail));
+    }
+    Ok(())
+}
+
+/// The warning about a Pod whose manifest cannot be applied again: `kubectl apply` resets lists without merge keys (`args`), and
+/// values, to what the manifest says, and those of a Pod are immutable. Lists with merge keys, such as `env`, it merges.
+fn unappliable(pod: &Pod, (index, changes): (usize, &ContainerChanges)) -> Option<Finding> {
+    let container = pod.spec.containers.iter().flatten().nth(index)?;
+    let appended = (container.args.is_some() && !changes.args.is_empty()).then_some("args");
+    let changed = changes.merged.as_ref().and_then(|merged| merged.path.split('/').next()).or(appended)?;
+    let detail = format!(
+        "nobody owns this pod, and {changed} of container {} are changed, so another kubectl apply of its manifest will be refused: delete the pod before, or use a Deployment",
+        container.name
+    );
+    Some(Finding::new(Reason::PodNotReappliable, detail))
 }

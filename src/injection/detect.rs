@@ -63,7 +63,6 @@ impl MetricsSource {
 pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Detection<'a>, Finding> {
     static NONE: Annotations = Annotations::new();
     let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
-    check_pod(pod)?;
     let is_bare = workload.is_none() && pod.metadata.is_bare();
     let workload = workload.map(str::to_owned).or_else(|| workload_of(&pod.metadata)).ok_or_else(|| {
         let why = match pod.metadata.controller() {
@@ -75,6 +74,7 @@ pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Det
         };
         Finding::new(Reason::NoWorkload, why)
     })?;
+    check_pod(pod)?;
     let gateway = gateway_of(pod, &settings)?;
     Ok(Detection { workload, is_bare, settings, gateway })
 }

@@ -1,5 +1,5 @@
-//! The decision: which pod gets the exporter, and how its gateway is configured to send to it. Three phases: detect what the pod
-//! is, plan what it gets, render that as a patch. Pure.
+//! The decision: which pod gets the exporter, and how its gateway is configured to send to it. Four phases: detect what the pod
+//! is, plan what it gets, check that it can have that, render it as a patch. Pure.
 
 pub mod bootstrap;
 pub mod changes;
@@ -24,6 +24,7 @@ use crate::annotations::{Settings, TRIAL};
 use crate::config::Config;
 use crate::kubernetes::pod::Pod;
 use crate::reason::Finding;
+use checks::check;
 pub use confirm::confirm;
 use detect::detect;
 pub use naming::{monitor_name, workload_named, workload_of};
@@ -114,7 +115,8 @@ pub fn decide(config: &Config, limits: &[LimitRange], pod: &str) -> Decision {
 /// Decides on a pod, or on a template whose workload is known.
 fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Result<Injection, Finding> {
     let detection = detect(pod, workload)?;
-    let plan = plan(config, limits, pod, detection)?;
+    let mut plan = plan(config, limits, pod, detection)?;
+    plan.warnings.extend(check(pod, &plan)?);
     Ok(render(config, pod, plan))
 }
 

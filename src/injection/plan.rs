@@ -1,21 +1,18 @@
-//! The second phase: everything that is added to a pod, as values. What cannot be added is found here, before anything is
-//! rendered.
+//! The second phase: everything that is added to a pod, as values.
 
 use super::bootstrap::Dialect;
 use super::changes::ContainerChanges;
-use super::checks::check_sidecar;
 use super::detect::{Detection, Gateway, MetricsSource};
 use super::exporter::mapping::Mapping;
 use super::exporter::{self, Exporter};
 use super::gateway::{self, Endpoint, StatsdConfig};
 use super::mesh::{Interception, interception};
-use super::naming::{HASH_LENGTH, monitor_name};
-use super::patch::quoted;
+use super::naming::monitor_name;
 use super::resources::{self, LimitRange};
 use super::status::{METRICS_PATH, Status};
 use crate::annotations::{
-    BOOTSTRAP, DISCOVERY, Discovery, EXPORTER, MAPPING, MONITORED_BY, PROFILE, Profile, RELAY, RESOURCES, SIDECAR,
-    STATSD_PORT, STATUS, Settings, Sidecar,
+    DISCOVERY, Discovery, EXPORTER, MONITORED_BY, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, Settings,
+    Sidecar,
 };
 use crate::config::Config;
 use crate::kubernetes::pod::Pod;
@@ -40,6 +37,8 @@ pub(super) struct InjectionPlan {
     pub(super) status: Status,
     /// Warnings; the change is made all the same.
     pub(super) warnings: Vec<Finding>,
+    /// True if the pod is its own workload.
+    pub(super) is_bare: bool,
 }
 
 /// Plans the additions to a pod, in a namespace with these `LimitRange`s.
@@ -66,7 +65,6 @@ pub(super) fn plan(
                 is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
                 resources: resources::fit(pod, &settings.resources, limits)?,
             };
-            check_sidecar(pod, &exporter)?;
             let port = exporter.metrics_port;
             (changes, Some(exporter), port, METRICS_PATH.into())
         }
@@ -75,9 +73,6 @@ pub(super) fn plan(
     };
     warnings.extend(changes.warnings);
     let container_changes = index.map(|index| (index, changes.container));
-    if let Some((index, changes)) = container_changes.as_ref().filter(|_| is_bare) {
-        warnings.extend(unappliable(pod, (*index, changes)));
-    }
     let monitor = monitor_name(&workload);
     let is_monitored = settings.discovery != Discovery::Annotations;
     let labels = [(MONITORED_BY, is_monitored), (EXPORTER, exporter.is_some())];
@@ -105,41 +100,9 @@ pub(super) fn plan(
         hash: String::new(),
     };
     let (file, container) = (changes.file, container_changes);
-    let mut plan = InjectionPlan { monitor, labels, annotations, exporter, file, container, status, warnings };
+    let mut plan = InjectionPlan { monitor, labels, annotations, exporter, file, container, status, warnings, is_bare };
     plan.status.added = plan.additions();
-    check_annotations(pod, &plan)?;
     Ok(plan)
-}
-
-/// The warning about a Pod whose manifest cannot be applied again: `kubectl apply` resets lists without merge keys (`args`), and
-/// values, to what the manifest says, and those of a Pod are immutable. Lists with merge keys, such as `env`, it merges.
-fn unappliable(pod: &Pod, (index, changes): (usize, &ContainerChanges)) -> Option<Finding> {
-    let container = pod.spec.containers.iter().flatten().nth(index)?;
-    let appended = (container.args.is_some() && !changes.args.is_empty()).then_some("args");
-    let changed = changes.merged.as_ref().and_then(|merged| merged.path.split('/').next()).or(appended)?;
-    let detail = format!(
-        "nobody owns this pod, and {changed} of container {} are changed, so another kubectl apply of its manifest will be refused: delete the pod before, or use a Deployment",
-        container.name
-    );
-    Some(Finding::new(Reason::PodNotReappliable, detail))
-}
-
-/// Kubernetes takes 256 KiB of annotations, keys and values together, and refuses a pod that has more.
-fn check_annotations(pod: &Pod, plan: &InjectionPlan) -> Result<(), Finding> {
-    const MOST: usize = 256 << 10;
-    let own: usize = pod.metadata.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum();
-    // JSON escapes make it slightly too large.
-    let mapping = plan.exporter.as_ref().map_or(0, |exporter| MAPPING.len() + exporter.mapping.text().len());
-    let file = plan.file.as_ref().map_or(0, |file| BOOTSTRAP.len() + quoted(file).len());
-    let status = STATUS.len() + quoted(&plan.status.to_json()).len() + HASH_LENGTH;
-    let others: usize = plan.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-    let ours = mapping + file + status + others;
-    if own + ours > MOST {
-        let detail =
-            format!("the pod's annotations have {own} bytes and gwmon's {ours}; Kubernetes takes {MOST} in all");
-        return Err(Finding::new(Reason::AnnotationsTooLarge, detail));
-    }
-    Ok(())
 }
 
 /// Annotations that a user has set and that change nothing here.

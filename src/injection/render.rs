@@ -1,4 +1,4 @@
-//! The third phase: a plan as the JSON Patch that a webhook answers with.
+//! The last phase: a plan as the JSON Patch that a webhook answers with.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::plan::InjectionPlan;
 use super::{Injection, Status};
 use crate::annotations::{BOOTSTRAP, MAPPING, STATUS, Sidecar};
 use crate::config::Config;
-use crate::kubernetes::pod::Pod;
+use crate::kubernetes::pod::{Container, Pod};
 
 /// The operations that bring a plan about on just this pod, in an order that never varies. The pod tells which parents are
 /// missing, so that no list is created twice and none is assumed to exist (R20). The cost is that of what is added, not of what
@@ -19,6 +19,7 @@ pub(super) fn render(config: &Config, pod: &Pod, plan: InjectionPlan) -> Injecti
     let sidecar = plan.exporter.as_ref().map(|exporter| (exporter.kind, exporter.container(config)));
     let hash = hash(&plan, sidecar.as_ref().map(|(_, container)| container.as_str()));
     let status = Status { hash, ..plan.status };
+    let container = plan.container.as_ref().and_then(|(index, _)| pod.spec.containers.as_ref()?.get(*index));
     let mut patch = Patch::default();
     let labels = plan.labels.iter().map(|(key, value)| (*key, quoted(value))).collect();
     patch.entries(&["metadata", "labels"], pod.metadata.labels.is_some(), labels);
@@ -52,13 +53,18 @@ pub(super) fn render(config: &Config, pod: &Pod, plan: InjectionPlan) -> Injecti
         None => {}
     }
     if let Some((index, changes)) = plan.container {
-        change_container(&mut patch, pod, index, changes, mounts);
+        change_container(&mut patch, index, container, changes, mounts);
     }
     Injection { patch, status, warnings: plan.warnings, monitor: plan.monitor }
 }
 
-fn change_container(patch: &mut Patch, pod: &Pod, index: usize, changes: ContainerChanges, mounts: Vec<Json>) {
-    let container = pod.spec.containers.iter().flatten().nth(index);
+fn change_container(
+    patch: &mut Patch,
+    index: usize,
+    container: Option<&Container>,
+    changes: ContainerChanges,
+    mounts: Vec<Json>,
+) {
     let index = index.to_string();
     let at = |list| ["spec", "containers", index.as_str(), list];
     let ContainerChanges { args, env, merged } = changes;
