@@ -31,10 +31,13 @@ pub fn run(args: &Install) -> Result<()> {
         if object["kind"] == "Service" {
             replace_port(&mut object["spec"]["ports"], "targetPort", &serve);
         }
-        if object["kind"] == "Namespace" {
-            object["metadata"]["name"] = json!(installation.namespace);
+        if object["kind"] == "Namespace" && installation.namespace != SHIPPED {
+            // It may be one that others use: no Pod Security for them, and no label by which `gwmon uninstall` deletes it.
+            object["metadata"] = json!({"name": installation.namespace});
         }
-        rename("", object, &installation);
+        if object["kind"] != "Namespace" {
+            rename("", object, &installation);
+        }
     }
     let text = match args.output {
         Structured::Json => {
@@ -116,15 +119,10 @@ fn rename(key: &str, value: &mut Value, installation: &Installation) {
         },
         Value::Array(items) => items.iter_mut().for_each(|item| rename(key, item, installation)),
         Value::Object(entries) => {
-            // A container keeps its name, and a Namespace has one already.
-            let is_named_otherwise = key == "containers" || entries.get("kind").is_some_and(|kind| kind == "Namespace");
-            for (key, value) in entries.iter_mut() {
-                let keeps_name = is_named_otherwise && ["name", "metadata"].contains(&key.as_str());
-                if key == "metadata" && keeps_name {
-                    rename("labels", &mut value["labels"], installation);
-                } else if !keeps_name {
-                    rename(key, value, installation);
-                }
+            // A container keeps its name.
+            let is_container = key == "containers";
+            for (key, value) in entries.iter_mut().filter(|(key, _)| !is_container || *key != "name") {
+                rename(key, value, installation);
             }
         }
         _ => {}

@@ -125,7 +125,7 @@ fn gwmon_itself_prints_what_the_chart_and_the_manifests_make() {
         suspendAfter=1m,exporter.image=mirror/exporter:v1,webhook.port=10250";
     assert_same(&own, &template("metrics", "obs", &["--set", values]).unwrap(), "another name");
     let namespace: Value = serde_saphyr::from_multiple::<Value>(&own).unwrap().swap_remove(0);
-    assert_eq!((&namespace["kind"], &namespace["metadata"]["name"]), (&json!("Namespace"), &json!("obs")));
+    assert_eq!((&namespace["kind"], &namespace["metadata"]), (&json!("Namespace"), &json!({"name": "obs"})));
 }
 
 #[test]
