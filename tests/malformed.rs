@@ -179,6 +179,8 @@ fn stored() -> Vec<Value> {
         &json!({"stringData": {"tls.crt": "x", "tls.key": "-----BEGIN", "ca.crt": ""}}),
     );
     certificate["metadata"]["namespace"] = json!("gwmon");
+    // Without the label it would be somebody else's, and stay as it is.
+    certificate["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "gwmon"});
     bad.push(certificate);
     bad
 }
