@@ -302,10 +302,7 @@ impl Drop for CertManager {
 fn cert_manager_issues_and_gwmon_leaves_the_rest_to_it() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;
-    gwmon_cluster::build_certificates().unwrap();
-    let crds = gwmon_cluster::cache().join("cert-manager");
-    kubectl.run(&format!("apply --server-side -f {}", crds.display())).unwrap();
-    kubectl.wait_established().unwrap();
+    scenario::serve_cert_managers_kinds(kubectl).unwrap();
     kubectl.run("apply -k deploy/overlays/cert-manager").unwrap();
     let gwmon = installed.start(&["--certificates=cert-manager"], &[]);
     installed.event(

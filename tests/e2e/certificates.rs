@@ -170,7 +170,6 @@ fn aged() -> Result<Certificates> {
 }
 
 pub(crate) fn no_pod_is_missed_while_certificates_are_renewed() -> Result<()> {
-    gwmon_cluster::build_certificates()?;
     let fixture = Fixture::new()?;
     let Fixture { node, kubectl, shell, .. } = &fixture;
     node.load_image(&scenario::image()?, std::path::Path::new(env!("CARGO_BIN_EXE_gwmon")))?;
@@ -200,9 +199,7 @@ pub(crate) fn no_pod_is_missed_while_certificates_are_renewed() -> Result<()> {
     ensure!(stored.matches("BEGIN").count() == 2 && stored.contains(aged.authorities.trim()), "the CA was not renewed");
 
     // cert-manager's: the change of the source, and then each of its certificates.
-    let crds = gwmon_cluster::cache().join("cert-manager");
-    kubectl.run(&format!("apply --server-side -f {}", crds.display()))?;
-    kubectl.wait_established()?;
+    scenario::serve_cert_managers_kinds(kubectl)?;
     let mut cert_manager = node.inside("sh");
     // It ends with the node.
     std::mem::forget(cert_manager.args(["-c", "exec cert-manager $KUBECONFIG"]).stderr(Stdio::null()).spawn()?);

@@ -222,6 +222,16 @@ pub fn pod_webhook(name: &str, namespace: &str, url: &str, authorities: &str) ->
     })
 }
 
+/// Makes the cluster serve cert-manager's kinds, of the version that is built.
+///
+/// # Errors
+/// Where it cannot be built, or its CRDs cannot be applied.
+pub fn serve_cert_managers_kinds(kubectl: &Kubectl) -> Result<()> {
+    crate::build_certificates()?;
+    kubectl.run(&format!("apply --server-side -f {}", crate::cache().join("cert-manager").display()))?;
+    kubectl.wait_established()
+}
+
 /// Has cert-manager renew a certificate of the namespace `gwmon`, as `cmctl renew` does, and waits until its Secret has another.
 ///
 /// # Errors
