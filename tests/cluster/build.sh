@@ -57,7 +57,24 @@ runtime() {
 }
 images() { python3 "$CLUSTER/images.py" "$CACHE/images.tar" cluster "$CACHE"; }
 
+# GWMON_TEST_KUBERNETES=1.30, GWMON_TEST_OPERATOR=0.78: one of go/kubernetes-* and go/operator-*, in a folder of its own.
+older() { # NAME: a step
+  [ -d "$CLUSTER/go/$1" ] || missing "$1" "these can be built: $(cd "$CLUSTER/go"; echo kubernetes-* operator-*)"
+  eval "$1() { older_${1%%-*} $1; }"; module "$1"
+}
+older_kubernetes() {
+  cd "$CLUSTER/go/$1"; local v p=k8s.io/component-base/version; v=$(version k8s.io/kubernetes); mkdir -p "$CACHE/older/$1"
+  go build -trimpath -ldflags "-s -w -X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=${1##*.}" -o "$CACHE/older/$1/" tool
+}
+older_operator() {
+  cd "$CLUSTER/go/$1"; local o=github.com/prometheus-operator/prometheus-operator v; v=$(version $o); mkdir -p "$CACHE/older/$1/crd"
+  go build -trimpath -ldflags "-s -w -X github.com/prometheus/common/version.Version=${v#v}" -o "$CACHE/older/$1/" tool
+  cp "$(folder $o)"/example/prometheus-operator-crd/*.yaml "$CACHE/older/$1/crd/"; chmod -R u+w "$CACHE/older/$1/crd"
+}
+
 for m in kubernetes node monitoring exporter; do module $m; done
+[ -z "${GWMON_TEST_KUBERNETES:-}" ] || older "kubernetes-$GWMON_TEST_KUBERNETES"
+[ -z "${GWMON_TEST_OPERATOR:-}" ] || older "operator-$GWMON_TEST_OPERATOR"
 step oracle "$(cd "$CLUSTER/go/monitoring" && { go env GOVERSION; declare -f oracle; cat go.mod go.sum oracle/*; } | sha256sum)"
 step envoy "$(cat "$CLUSTER"/envoy/*.txt | sha256sum)"
 [ -x "$BIN/runc" ] && [ -x "$BIN/busybox" ] || step runtime "$(now)"

@@ -3,7 +3,9 @@ CLUSTER=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 # What build.sh makes. The one setting: GWMON_CLUSTER_CACHE.
 CACHE=$(readlink -m "${GWMON_CLUSTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gwmon-cluster}")
 BIN=$CACHE/bin
-export PATH=${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS:}$BIN:$PATH:/usr/sbin:/sbin
+# Other versions than the newest, which stand in front of it (build.sh).
+OLDER=${GWMON_TEST_KUBERNETES:+$CACHE/older/kubernetes-$GWMON_TEST_KUBERNETES:}${GWMON_TEST_OPERATOR:+$CACHE/older/operator-$GWMON_TEST_OPERATOR:}
+export PATH=$OLDER${KUBEBUILDER_ASSETS:+$KUBEBUILDER_ASSETS:}$BIN:$PATH:/usr/sbin:/sbin
 [ ! -e "$CACHE/versions" ] || . "$CACHE/versions"     # KUBERNETES, OPERATOR, PROMETHEUS, EXPORTER, ENVOY
 
 now() { date +%s%N; }

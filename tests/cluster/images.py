@@ -2,7 +2,7 @@
 """Writes container images as a docker-archive, which `ctr images import` and `docker load` read. No docker needed.
 
 usage: images.py OUT cluster CACHE               the images that the test cluster runs
-       images.py OUT binary REF BINARY           one image: BINARY as its entrypoint, user 65534
+       images.py OUT binary REF BINARY [ARCH]    one image: BINARY as its entrypoint, user 65534
 """
 import hashlib
 import io
@@ -114,12 +114,18 @@ def cluster_images(cache):
     }
 
 
-def binary_image(reference, path):
-    files = {f"/{os.path.basename(path)}": path, **libraries(path)}
-    return {reference: ([PASSWD, files], {"Entrypoint": [f"/{os.path.basename(path)}"], "User": "65534"})}
+def binary_image(reference, path, arch):
+    # A binary of another architecture is static.
+    files = {f"/{os.path.basename(path)}": path, **(libraries(path) if arch == ARCH else {})}
+    labels = {
+        "org.opencontainers.image.title": "gwmon",
+        "org.opencontainers.image.licenses": "Apache-2.0",
+        "org.opencontainers.image.version": reference.rsplit(":", 1)[1],
+    }
+    return {reference: ([PASSWD, files], {"Entrypoint": [f"/{os.path.basename(path)}"], "User": "65534", "Labels": labels})}
 
 
-def write(out, images):
+def write(out, images, arch=ARCH):
     with tarfile.open(out + ".tmp", "w") as tar:
         manifest, done, cached = [], set(), {}
 
@@ -140,7 +146,7 @@ def write(out, images):
                 add(f"{digests[-1]}/layer.tar", data)
             config = {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], **config}
             root = {"type": "layers", "diff_ids": ["sha256:" + digest for digest in digests]}
-            data = json.dumps({"architecture": ARCH, "os": "linux", "config": config, "rootfs": root}).encode()
+            data = json.dumps({"architecture": arch, "os": "linux", "config": config, "rootfs": root}).encode()
             name = hashlib.sha256(data).hexdigest() + ".json"
             add(name, data)
             manifest.append({"Config": name, "RepoTags": [reference], "Layers": [f"{digest}/layer.tar" for digest in digests]})
@@ -152,7 +158,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case [out, "cluster", cache]:
             write(out, cluster_images(cache))
-        case [out, "binary", reference, path]:
-            write(out, binary_image(reference, path))
+        case [out, "binary", reference, path, *arch]:
+            arch = arch[0] if arch else ARCH
+            write(out, binary_image(reference, path, arch), arch)
         case _:
             sys.exit(__doc__)

@@ -43,7 +43,8 @@ start etcd etcd --data-dir "$D/etcd" --listen-client-urls "http://127.0.0.1:$cli
 # advertise-address: an EndpointSlice may not carry 127/8, so a documentation address that nobody calls.
 start apiserver kube-apiserver --etcd-servers "http://127.0.0.1:$client" --secure-port "$api" --bind-address 127.0.0.1 --advertise-address 192.0.2.1 --cert-dir "$D/certs" \
   --service-account-issuer https://kubernetes.default.svc --service-account-key-file sa.key --service-account-signing-key-file sa.key --token-auth-file tokens.csv \
-  --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --service-cluster-ip-range 10.96.0.0/16 --allow-privileged --profiling=false --enable-aggregator-routing ${API_SERVER_FLAGS:-}
+  --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction --service-cluster-ip-range 10.96.0.0/16 --allow-privileged --profiling=false --enable-aggregator-routing \
+  --audit-policy-file "$CLUSTER/control-plane/audit.yaml" --audit-log-path "$D/log/audit.log" ${API_SERVER_FLAGS:-}
 wait_for kubectl get --raw /readyz
 start kcm kube-controller-manager --kubeconfig kubeconfig --kube-api-qps=500 --kube-api-burst=1000 --service-account-private-key-file sa.key --root-ca-file certs/apiserver.crt \
   --use-service-account-credentials --leader-elect=false --secure-port 0 --cert-dir "$D/kcm"

@@ -42,11 +42,28 @@ pub fn cache() -> PathBuf {
     })
 }
 
-/// One of the programs that were built; where it was not, the one of that name on the path.
+/// One of the programs that were built, of the versions that are asked for; where it was not, the one of that name on the path.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let built = cache().join("bin").join(name);
-    if built.exists() { built } else { name.into() }
+    let folders = older().into_iter().chain([cache().join("bin")]);
+    folders.map(|folder| folder.join(name)).find(|file| file.exists()).unwrap_or_else(|| name.into())
+}
+
+/// The folders of versions other than the newest that are asked for: `GWMON_TEST_KUBERNETES=1.30`, `GWMON_TEST_OPERATOR=0.78`.
+fn older() -> Vec<PathBuf> {
+    let asked = [("kubernetes", "GWMON_TEST_KUBERNETES"), ("operator", "GWMON_TEST_OPERATOR")];
+    let set = asked.into_iter().filter_map(|(name, variable)| {
+        let version = std::env::var(variable).ok().filter(|version| !version.is_empty())?;
+        Some(cache().join("older").join(format!("{name}-{version}")))
+    });
+    set.collect()
+}
+
+/// The folder of the Prometheus Operator's CRDs.
+#[must_use]
+pub fn operators_crds() -> PathBuf {
+    let folders = older().into_iter().map(|folder| folder.join("crd"));
+    folders.chain([cache().join("upstream/crd")]).find(|folder| folder.exists()).unwrap_or_default()
 }
 
 /// Builds what is not built yet, with progress on standard error; seconds when everything is.
@@ -89,6 +106,14 @@ pub fn build_gateways() -> Result<()> {
 /// As for [`build`].
 pub fn build_helm() -> Result<()> {
     run(Command::new(folder().join("helm.sh")))
+}
+
+/// Builds a program around Argo CD's engine; minutes the first time.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_gitops() -> Result<()> {
+    run(Command::new(folder().join("gitops.sh")))
 }
 
 /// Builds cert-manager and libfaketime; minutes the first time.
@@ -190,6 +215,12 @@ impl ControlPlane {
     #[must_use]
     pub fn kubectl(&self) -> Kubectl {
         Kubectl::new(self.0.folder.join("kubeconfig"))
+    }
+
+    /// The file of a log: `audit`, which has each request of gwmon's service account, or a process' by its name.
+    #[must_use]
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.0.folder.join("log").join(name).with_extension("log")
     }
 
     /// Kills the API server and starts it again.
@@ -387,5 +418,15 @@ impl Node {
 pub fn write_image(archive: &Path, reference: &str, binary: &Path) -> Result<()> {
     let mut images = Command::new("python3");
     images.arg(folder().join("images.py")).arg(archive).args(["binary", reference]).arg(binary);
+    run(images)
+}
+
+/// The same for a static binary of any architecture, as images name it.
+///
+/// # Errors
+/// Where the binary cannot be read or the archive not written.
+pub fn write_static_image(archive: &Path, reference: &str, binary: &Path, arch: &str) -> Result<()> {
+    let mut images = Command::new("python3");
+    images.arg(folder().join("images.py")).arg(archive).args(["binary", reference]).arg(binary).arg(arch);
     run(images)
 }

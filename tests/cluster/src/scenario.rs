@@ -67,6 +67,41 @@ pub fn build_gwmon(profile: &str) -> Result<PathBuf> {
     Ok(target.join(profile).join("gwmon"))
 }
 
+/// Architectures of a static binary, as images name them: with the target of Rust, and the C compiler that its crypto needs.
+const STATIC: [(&str, &str, &str); 2] = [
+    ("amd64", "x86_64-unknown-linux-musl", "x86_64-linux-gnu-gcc"),
+    ("arm64", "aarch64-unknown-linux-musl", "aarch64-linux-gnu-gcc"),
+];
+
+/// Builds a static binary of gwmon for an architecture, the same byte for byte wherever it is built. Installs Rust's target.
+///
+/// # Errors
+/// Another architecture than amd64 and arm64, or it does not build.
+pub fn build_static(arch: &str) -> Result<PathBuf> {
+    let known = STATIC.into_iter().find(|(name, ..)| *name == arch);
+    let (_, target, compiler) = known.with_context(|| format!("{arch} is neither amd64 nor arm64"))?;
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", target]).current_dir(repository());
+    crate::quietly(add)?;
+    let repository = repository().canonicalize()?;
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| Ok::<_, anyhow::Error>(format!("{}/.cargo", std::env::var("HOME")?)))?;
+    // No path of this machine in panic messages.
+    let paths = format!("--remap-path-prefix={home}=/cargo --remap-path-prefix={}=/gwmon", repository.display());
+    let variable = target.replace('-', "_");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .args(["build", "--locked", "--profile", "dist", "--package", "gwmon", "--bin", "gwmon", "--target", target])
+        .env(format!("CC_{variable}"), compiler)
+        .env(format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()), "rust-lld")
+        .env("RUSTFLAGS", format!("-C target-feature=+crt-static -C link-self-contained=yes {paths}"))
+        .env("CARGO_INCREMENTAL", "0")
+        .current_dir(&repository);
+    run(build)?;
+    Ok(repository.join("target").join(target).join("dist/gwmon"))
+}
+
 /// The image that `deploy/` runs.
 ///
 /// # Errors

@@ -124,7 +124,7 @@ pub(crate) fn demo(gwmon: &Path, tell: &Narrator) -> Result<()> {
 }
 
 fn monitoring(kubectl: &Kubectl) -> Result<()> {
-    let definitions = gwmon_cluster::cache().join("upstream/crd");
+    let definitions = gwmon_cluster::operators_crds();
     kubectl.run(&format!("apply --server-side -f {}", definitions.display()))?;
     kubectl.wait_established()?;
     kubectl.run("create namespace monitoring")?;
