@@ -8,3 +8,4 @@ mod oracle;
 mod parity;
 #[path = "../support/pods.rs"]
 mod pods;
+mod release;
