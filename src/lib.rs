@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod monitoring;
 pub mod reason;
+pub mod reload;
 pub mod server;
 pub mod suspension;
 pub mod webhook;

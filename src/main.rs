@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gwmon::cli::{Cli, Command};
-use gwmon::commands::{certs, install, preview, selftest, serve, uninstall};
+use gwmon::commands::{certs, config, install, preview, selftest, serve, uninstall};
 use gwmon::manifest;
 
 fn main() -> ExitCode {
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Command::Certs(args) => certs::run(args),
-        Command::Install(args) => install::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Config(args) => config::run(&args.command).map(|()| ExitCode::SUCCESS),
+        Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Preview(args) => {

@@ -88,6 +88,7 @@ pub struct Metrics {
     pub gateways: Gauge,
     certificate_expiry: Gauge<f64, AtomicU64>,
     certificate_update_failing: Gauge,
+    configuration_update_failing: Gauge,
     suspended_workloads: Family<SuspendedLabels, Gauge>,
     injection_stopped: Gauge,
 }
@@ -107,6 +108,7 @@ impl Metrics {
             gateways: Gauge::default(),
             certificate_expiry: Gauge::default(),
             certificate_update_failing: Gauge::default(),
+            configuration_update_failing: Gauge::default(),
             suspended_workloads: Family::default(),
             injection_stopped: Gauge::default(),
         };
@@ -131,6 +133,9 @@ impl Metrics {
         registry.register_with_unit("certificate_expiry_timestamp", help, Unit::Seconds, m.certificate_expiry);
         let help = "1 while the newest certificate cannot be read, made or used, and the one before is served";
         registry.register("certificate_update_failing", help, m.certificate_update_failing);
+        let help =
+            "1 while the configuration file cannot be read or is not valid, and the configuration before is in use";
+        registry.register("configuration_update_failing", help, m.configuration_update_failing);
         // A series that exists from the start lets rate() see its first change.
         for outcome in [ReconcileOutcome::ok, ReconcileOutcome::error] {
             drop(metrics.reconciles.get_or_create(&ReconcileLabels { outcome }));
@@ -163,6 +168,11 @@ impl Metrics {
     /// Notes whether the last attempt to bring the certificate up to date failed.
     pub(crate) fn certificate_update_fails(&self, fails: bool) {
         self.certificate_update_failing.set(fails.into());
+    }
+
+    /// Notes whether the configuration file could not be used when it was last read.
+    pub(crate) fn configuration_update_fails(&self, fails: bool) {
+        self.configuration_update_failing.set(fails.into());
     }
 
     /// Notes which workloads are suspended.

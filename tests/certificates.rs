@@ -75,11 +75,11 @@ fn two_replicas_share_one_certificate_whatever_becomes_of_it() {
         Ok(String::from_utf8(BASE64_STANDARD.decode(secret["data"][key].as_str().unwrap_or_default())?)?)
     };
     let first = stored("ca.crt").unwrap();
-    assert_eq!(bundles(&installed).unwrap(), vec![first.clone(); 2], "both webhooks trust the one authority");
+    assert_eq!(bundles(&installed).unwrap(), vec![first.clone(); 3], "all webhooks trust the one authority");
 
     // The manifests again: nothing is lost, since they name no caBundle (R8).
     kubectl.apply(&install).unwrap();
-    assert_eq!(bundles(&installed).unwrap(), vec![first.clone(); 2]);
+    assert_eq!(bundles(&installed).unwrap(), vec![first.clone(); 3]);
 
     let overwritten = r#"[{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": null}]"#;
     let now = OffsetDateTime::now_utc();
@@ -139,7 +139,7 @@ fn two_replicas_share_one_certificate_whatever_becomes_of_it() {
         let path = format!("{}:{}", program("kubectl").parent().unwrap().display(), std::env::var("PATH").unwrap());
         assert!(shell.env("PATH", path).status().unwrap().success());
     }
-    settle("the present authority alone", || Ok((bundles(&installed)? == vec![stored("ca.crt")?; 2]).then_some(())));
+    settle("the present authority alone", || Ok((bundles(&installed)? == vec![stored("ca.crt")?; 3]).then_some(())));
     for replica in &replicas {
         replica.assert_never_forbidden();
         assert!(replica.metric("gwmon_certificate_update_failing") < 1.);
@@ -255,7 +255,7 @@ fn files_are_served_and_a_bad_pair_leaves_the_good_one_in_use() {
     mounted.put(&one.authorities, &one.leaf, &one.leaf_key);
     served(&one);
     gwmon.wait_ready();
-    assert_eq!(bundles(&installed).unwrap(), vec![one.authorities.clone(); 2]);
+    assert_eq!(bundles(&installed).unwrap(), vec![one.authorities.clone(); 3]);
 
     for (what, (leaf, key)) in [
         ("tls.key is not the key of the first certificate in tls.crt", (&two.leaf, &one.leaf_key)),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
+use support::kinds::{KINDS, definition};
 use support::{Installed, by_release, everywhere, injected, injected_as, settle};
 
 #[test]
@@ -145,19 +146,9 @@ fn whatever_kind_owns_the_pods_owns_the_objects() {
     };
 
     // Argo's Rollouts stand above ReplicaSets as Deployments do; gwmon knows nothing of them.
-    let crd = json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "rollouts.argoproj.io"},
-        "spec": {
-            "group": "argoproj.io",
-            "names": {"kind": "Rollout", "plural": "rollouts"},
-            "scope": "Namespaced",
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
-        },
-    });
-    kubectl.apply(&crd.to_string()).unwrap();
-    kubectl.run("wait --for=condition=Established crd/rollouts.argoproj.io --timeout=60s").unwrap();
+    let rollouts = KINDS.into_iter().find(|kind| kind.2 == "Rollout").unwrap();
+    kubectl.apply(&definition(rollouts).to_string()).unwrap();
+    kubectl.wait_established().unwrap();
     let rollout = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "canary", "namespace": "edge"}});
     settle("the Rollout", || kubectl.apply(&rollout.to_string()).map(Some));
     let uid = kubectl.get("-n edge rollouts.argoproj.io canary").unwrap()["metadata"]["uid"].clone();
@@ -447,16 +438,8 @@ fn the_rendered_manifest_is_the_base_rendered() {
 fn what_a_gateway_is_shows_in_its_objects() {
     let installed = Installed::new();
     let Installed { kubectl, .. } = &installed;
-    // Kong's own definition, as far as it matters here.
-    let names = json!({"plural": "kongclusterplugins", "singular": "kongclusterplugin", "kind": "KongClusterPlugin", "listKind": "KongClusterPluginList"});
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "kongclusterplugins.configuration.konghq.com"},
-        "spec": {"group": "configuration.konghq.com", "names": names, "scope": "Cluster", "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]},
-    });
-    kubectl.apply(&definition.to_string()).unwrap();
+    let kong_plugins = KINDS.into_iter().find(|kind| kind.2 == "KongClusterPlugin").unwrap();
+    kubectl.apply(&definition(kong_plugins).to_string()).unwrap();
     kubectl.wait_established().unwrap();
     installed.prometheus("k8s", &by_release("one"));
     let gwmon = installed.serve();

@@ -6,32 +6,8 @@ mod support;
 
 use gwmon_cluster::{ControlPlane, Kubectl};
 use serde_json::{Value, json};
+use support::kinds::{KINDS, definition};
 use support::{Cluster, Installed, by_release, injected, settle};
-
-/// Kinds of other people's definitions that gwmon reads: group, versions, kind, plural, scope.
-const KINDS: [(&str, &[&str], &str, &str, &str); 7] = [
-    ("monitoring.coreos.com", &["v1"], "Prometheus", "prometheuses", "Namespaced"),
-    ("monitoring.coreos.com", &["v1alpha1"], "PrometheusAgent", "prometheusagents", "Namespaced"),
-    ("monitoring.coreos.com", &["v1"], "ServiceMonitor", "servicemonitors", "Namespaced"),
-    ("operator.victoriametrics.com", &["v1beta1"], "VMAgent", "vmagents", "Namespaced"),
-    ("opentelemetry.io", &["v1alpha1"], "TargetAllocator", "targetallocators", "Namespaced"),
-    ("opentelemetry.io", &["v1beta1"], "OpenTelemetryCollector", "opentelemetrycollectors", "Namespaced"),
-    ("configuration.konghq.com", &["v1"], "KongClusterPlugin", "kongclusterplugins", "Cluster"),
-];
-
-fn definition((group, versions, kind, plural, scope): (&str, &[&str], &str, &str, &str)) -> Value {
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    let versions: Vec<_> = versions
-        .iter()
-        .map(|version| json!({"name": version, "served": true, "storage": true, "schema": schema}))
-        .collect();
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.{group}")},
-        "spec": {"group": group, "names": {"kind": kind, "plural": plural}, "scope": scope, "versions": versions},
-    })
-}
 
 /// What stands where an object's content should. Of the kinds whose real definitions take any depth, one is deeper than kube's
 /// client reads, by its `managedFields` already: it hides its kind, and nothing else.

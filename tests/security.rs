@@ -12,7 +12,7 @@ use gwmon_cluster::ControlPlane;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use serde_json::{Value, json};
 use support::fixture::Fixture;
-use support::{Gwmon, Https, Installed, TlsClient, by_release, injected, injected_as, pod_review, settle};
+use support::{Gwmon, Https, Installed, TlsClient, by_release, gwmon, injected, injected_as, pod_review, settle};
 use tempfile::TempDir;
 
 /// An authority and a client's certificate of it, as files.
@@ -153,6 +153,20 @@ fn gwmons_own_token_does_its_job_and_no_more() {
     assert!(!gwmon.log().contains("denied"), "{}", gwmon.log());
 }
 
+#[test]
+fn only_gwmons_own_container_has_its_token() {
+    let installed = Installed::new();
+    let pod = settle("a pod of gwmon's", || {
+        let pods = installed.kubectl.get("-n gwmon pods -l app.kubernetes.io/name=gwmon")?;
+        Ok(pods["items"].as_array().and_then(|pods| pods.first()).cloned())
+    });
+    let has_token = |list: &str| {
+        let mounts = pod["spec"][list][0]["volumeMounts"].as_array().cloned().unwrap_or_default();
+        mounts.iter().any(|mount| mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount")
+    };
+    assert!(has_token("containers") && !has_token("initContainers"), "{}", pod["spec"]);
+}
+
 /// A pod that claims to be an injected gateway's.
 fn claiming(namespace: &str, name: &str, monitor: &str, owner: &Value) -> Value {
     let mut pod = injected(namespace, name, 1)["spec"]["template"].clone();
@@ -225,7 +239,7 @@ fn a_namespace_has_its_share_and_a_pod_is_believed_what_it_shows() {
         settle("its monitor", || installed.monitor("edge", &format!("{name}-gwmon")).map(Some));
     }
     kubectl.apply(&injected("edge", "three", 1).to_string()).unwrap();
-    installed.event("edge", "three", "TooManyObjects", "--max-gateways-per-namespace");
+    installed.event("edge", "three", "TooManyObjects", "gateways.maxPerNamespace");
     assert_eq!(made_in(&installed, "edge"), 4);
 
     // The fixture asks for 15 s.
@@ -305,21 +319,10 @@ fn what_crosses_namespaces_is_the_operators_to_allow() {
     // Nothing outside the gateway's namespace: told, and what is there stays.
     let gwmon = installed.serve_with(&["--prometheus", "monitoring/k8s", "--allow-cross-namespace-monitors=false"]);
     kubectl.apply(&injected("edge", "third", 1).to_string()).unwrap();
-    installed.event("edge", "third", "NotSelected", "--allow-cross-namespace-monitors=false");
+    installed.event("edge", "third", "NotSelected", "monitors.crossNamespace");
     assert!(installed.monitor("monitoring", "edge.third-gwmon").is_err());
     there().unwrap();
     gwmon.assert_never_forbidden();
-}
-
-/// `gwmon` as a person runs it: the exit code, and all that it says.
-fn gwmon(installed: &Installed, arguments: &[&str]) -> (i32, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_gwmon"))
-        .args(arguments)
-        .env("KUBECONFIG", installed.kubectl.kubeconfig())
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
 }
 
 #[test]
@@ -341,9 +344,9 @@ fn uninstall_takes_what_is_gwmons_and_nothing_else() {
     kubectl.apply(&annotated.to_string()).unwrap();
     kubectl.run("-n gwmon scale deployment gwmon --replicas=0").unwrap();
 
-    let (code, said) = gwmon(&installed, &["uninstall", "-n", "edge", "--yes"]);
+    let (code, said) = gwmon(kubectl.kubeconfig(), &["uninstall", "-n", "edge", "--yes"]);
     assert!(code == 2 && said.contains("calls a Service in namespace gwmon, not in edge"), "{said}");
-    let (code, plan) = gwmon(&installed, &["uninstall"]);
+    let (code, plan) = gwmon(kubectl.kubeconfig(), &["uninstall"]);
     assert!(code == 0 && plan.starts_with("On https://"), "{plan}");
     for line in [
         "  deployment/edge -n edge",
@@ -357,12 +360,12 @@ fn uninstall_takes_what_is_gwmons_and_nothing_else() {
     assert!(left.contains("gwmon-tls") && left.contains("team-notes") && !listed.contains("secret/"), "{plan}");
     assert!(!listed.contains("namespace/") && !listed.contains("service/edge-gwmon"), "{plan}");
 
-    let (code, said) = gwmon(&installed, &["uninstall", "--yes", "--keep-workloads"]);
+    let (code, said) = gwmon(kubectl.kubeconfig(), &["uninstall", "--yes", "--keep-workloads"]);
     assert_eq!(code, 0, "{said}");
     let template =
         || kubectl.get("-n edge deployment edge").unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
     assert_eq!(template()["gwmon.io/inject"], "true");
-    let (code, said) = gwmon(&installed, &["uninstall", "--yes"]);
+    let (code, said) = gwmon(kubectl.kubeconfig(), &["uninstall", "--yes"]);
     assert!(code == 0 && said.contains("deployment/edge -n edge rolled out without the sidecar"), "{said}");
     assert_eq!(template(), Value::Null);
     for kept in ["secret gwmon-tls", "configmap team-notes"] {
@@ -371,6 +374,6 @@ fn uninstall_takes_what_is_gwmons_and_nothing_else() {
     kubectl.get("-n edge service edge-gwmon").unwrap();
     assert_eq!(kubectl.get("-n edge deployment edge").unwrap()["metadata"]["annotations"]["gwmon.io/inject"], "true");
     kubectl.get("clusterrole gwmon").unwrap_err();
-    let (code, said) = gwmon(&installed, &["uninstall"]);
+    let (code, said) = gwmon(kubectl.kubeconfig(), &["uninstall"]);
     assert!(code == 0 && said.contains("nothing of gwmon was found"), "{said}");
 }

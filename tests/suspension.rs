@@ -7,10 +7,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon_cluster::wait_for;
 use serde_json::{Value, json};
-use support::{Gwmon, Https, Installed, injected, settle};
+use support::{Gwmon, Installed, injected, settle};
 
 /// Seconds until a workload is suspended, and until it is tried again.
 const QUICK: [&str; 4] = ["--suspend-after", "2s", "--suspend-for", "4s"];
@@ -28,28 +27,16 @@ fn gateway(name: &str) -> Value {
 
 /// What a replica says to a new pod of this workload: the patch, if any, and the warnings.
 fn asked(installed: &Installed, gwmon: &Gwmon, workload: &str, is_dry_run: bool) -> (Option<String>, String) {
-    let secret = installed.kubectl.get("-n gwmon secret gwmon-tls").unwrap();
-    let authority = BASE64_STANDARD.decode(secret["data"]["ca.crt"].as_str().unwrap()).unwrap();
-    let mut review = support::pod_review();
-    let request = &mut review["request"];
-    request["namespace"] = json!("edge");
-    request["dryRun"] = json!(is_dry_run);
-    request["object"]["metadata"]["labels"] = json!({"pod-template-hash": "6d4b"});
-    request["object"]["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{workload}-6d4b"), "uid": "u", "controller": true,
-    }]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (status, body) = runtime.block_on(async {
-        let mut https = Https::connect(gwmon.webhook, "gwmon.gwmon.svc", &authority).await.unwrap();
-        https.post("/mutate/pods", review.to_string().as_bytes()).await.unwrap()
-    });
-    assert_eq!(status, 200);
-    let reply: Value = serde_json::from_slice(&body).unwrap();
-    let response = &reply["response"];
-    assert_eq!(response["allowed"], true);
-    let patch =
-        response["patch"].as_str().map(|patch| String::from_utf8(BASE64_STANDARD.decode(patch).unwrap()).unwrap());
-    (patch, response["warnings"].to_string())
+    installed.review(gwmon, "/mutate/pods", &json!({
+        "namespace": "edge",
+        "dryRun": is_dry_run,
+        "object": {"metadata": {
+            "labels": {"pod-template-hash": "6d4b"},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{workload}-6d4b"), "uid": "u", "controller": true,
+            }],
+        }},
+    }))
 }
 
 /// What the ConfigMap says of a workload.

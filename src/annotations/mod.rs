@@ -7,7 +7,7 @@ use crate::kubernetes::labels::Labels;
 use crate::kubernetes::{Annotations, Version};
 use crate::reason::{Finding, Reason, shown};
 use invalid::InvalidValue;
-pub use values::{Discovery, Mode, Profile, Resources, Sidecar, Target};
+pub use values::{Discovery, Mode, PartialResources, Profile, Resources, Sidecar, Target};
 pub(crate) use values::{SMALLEST_MEMORY_LIMIT, duration};
 use values::{flag, monitor_labels, port, resources};
 
@@ -16,6 +16,8 @@ pub const PREFIX: &str = "gwmon.io/";
 
 /// Opts in (`"true"`) or out (`"false"`).
 pub const INJECT: &str = "gwmon.io/inject";
+/// The value of the label [`INJECT`] on a Namespace all of whose gateways are to be injected.
+pub const ENABLED: &str = "enabled";
 /// Overrides the detection of the gateway's kind.
 pub const GATEWAY: &str = "gwmon.io/gateway";
 /// Names the gateway's container.
@@ -214,8 +216,8 @@ pub struct Settings {
     pub monitor_labels: Option<Labels>,
     /// [`INTERVAL`].
     pub interval: Option<String>,
-    /// [`RESOURCES`], merged field by field over the defaults (R19).
-    pub resources: Resources,
+    /// [`RESOURCES`]; what is left out is the configuration's (R19).
+    pub resources: PartialResources,
 }
 
 impl Settings {
@@ -234,6 +236,14 @@ impl Settings {
                 return Err(Finding::new(Reason::InvalidAnnotation, detail));
             }
         }
+        Self::read(annotations)
+    }
+
+    /// Reads the settings of an object that is injected whether or not it opts in.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidAnnotation`], as for [`Self::parse`].
+    pub(crate) fn read(annotations: &Annotations) -> Result<Self, Finding> {
         let mut settings = Self::default();
         for (key, value) in ours(annotations) {
             check_key(key)?;
@@ -286,6 +296,12 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Returns true if a Namespace with these labels asks for the injection of all its gateways.
+#[must_use]
+pub fn is_enabled(labels: &Labels) -> bool {
+    labels.get(INJECT).is_some_and(|value| value == ENABLED)
 }
 
 /// Those of an object's annotations that are gwmon's.
@@ -344,7 +360,7 @@ mod tests {
         assert_eq!((settings.mode, settings.relay, settings.profile), (Some(Mode::Statsd), true, Profile::Bakins));
         assert_eq!((settings.sidecar, settings.discovery), (Some(Sidecar::Regular), Discovery::Both));
         assert_eq!(settings.interval.as_deref(), Some("1m30s"));
-        let Resources { cpu, memory } = settings.resources;
+        let Resources { cpu, memory } = settings.resources.over(&Resources::default());
         assert_eq!(
             [cpu.0, cpu.1, memory.0, memory.1].map(|amount| amount.to_string()),
             ["60m", "500m", "32Mi", "256Mi"]

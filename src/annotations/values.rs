@@ -1,5 +1,6 @@
 //! The values of annotations: words, ports, versions, durations, labels and resources, parsed.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::PREFIX;
@@ -213,10 +214,66 @@ pub(crate) fn duration(value: &str) -> Result<u64, DurationError> {
     })
 }
 
+/// Requests and limits that somebody asks for; what is left out is the default's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartialResources {
+    /// CPU: request, limit.
+    pub cpu: (Option<Quantity>, Option<Quantity>),
+    /// Memory: request, limit.
+    pub memory: (Option<Quantity>, Option<Quantity>),
+}
+
+impl PartialResources {
+    /// Reads requests and limits as a container has them.
+    ///
+    /// # Errors
+    /// What no container of an exporter may have.
+    pub(crate) fn of(
+        requests: &BTreeMap<String, String>,
+        limits: &BTreeMap<String, String>,
+    ) -> Result<Self, ResourcesError> {
+        if let Some(other) =
+            requests.keys().chain(limits.keys()).find(|name| !["cpu", "memory"].contains(&name.as_str()))
+        {
+            return Err(ResourcesError::UnknownResource(other.clone()));
+        }
+        let of = |name: &'static str| {
+            let text = |list: &BTreeMap<String, String>| list.get(name).cloned().unwrap_or_default();
+            Ok((amount(name, &text(requests))?, amount(name, &text(limits))?))
+        };
+        let resources = Self { cpu: of("cpu")?, memory: of("memory")? };
+        resources.checked()
+    }
+
+    /// These, and the default's for the rest. One that is given moves its counterpart if it must: no request is above its limit.
+    #[must_use]
+    pub fn over(&self, default: &Resources) -> Resources {
+        let merge = |given: (Option<Quantity>, Option<Quantity>), default: (Quantity, Quantity)| match given {
+            (None, None) => default,
+            (Some(request), None) => (request, default.1.max(request)),
+            (None, Some(limit)) => (default.0.min(limit), limit),
+            (Some(request), Some(limit)) => (request, limit),
+        };
+        Resources { cpu: merge(self.cpu, default.cpu), memory: merge(self.memory, default.memory) }
+    }
+
+    /// Checks them over gwmon's own defaults.
+    fn checked(self) -> Result<Self, ResourcesError> {
+        let default = Resources::default();
+        within("cpu", default.cpu, self.cpu.0, self.cpu.1)?;
+        let (request, limit) = within("memory", default.memory, self.memory.0, self.memory.1)?;
+        if limit < SMALLEST_MEMORY_LIMIT {
+            let request = request.min(SMALLEST_MEMORY_LIMIT);
+            return Err(ResourcesError::MemoryLimitTooSmall { request, limit, least: SMALLEST_MEMORY_LIMIT });
+        }
+        Ok(self)
+    }
+}
+
 /// `cpu=50m/500m,memory=32Mi`: what is not named keeps its default, so that no annotation can drop a request or a
 /// limit (R18, R19).
-pub(super) fn resources(value: &str) -> Result<Resources, ResourcesError> {
-    let mut resources = Resources::default();
+pub(super) fn resources(value: &str) -> Result<PartialResources, ResourcesError> {
+    let mut resources = PartialResources::default();
     let mut seen = Vec::new();
     for part in value.split(',').map(str::trim) {
         let (name, amounts) = part.split_once('=').ok_or_else(|| ResourcesError::NoEquals(part.to_owned()))?;
@@ -230,18 +287,12 @@ pub(super) fn resources(value: &str) -> Result<Resources, ResourcesError> {
         }
         seen.push(name);
         let (request, limit) = amounts.split_once('/').unwrap_or((amounts, ""));
-        let (request, limit) = (amount(name, request)?, amount(name, limit)?);
-        if request.is_none() && limit.is_none() {
+        *slot = (amount(name, request)?, amount(name, limit)?);
+        if *slot == (None, None) {
             return Err(ResourcesError::NoAmount(name));
         }
-        *slot = within(name, *slot, request, limit)?;
     }
-    let (request, limit) = resources.memory;
-    if limit < SMALLEST_MEMORY_LIMIT {
-        let request = request.min(SMALLEST_MEMORY_LIMIT);
-        return Err(ResourcesError::MemoryLimitTooSmall { request, limit, least: SMALLEST_MEMORY_LIMIT });
-    }
-    Ok(resources)
+    resources.checked()
 }
 
 /// One request or limit; `None` where it is left out.

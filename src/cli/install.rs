@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{InstallationArgs, Structured};
+use super::{ClusterArgs, InstallationArgs, Structured};
 use crate::config::Image;
 
 /// `gwmon install`.
@@ -23,6 +23,16 @@ pub struct Install {
     /// Number of replicas.
     #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub replicas: u16,
+
+    /// Check whether the cluster will do, and print nothing else: version, webhooks, your rights, the Prometheus Operator's kinds.
+    ///
+    /// Exits with 0 if gwmon can be installed, with 1 if not.
+    #[arg(long)]
+    pub check: bool,
+
+    /// The cluster, for --check.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// Format of the output.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Structured::Yaml)]

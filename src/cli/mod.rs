@@ -1,20 +1,21 @@
 //! Command-line arguments.
 
 mod certs;
+mod config;
 mod install;
 mod uninstall;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::annotations::{Sidecar, Target, duration};
-use crate::config::{Bounds, Config, EXPORTER_IMAGE, Image, Interval, NATIVE_SIDECARS_SINCE};
+use crate::annotations::{Target, duration};
+use crate::config::{Config, ConfigFile};
 use crate::kubernetes::Version;
-use crate::kubernetes::labels::{self, Labels};
+use crate::kubernetes::labels;
 pub use certs::{Certs, CertsCommand, CertsCreate, CertsStatus, InstallationArgs, Structured};
+pub use config::{ConfigArgs, ConfigCommand, ConfigFileArgs};
 pub use install::Install;
 pub use uninstall::Uninstall;
 
@@ -34,6 +35,8 @@ pub enum Command {
     Serve(Serve),
     /// Show what gwmon would change and create for manifests, without touching anything.
     Preview(Preview),
+    /// Check the configuration file, or show its fields and defaults.
+    Config(ConfigFileArgs),
     /// Show or make the webhook's certificates.
     Certs(Certs),
     /// Check that the API server calls gwmon: create an annotated pod as a server-side dry run.
@@ -73,97 +76,8 @@ pub struct Selftest {
     pub cluster: ClusterArgs,
 }
 
-/// The flags that `serve` and `preview` share.
-#[derive(Clone, Debug, Args)]
-pub struct ConfigArgs {
-    /// The exporter's image; set it if the cluster pulls through a mirror.
-    #[arg(long, value_name = "IMAGE", env = "GWMON_EXPORTER_IMAGE", default_value = EXPORTER_IMAGE)]
-    pub exporter_image: Image,
-
-    /// Run the exporter as a native sidecar (Kubernetes 1.29), as a regular container, or as the cluster's version allows.
-    #[arg(long, value_enum, value_name = "KIND", env = "GWMON_SIDECAR", default_value_t = SidecarKind::Auto)]
-    pub sidecar: SidecarKind,
-
-    /// Labels for every ServiceMonitor, as key=value,key=value; for scrapers not configured by a Kubernetes object, such
-    /// as Grafana Alloy.
-    #[arg(long, value_name = "LABELS", env = "GWMON_MONITOR_LABELS", value_parser = labels::parse, default_value = "")]
-    pub monitor_labels: Labels,
-
-    /// The shortest scrape interval that an annotation may set.
-    #[arg(long, value_name = "DURATION", env = "GWMON_MIN_INTERVAL", default_value_t = Bounds::default().min_interval)]
-    pub min_interval: Interval,
-
-    /// The label keys that an annotation may set on a ServiceMonitor, separated by commas; empty for none
-    /// [default: any].
-    #[arg(long, value_name = "KEYS", env = "GWMON_ALLOWED_MONITOR_LABELS", value_parser = keys)]
-    pub allowed_monitor_labels: Option<LabelKeys>,
-
-    /// Create a gateway's ServiceMonitor in its Prometheus' namespace if the Prometheus reads no other.
-    #[arg(
-        long,
-        value_name = "BOOL",
-        env = "GWMON_ALLOW_CROSS_NAMESPACE_MONITORS",
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true",
-        action = clap::ArgAction::Set
-    )]
-    pub allow_cross_namespace_monitors: bool,
-}
-
-/// Keys of labels.
-type LabelKeys = BTreeSet<String>;
-
-fn keys(value: &str) -> Result<LabelKeys, String> {
-    let keys = value.split(',').map(str::trim).filter(|key| !key.is_empty());
-    keys.map(|key| {
-        labels::is_key(key).then(|| key.to_owned()).ok_or_else(|| format!("{key:?} is not a valid label key"))
-    })
-    .collect()
-}
-
-/// A Prometheus, as `namespace/name`.
-fn prometheus(value: &str) -> Result<(String, String), &'static str> {
-    match value.parse() {
-        Ok(Target::Named { namespace, name }) => Ok((namespace, name)),
-        _ => Err("use namespace/name"),
-    }
-}
-
-impl ConfigArgs {
-    /// The configuration from the flags, for a cluster of this version; an unknown version counts as new.
-    #[must_use]
-    pub fn config(self, kubernetes: Option<Version>) -> Config {
-        let is_new = kubernetes.is_none_or(|version| version >= NATIVE_SIDECARS_SINCE);
-        let sidecar = match self.sidecar {
-            SidecarKind::Auto if is_new => Sidecar::Native,
-            SidecarKind::Native => Sidecar::Native,
-            SidecarKind::Auto | SidecarKind::Regular => Sidecar::Regular,
-        };
-        let bounds = Bounds {
-            min_interval: self.min_interval,
-            monitor_labels: self.allowed_monitor_labels,
-            cross_namespace: self.allow_cross_namespace_monitors,
-            ..Bounds::default()
-        };
-        Config { exporter_image: self.exporter_image, sidecar, monitor_labels: self.monitor_labels, bounds }
-    }
-}
-
-/// The kind of container that the sidecar is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SidecarKind {
-    /// A native sidecar if the cluster's version has them.
-    Auto,
-    /// An init container with restartPolicy Always.
-    Native,
-    /// A regular container.
-    Regular,
-}
-
 /// `gwmon serve`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Serve {
     /// Serve the webhook without a cluster, with a self-signed certificate for localhost and 127.0.0.1.
     #[arg(long)]
@@ -226,14 +140,9 @@ pub struct Serve {
     #[arg(long, value_name = "NAMESPACE/NAME", env = "GWMON_PROMETHEUS", value_delimiter = ',', value_parser = prometheus)]
     pub prometheus: Vec<(String, String)>,
 
-    /// The maximum number of gateways in one namespace that get a Service and a ServiceMonitor.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        env = "GWMON_MAX_GATEWAYS_PER_NAMESPACE",
-        default_value_t = Bounds::default().gateways
-    )]
-    pub max_gateways_per_namespace: usize,
+    /// The maximum number of gateways in one namespace that get a Service and a ServiceMonitor [default: 200].
+    #[arg(long, value_name = "NUMBER", env = "GWMON_MAX_GATEWAYS_PER_NAMESPACE")]
+    pub max_gateways_per_namespace: Option<usize>,
 
     /// Format of the log.
     #[arg(long, value_enum, value_name = "FORMAT", env = "GWMON_LOG_FORMAT", default_value_t = LogFormat::Text)]
@@ -250,13 +159,23 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// The configuration from the flags, for a cluster of this version.
+    /// The configuration from the flags and the file, for a cluster of this version.
     #[must_use]
-    pub fn config(&self, kubernetes: Option<Version>) -> Config {
-        let mut config = self.config.clone().config(kubernetes);
-        config.bounds.readers.clone_from(&self.prometheus);
-        config.bounds.gateways = self.max_gateways_per_namespace;
+    pub fn config(&self, file: &ConfigFile, kubernetes: Option<Version>) -> Config {
+        let mut config = self.config.config(file, kubernetes);
+        if !self.prometheus.is_empty() {
+            config.bounds.readers.clone_from(&self.prometheus);
+        }
+        config.bounds.gateways = self.max_gateways_per_namespace.unwrap_or(config.bounds.gateways);
         config
+    }
+}
+
+/// A Prometheus, as `namespace/name`.
+fn prometheus(value: &str) -> Result<(String, String), &'static str> {
+    match value.parse() {
+        Ok(Target::Named { namespace, name }) => Ok((namespace, name)),
+        _ => Err("use namespace/name"),
     }
 }
 
@@ -366,30 +285,4 @@ pub enum Output {
     Json,
     /// The JSON Patch of each pod.
     Patch,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_clusters_version_decides_unless_somebody_does() {
-        let kind = |sidecar, version| {
-            let image = EXPORTER_IMAGE.parse().unwrap();
-            let args = ConfigArgs {
-                exporter_image: image,
-                sidecar,
-                monitor_labels: Labels::new(),
-                min_interval: Bounds::default().min_interval,
-                allowed_monitor_labels: None,
-                allow_cross_namespace_monitors: true,
-            };
-            args.config(version).sidecar
-        };
-        let (old, new) = (Some(Version(1, 28)), Some(Version(1, 29)));
-        assert_eq!(kind(SidecarKind::Auto, old), Sidecar::Regular);
-        assert_eq!((kind(SidecarKind::Auto, new), kind(SidecarKind::Auto, None)), (Sidecar::Native, Sidecar::Native));
-        assert_eq!(kind(SidecarKind::Native, old), Sidecar::Native);
-        assert_eq!(kind(SidecarKind::Regular, new), Sidecar::Regular);
-    }
 }

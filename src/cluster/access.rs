@@ -39,10 +39,11 @@ impl AccessReviews {
             match self.may_list(&access, namespace, (group, resource)).await {
                 Ok(true) => {}
                 Ok(false) => denied.push(resource),
-                // A failed review gives no finding.
                 Err(error) => {
-                    tracing::debug!("cannot ask about the rights of {}: {:#}", access.user, api_error(error));
-                    return None;
+                    let error = api_error(error);
+                    tracing::warn!("cannot tell whether {} may read targets in {namespace}: {error:#}", access.user);
+                    denied.clear();
+                    break;
                 }
             }
         }

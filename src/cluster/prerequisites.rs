@@ -6,7 +6,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
-use super::request::api_resource;
+use super::request::{api_error, api_resource};
 use super::ttl_cache::TtlCache;
 use crate::injection::gateway;
 use crate::kubernetes::Version;
@@ -35,7 +35,16 @@ impl Prerequisites {
             answer
         } else {
             let api = Api::<DynamicObject>::all_with(self.client.clone(), &api_resource(api_version, kind));
-            let list = api.list(&ListParams::default()).await.ok();
+            let list = match api.list(&ListParams::default()).await {
+                Ok(list) => Some(list),
+                // Not served.
+                Err(kube::Error::Api(status)) if status.code == 404 => None,
+                Err(error) => {
+                    let error = api_error(error);
+                    tracing::warn!("cannot tell whether the cluster has what {gateway} needs, a {kind}: {error:#}");
+                    None
+                }
+            };
             let objects = list.map(|list| list.items.into_iter().map(|object| json!(object)).collect());
             self.objects.put(kind, objects.clone());
             objects

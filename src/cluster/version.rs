@@ -24,27 +24,41 @@ pub(crate) async fn server_time(client: &Client) -> Result<OffsetDateTime> {
     Ok(date.unwrap_or_else(SystemTime::now).into())
 }
 
-/// The version of the oldest among the API server and the kubelets, which may be three versions behind. If listing nodes fails,
-/// only the nodes listed so far count.
+/// How many minor versions a kubelet may be behind its API server (Kubernetes' version skew policy).
+const OLDEST_KUBELET: u32 = 3;
+
+/// The version of the oldest among the API server and the kubelets. If the nodes cannot be listed, the kubelets count as old as
+/// Kubernetes allows.
 pub(crate) async fn oldest_version(client: &Client) -> Result<Option<Version>> {
     let info = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await.context("no answer")??;
     // Some providers write `29+`.
-    let mut oldest = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
+    let server = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
+    Ok(match oldest_kubelet(client).await {
+        Ok(kubelet) => kubelet.into_iter().chain(server).min(),
+        // What may not be known is not asked again; what fails is.
+        Err(error) if !is_forbidden(&error) => return Err(error.context("cannot list the nodes")),
+        Err(error) => {
+            let oldest = server.map(|Version(major, minor)| Version(major, minor.saturating_sub(OLDEST_KUBELET)));
+            tracing::warn!(
+                "cannot read the kubelets' versions, so they count as old as Kubernetes allows{}: {error:#}",
+                oldest.map(|version| format!(" ({version})")).unwrap_or_default()
+            );
+            oldest
+        }
+    })
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403)
+}
+
+async fn oldest_kubelet(client: &Client) -> Result<Option<Version>> {
+    let mut oldest = None;
     // Nodes are large, with a list of all their images.
     let mut page = ListParams::default().limit(50);
     let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource("v1", "Node"));
     loop {
-        let nodes = match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&page)).await {
-            Ok(Ok(nodes)) => nodes,
-            Ok(Err(error)) => {
-                tracing::warn!("cannot read the nodes' versions: {error}");
-                return Ok(oldest);
-            }
-            Err(_) => {
-                tracing::warn!("cannot read the nodes' versions: no answer");
-                return Ok(oldest);
-            }
-        };
+        let nodes = tokio::time::timeout(REQUEST_TIMEOUT, api.list(&page)).await.context("no answer")??;
         let kubelets = nodes.items.iter().filter_map(|node| node.data.pointer("/status/nodeInfo/kubeletVersion"));
         let versions = kubelets.filter_map(Value::as_str).filter_map(|version| version.parse().ok());
         oldest = versions.chain(oldest).min();

@@ -1,6 +1,7 @@
 //! One module per command: wiring and printing only.
 
 pub mod certs;
+pub mod config;
 mod connection;
 pub mod install;
 pub mod preview;

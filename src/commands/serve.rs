@@ -20,11 +20,12 @@ use crate::certs::issue::Certificates;
 use crate::certs::{self, CertManagerSecret, CurrentLeaf, Files, Served, SharedSecret, Source, Updater};
 use crate::cli::{CertificateSource, Serve};
 use crate::cluster::version::oldest_version;
-use crate::config::{Config, Installation};
+use crate::config::{ConfigFile, Installation};
 use crate::controller::{self, leader_election};
 use crate::kubernetes::Version;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::reload::{self, LiveConfig, Reloader};
 use crate::server::{self, ConnectionLimits};
 use crate::suspension::Timing;
 use crate::webhook::admission_state::{self, AdmissionState};
@@ -91,7 +92,8 @@ async fn serve(args: Serve) -> Result<()> {
 
     let (delay, config) = if args.standalone {
         process.start_standalone(args.ca_out.as_deref())?;
-        (Duration::ZERO, args.config(None))
+        let file = args.config.config.as_deref().map(reload::read).transpose()?.unwrap_or_default();
+        (Duration::ZERO, LiveConfig::from(args.config(&file, None)))
     } else {
         let Some(config) = process.start_in_cluster(&args).await? else { return Ok(()) };
         (SHUTDOWN_DELAY, config)
@@ -156,17 +158,40 @@ impl Process {
         self.tasks.spawn(updater.run(self.stopped()));
     }
 
+    /// The configuration, which follows its file if there is one.
+    fn configure(
+        &mut self,
+        args: &Serve,
+        version: Option<Version>,
+        client: &Client,
+        installation: &Installation,
+    ) -> Result<LiveConfig> {
+        let Some(file) = args.config.config.clone() else {
+            return Ok(args.config(&ConfigFile::default(), version).into());
+        };
+        let flags = args.clone();
+        let (reloader, live) = Reloader::new(file, move |file| flags.config(file, version))?;
+        let cluster = (client.clone(), installation.clone());
+        self.tasks.spawn(reloader.run(cluster, self.metrics.clone(), identity(), self.stopped()));
+        Ok(live)
+    }
+
     /// Starts what needs a cluster: certificates, the watches that admission reads, and the controller. `None` if a
     /// signal ends the wait for the API server.
-    async fn start_in_cluster(&mut self, args: &Serve) -> Result<Option<Config>> {
+    async fn start_in_cluster(&mut self, args: &Serve) -> Result<Option<LiveConfig>> {
+        // Said before anything waits for a cluster.
+        if let Some(file) = &args.config.config {
+            reload::read_mounted(file)?;
+        }
         let client = connect().await?;
         let version = tokio::select! {
             version = kubernetes(&client) => version,
             () = interrupted()? => return Ok(None),
         };
-        let config = args.config(version);
-        tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar = config.sidecar.as_str(), "configured");
         let installation = Installation { namespace: args.namespace.clone(), name: args.name.clone() };
+        let config = self.configure(args, version, &client, &installation)?;
+        let sidecar = config.current().sidecar.as_str();
+        tracing::info!(kubernetes = version.map(|v| v.to_string()), sidecar, "configured");
         match args.certificates {
             CertificateSource::SelfSigned => {
                 self.serve_from(&client, &installation, SharedSecret::new(client.clone(), installation.clone()));
@@ -193,15 +218,17 @@ impl Process {
         self.tasks.spawn(async move {
             let identity = identity();
             let work = || {
-                controller::run(
-                    client.clone(),
-                    installation.clone(),
-                    for_controller.clone(),
-                    Arc::clone(&admission_state),
-                    timing,
-                    metrics.clone(),
-                    identity.clone(),
-                )
+                for_controller.clone().run(|config| {
+                    controller::run(
+                        client.clone(),
+                        installation.clone(),
+                        config,
+                        Arc::clone(&admission_state),
+                        timing,
+                        metrics.clone(),
+                        identity.clone(),
+                    )
+                })
             };
             leader_election::run(&installation, &identity, work, stopped).await;
         });

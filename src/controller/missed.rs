@@ -16,12 +16,13 @@ use kube::api::{Api, DynamicObject, ListParams};
 use serde::Deserialize;
 
 use super::reconcile::Context;
-use crate::annotations::MONITORED_BY;
+use crate::annotations::{INJECT, MONITORED_BY, is_enabled};
 use crate::cluster::events::Published;
 use crate::cluster::object::{GatewayKey, Meta, is_itself, owner_of_pod, requests_injection};
 use crate::cluster::owners::workload;
 use crate::cluster::request::{api_error, api_resource, next_page, text_of};
 use crate::cluster::watch::{PAGE, UNFINISHED};
+use crate::config::Config;
 use crate::diagnosis::missed::{self, Template};
 use crate::diagnosis::scope::WebhookScope;
 use crate::injection::monitor_name;
@@ -43,11 +44,12 @@ type Found = HashMap<(String, Owner), (usize, Finding)>;
 pub(super) async fn scan(context: &Context, admission_state: &AdmissionState) {
     let mut published: HashMap<(String, Owner), Published> = HashMap::new();
     let (mut among_pods, mut next) = (Found::new(), Instant::now());
+    let mut others = HashSet::new();
     loop {
         let find = async {
             let scope = Scope::read(context).await?;
             if Instant::now() >= next {
-                among_pods = missed_pods(context, admission_state, &scope).await?;
+                among_pods = missed_pods(context, admission_state, &scope, &mut others).await?;
                 next = Instant::now() + EVERY;
             }
             let mut found = among_pods.clone();
@@ -82,6 +84,7 @@ pub(super) async fn scan(context: &Context, admission_state: &AdmissionState) {
 struct Scope {
     webhook: WebhookScope,
     cluster: Arc<Cluster>,
+    config: Arc<Config>,
 }
 
 impl Scope {
@@ -91,34 +94,60 @@ impl Scope {
         let found = configurations.get_opt(name).await.map_err(api_error);
         let found = found.with_context(|| format!("cannot read MutatingWebhookConfiguration {name}"))?;
         let webhook = WebhookScope::of(found).map_err(anyhow::Error::msg)?;
-        Ok(Self { webhook, cluster: context.cache.cluster() })
+        Ok(Self { webhook, cluster: context.cache.cluster(), config: Arc::clone(&context.config) })
     }
 
     fn check(&self, namespace: &str) -> Result<(), Finding> {
+        self.config.check_namespace(namespace)?;
         self.webhook.check(namespace, &self.cluster.namespace_labels(namespace))
+    }
+
+    /// Returns true if the namespace's label asks for the injection of all its gateways.
+    fn is_enabled(&self, namespace: &str) -> bool {
+        is_enabled(&self.cluster.namespace_labels(namespace))
     }
 }
 
-/// Pods that request injection and run without it.
-async fn missed_pods(context: &Context, admission_state: &AdmissionState, scope: &Scope) -> Result<Found> {
+/// Pods of one controller that run without the injection that they or their namespace request.
+struct MissedPods {
+    owner: OwnerReference,
+    /// One of them.
+    pod: String,
+    is_unasked: bool,
+    count: usize,
+}
+
+/// Pods that request injection, or whose namespace does, and run without it.
+/// `others` are controllers in labelled namespaces that nothing has to be said of: they are looked at once.
+async fn missed_pods(
+    context: &Context,
+    admission_state: &AdmissionState,
+    scope: &Scope,
+    others: &mut HashSet<String>,
+) -> Result<Found> {
     let mut found = Found::new();
     // By controller: its pods are alike, so one of them is read.
-    let mut pods: HashMap<(String, String), (OwnerReference, String, usize)> = HashMap::new();
+    let mut pods: HashMap<(String, String), MissedPods> = HashMap::new();
     let bare = ListParams::default().labels(&format!("!{MONITORED_BY}")).fields(UNFINISHED);
     each_page(context, bare, |pod| {
         let namespace = pod.namespace().unwrap_or_default();
-        let missed = requests_injection(&pod) && pod.metadata.deletion_timestamp.is_none();
+        let is_unasked = !pod.annotations().contains_key(INJECT) && scope.is_enabled(&namespace);
+        let missed = (is_unasked || requests_injection(&pod)) && pod.metadata.deletion_timestamp.is_none();
         if let Some(owner) = owner_of_pod(&pod).filter(|_| missed) {
             let key = (namespace, owner.uid.clone());
-            pods.entry(key).or_insert_with(|| (owner, pod.name_any(), 0)).2 += 1;
+            let first = || MissedPods { owner, pod: pod.name_any(), is_unasked, count: 0 };
+            pods.entry(key).or_insert_with(first).count += 1;
         }
     })
     .await?;
-    let mut budget = ScanBudget::default();
+    // Whoever asks by an annotation does not wait for those that only their namespace asks for.
+    let (mut budget, mut unasked) = (ScanBudget::default(), ScanBudget::default());
     // Sorted, so that the same pods are always skipped.
     let pods: BTreeMap<_, _> = pods.into_iter().collect();
-    for ((namespace, _), (owner, pod, count)) in pods {
-        if !budget.take(&namespace) {
+    others.retain(|uid| pods.keys().any(|(_, owner)| owner == uid));
+    for ((namespace, uid), MissedPods { owner, pod, is_unasked, count }) in pods {
+        let is_out_of_scope = is_unasked && (others.contains(&uid) || scope.check(&namespace).is_err());
+        if is_out_of_scope || !(if is_unasked { &mut unasked } else { &mut budget }).take(&namespace) {
             continue;
         }
         let Some(Some(owner)) = readable(workload(&context.client, &namespace, owner).await) else { continue };
@@ -133,7 +162,10 @@ async fn missed_pods(context: &Context, admission_state: &AdmissionState, scope:
             continue;
         }
         let limits = admission_state.limits(&namespace);
-        let finding = readable(check_pod(context, &limits, &namespace, &pod, &owner).await);
+        let finding = readable(check_pod(context, &limits, &namespace, (&pod, is_unasked), &owner).await);
+        if is_unasked && matches!(finding, Some(None)) {
+            others.insert(uid);
+        }
         if let Some(Some(finding)) = finding {
             // During a roll-out a workload has two ReplicaSets.
             found.entry((namespace, owner)).or_insert((0, finding)).0 += count;
@@ -215,12 +247,12 @@ async fn check_pod(
     context: &Context,
     limits: &[LimitRange],
     namespace: &str,
-    pod: &str,
+    (pod, is_unasked): (&str, bool),
     owner: &Owner,
 ) -> Result<Option<Finding>> {
     let found = context.pod(namespace, pod).await?;
     let is_bare = is_itself(&owner.kind, &owner.name, pod);
-    Ok(found.and_then(|found| missed::pod(&context.config, limits, &found, (namespace, owner), is_bare)))
+    Ok(found.and_then(|found| missed::pod(&context.config, limits, &found, (namespace, owner), (is_bare, is_unasked))))
 }
 
 /// The finding about a workload that differs from what it asks for, with the number of its pods; `None` where nobody has to
@@ -266,7 +298,7 @@ async fn check_workload(
                 Api::<DynamicObject>::namespaced_with(context.client.clone(), namespace, &api_resource("v1", "Pod"));
             let list = api.list_metadata(&bare).await.map_err(api_error).with_context(what)?;
             let Some(pod) = list.items.iter().find(|pod| requests_injection(pod)) else { return Ok(None) };
-            let finding = check_pod(context, limits, namespace, &pod.name_any(), owner).await?;
+            let finding = check_pod(context, limits, namespace, (&pod.name_any(), false), owner).await?;
             Ok(finding.map(|finding| (pods, finding)))
         }
     }

@@ -61,7 +61,7 @@ impl Drop for Gauges<'_> {
 pub async fn run(
     client: Client,
     installation: Installation,
-    config: Config,
+    config: Arc<Config>,
     admission_state: Arc<AdmissionState>,
     timing: Timing,
     metrics: Metrics,

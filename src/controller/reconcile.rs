@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, Semaphore};
 
 use super::apply::{AppliedVersions, Presence, Writer, presence};
-use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE};
+use crate::annotations::{DISCOVERY, Discovery, INJECT, Target, WORKLOAD_NAMESPACE, is_enabled};
 use crate::cluster::access::AccessReviews;
 use crate::cluster::bindings::Bindings;
 use crate::cluster::cache::ClusterCache;
@@ -38,7 +38,7 @@ use crate::reason::{Finding, Reason};
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) installation: Installation,
-    pub(super) config: Config,
+    pub(super) config: Arc<Config>,
     pub(super) cache: ClusterCache,
     pub(super) metrics: Metrics,
     pub(super) events: EventRecorder,
@@ -101,7 +101,7 @@ impl Context {
     pub(super) fn new(
         client: Client,
         installation: Installation,
-        config: Config,
+        config: Arc<Config>,
         cache: ClusterCache,
         metrics: Metrics,
         instance: String,
@@ -215,7 +215,7 @@ impl Context {
         }
         if self.cache.services(key).is_empty() && self.cache.served(&key.namespace) >= self.config.bounds.gateways {
             let detail = format!(
-                "namespace {} already has {} gateways, the maximum (--max-gateways-per-namespace)",
+                "namespace {} already has {} gateways, the maximum (gwmon's configuration, gateways.maxPerNamespace)",
                 key.namespace, self.config.bounds.gateways
             );
             return refused(Reason::TooManyObjects, detail);
@@ -310,6 +310,7 @@ impl Context {
     }
 
     async fn still_asks(&self, key: &GatewayKey, owner: &OwnerReference) -> Result<bool> {
+        let is_labelled = is_enabled(&self.cache.cluster().namespace_labels(&key.namespace));
         let api = objects(&self.client, &key.namespace, (&owner.api_version, &owner.kind));
         match api.get_opt(&owner.name).await {
             Ok(workload) => Ok(workload.is_some_and(|workload| {
@@ -319,7 +320,8 @@ impl Context {
                     _ => template.and_then(|annotations| annotations[key].as_str()),
                 };
                 let has = |key, value| annotation(key) == Some(value);
-                let is_monitored = has(INJECT, "true") && !has(DISCOVERY, Discovery::Annotations.as_str());
+                let asks = has(INJECT, "true") || (is_labelled && annotation(INJECT).is_none());
+                let is_monitored = asks && !has(DISCOVERY, Discovery::Annotations.as_str());
                 workload.uid().as_ref() == Some(&owner.uid) && is_monitored
             })),
             // A kind that gwmon may not read. Its objects are made again when it has pods again.

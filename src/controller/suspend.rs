@@ -239,9 +239,9 @@ impl Suspender<'_> {
         let mut pod = found.data.pointer("/spec/template").cloned().unwrap_or_default();
         pod["metadata"]["ownerReferences"] = json!([{"kind": owner.kind, "name": owner.name, "controller": true}]);
         let limits = self.admission_state.limits(namespace);
-        let Decision::Inject(injection) = injection::decide(&self.context.config, &limits, &pod.to_string()) else {
-            return Ok(None);
-        };
+        let labels = self.context.cache.cluster().namespace_labels(namespace);
+        let decision = injection::decide_in(&self.context.config, &limits, &labels, &pod.to_string());
+        let Decision::Inject(injection) = decision else { return Ok(None) };
         let count = |field: &str| found.data.pointer(field).and_then(Value::as_u64);
         let pods = count("/status/replicas").or_else(|| count("/status/currentNumberScheduled")).unwrap_or_default();
         let workload = InjectedWorkload {

@@ -1,7 +1,7 @@
 //! Workloads and pods that differ from what they ask for, because the webhook was not called for them (R2). The webhook's own
 //! decision counts: a refusal is reported as such, and a restart is advised only if it helps.
 
-use crate::annotations::INJECT;
+use crate::annotations::{ENABLED, INJECT};
 use crate::config::Config;
 use crate::injection::resources::LimitRange;
 use crate::injection::{self, Decision, workload};
@@ -56,18 +56,24 @@ pub fn template(
 }
 
 /// The finding about a pod that asks for injection and runs without it; `None` where nobody has to act. `is_bare` is true for a pod
-/// that is its own owner.
+/// that is its own owner, and `is_unasked` for one whose namespace asks for it.
 #[must_use]
 pub fn pod(
     config: &Config,
     limits: &[LimitRange],
     text: &str,
     (namespace, owner): (&str, &Owner),
-    is_bare: bool,
+    (is_bare, is_unasked): (bool, bool),
 ) -> Option<Finding> {
-    match injection::decide(config, limits, text) {
+    let decide = if is_unasked { injection::decide_by_namespace } else { injection::decide };
+    match decide(config, limits, text) {
         Decision::Inject(_) => {
-            let detail = if is_bare {
+            let detail = if is_unasked {
+                format!(
+                    "namespace {namespace} has the label {INJECT}={ENABLED}, and pods of this gateway were created before that, or while the webhook was unavailable or injection was suspended; {}",
+                    repair(namespace, owner)
+                )
+            } else if is_bare {
                 format!(
                     "the pod requests injection but was created before the annotation, or while the webhook was unavailable; kubectl -n {namespace} delete pod {}, and create it again",
                     owner.name
@@ -135,18 +141,18 @@ mod tests {
         });
         let spec = json!({"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.31.0", "args": ["--config-yaml", "static_resources: {}"]}]});
         let found = json!({"metadata": metadata, "spec": spec}).to_string();
-        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("StatefulSet")), false).unwrap();
+        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("StatefulSet")), (false, false)).unwrap();
         assert!(finding.detail.ends_with("kubectl -n gw rollout restart statefulset/edge"), "{finding}");
-        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("Rollout")), false).unwrap();
+        let finding = pod(&Config::default(), &[], &found, ("gw", &owner("Rollout")), (false, false)).unwrap();
         assert!(finding.detail.ends_with("restart the pods of Rollout gw/edge"), "{finding}");
         let web =
             json!({"metadata": metadata, "spec": {"containers": [{"name": "web", "image": "httpd"}]}}).to_string();
         assert_eq!(
-            pod(&Config::default(), &[], &web, ("gw", &owner("StatefulSet")), false).unwrap().reason,
+            pod(&Config::default(), &[], &web, ("gw", &owner("StatefulSet")), (false, false)).unwrap().reason,
             Reason::NoGateway
         );
         let quiet = json!({"metadata": {"name": "edge-1"}, "spec": spec}).to_string();
-        assert_eq!(pod(&Config::default(), &[], &quiet, ("gw", &owner("StatefulSet")), false), None);
+        assert_eq!(pod(&Config::default(), &[], &quiet, ("gw", &owner("StatefulSet")), (false, false)), None);
     }
 
     #[test]
@@ -155,7 +161,7 @@ mod tests {
             let spec = json!({"containers": [{"name": "envoy", "image": "envoyproxy/envoy:v1.31.0"}]});
             let mut found = json!({"metadata": {"annotations": {"gwmon.io/inject": "true"}}, "spec": spec});
             json_patch::merge(&mut found["metadata"], &metadata);
-            pod(&Config::default(), &[], &found.to_string(), ("gw", &owner("Pod")), true).unwrap()
+            pod(&Config::default(), &[], &found.to_string(), ("gw", &owner("Pod")), (true, false)).unwrap()
         };
         let finding = told(json!({"name": "edge"}));
         assert_eq!(finding.reason, Reason::MissedInjection);

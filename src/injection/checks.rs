@@ -68,9 +68,7 @@ fn check_sidecar(pod: &Pod, exporter: &Exporter) -> Result<(), Finding> {
             return Err(Finding::new(Reason::PortInUse, detail));
         }
     }
-    let is_jobs = pod.metadata.controller().is_some_and(|owner| owner.kind == "Job");
-    let completes = is_jobs || matches!(pod.spec.restart_policy.as_str(), "Never" | "OnFailure");
-    if exporter.kind == Sidecar::Regular && completes {
+    if exporter.kind == Sidecar::Regular && pod.completes() {
         let detail = "this pod is meant to complete, and a regular sidecar never ends; use gwmon.io/sidecar: \"native\" (Kubernetes 1.29)";
         return Err(Finding::new(Reason::JobPod, detail));
     }

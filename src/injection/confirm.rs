@@ -2,8 +2,8 @@
 
 use super::detect::{MetricsSource, gateway_of};
 use super::exporter;
-use super::status::{METRICS_PATH, Status};
-use crate::annotations::{STATUS, Settings};
+use super::status::{METRICS_PATH, Status, StatusMode};
+use crate::annotations::{Mode, STATUS, Settings};
 use crate::kubernetes::pod::Pod;
 use crate::reason::{Finding, Reason, shown};
 
@@ -43,7 +43,9 @@ pub fn confirm(pod: &str) -> Result<(), Finding> {
         };
     }
     let settings = Settings::parse(&pod.metadata.annotations.clone().unwrap_or_default())?;
-    match gateway_of(&pod, &settings).map(|gateway| (gateway.source.mode(), gateway.source)) {
+    // The configuration may have had another default mode then.
+    let mode = (status.mode == StatusMode::Scrape).then_some(Mode::Scrape);
+    match gateway_of(&pod, &settings, mode).map(|gateway| (gateway.source.mode(), gateway.source)) {
         Ok((mode, MetricsSource::Scrape(endpoint) | MetricsSource::Existing(endpoint)))
             if mode == status.mode && endpoint.port == *port && endpoint.path == *path =>
         {

@@ -1,12 +1,14 @@
 //! The first phase: what a pod is, and where its metrics come from.
 
+use super::Asker;
 use super::changes::Changes;
 use super::command::CommandLine;
 use super::exporter::{self, DEFAULT_METRICS_PORT};
 use super::gateway::{self, Endpoint, GatewayContext, StatsdConfig};
 use super::naming::workload_of;
 use super::status::{METRICS_PATH, Status, StatusMode};
-use crate::annotations::{METRICS_PORT, Mode, STATUS, Settings};
+use crate::annotations::{INJECT, METRICS_PORT, Mode, STATUS, Settings};
+use crate::config::Config;
 use crate::kubernetes::pod::{Container, Pod};
 use crate::kubernetes::{Annotations, Version};
 use crate::reason::{Finding, Reason, shown};
@@ -17,6 +19,8 @@ pub(super) struct Detection<'a> {
     pub(super) workload: String,
     /// True if the pod is its own workload.
     pub(super) is_bare: bool,
+    /// True if it is to say itself that it asks for injection, as its namespace does for it.
+    pub(super) is_unasked: bool,
     /// The settings from its annotations.
     pub(super) settings: Settings,
     /// Its gateway.
@@ -59,12 +63,15 @@ impl MetricsSource {
     }
 }
 
-/// Detects what a pod is. `workload` is the name of its workload where that is known, as it is of a template.
-pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Detection<'a>, Finding> {
+/// Detects what a pod is.
+pub(super) fn detect<'a>(config: &Config, pod: &'a Pod<'a>, asker: Asker) -> Result<Detection<'a>, Finding> {
     static NONE: Annotations = Annotations::new();
-    let settings = Settings::parse(pod.metadata.annotations.as_ref().unwrap_or(&NONE))?;
-    let is_bare = workload.is_none() && pod.metadata.is_bare();
-    let workload = workload.map(str::to_owned).or_else(|| workload_of(&pod.metadata)).ok_or_else(|| {
+    let annotations = pod.metadata.annotations.as_ref().unwrap_or(&NONE);
+    let is_unasked = asker == Asker::Namespace && !annotations.contains_key(INJECT);
+    let settings = if is_unasked { Settings::read(annotations) } else { Settings::parse(annotations) }?;
+    let known = if let Asker::Workload(name) = asker { Some(name) } else { None };
+    let is_bare = known.is_none() && pod.metadata.is_bare();
+    let workload = known.map(str::to_owned).or_else(|| workload_of(&pod.metadata)).ok_or_else(|| {
         let why = match pod.metadata.controller() {
             Some(_) => "this is a static pod, which the kubelet makes; use a DaemonSet",
             None if pod.metadata.owner_references.is_empty() => {
@@ -75,8 +82,8 @@ pub(super) fn detect<'a>(pod: &'a Pod<'a>, workload: Option<&str>) -> Result<Det
         Finding::new(Reason::NoWorkload, why)
     })?;
     check_pod(pod)?;
-    let gateway = gateway_of(pod, &settings)?;
-    Ok(Detection { workload, is_bare, settings, gateway })
+    let gateway = gateway_of(pod, &settings, config.mode)?;
+    Ok(Detection { workload, is_bare, is_unasked, settings, gateway })
 }
 
 /// Checks for what forbids any change, whatever the gateway is.
@@ -109,8 +116,12 @@ fn check_pod(pod: &Pod) -> Result<(), Finding> {
 }
 
 /// The gateway of a pod. A pod that has an exporter gets no second one: both would hold the same ports, and count everything
-/// twice.
-pub(super) fn gateway_of<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Gateway<'a>, Finding> {
+/// twice. `default_mode` holds for pods that choose none, and for gateways that have it.
+pub(super) fn gateway_of<'a>(
+    pod: &'a Pod<'a>,
+    settings: &Settings,
+    default_mode: Option<Mode>,
+) -> Result<Gateway<'a>, Finding> {
     let found = gateway::find(pod, settings);
     if settings.mode != Some(Mode::Scrape)
         && let Some(exporter) = pod.lasting_containers().find(|container| is_exporter(container))
@@ -126,7 +137,17 @@ pub(super) fn gateway_of<'a>(pod: &'a Pod<'a>, settings: &Settings) -> Result<Ga
     let (index, gateway) = found?;
     let container = index.and_then(|index| pod.spec.containers.as_ref()?.get(index));
     let context = GatewayContext { pod, container, settings };
+    let by_default = || match default_mode.filter(|mode| *mode != gateway.mode)? {
+        Mode::Scrape => gateway.endpoint(&context).ok().map(MetricsSource::Scrape),
+        Mode::Statsd if pod.spec.host_network => None,
+        Mode::Statsd => gateway.statsd(&context).ok().map(MetricsSource::Statsd),
+    };
     let source = match settings.mode.unwrap_or(gateway.mode) {
+        _ if settings.mode.is_none()
+            && let Some(source) = by_default() =>
+        {
+            source
+        }
         Mode::Scrape => MetricsSource::Scrape(gateway.endpoint(&context)?),
         // A sidecar's ports would be the node's, so scrape the gateway itself if it serves only metrics.
         Mode::Statsd if pod.spec.host_network && settings.mode.is_none() => match gateway.endpoint(&context) {
@@ -188,7 +209,7 @@ mod tests {
 
     fn source(container: &Value, extra: &Value, settings: &Settings) -> Result<(StatusMode, u16), Reason> {
         let pod = pod(container, extra);
-        let source = gateway_of(&pod, settings).map_err(|finding| finding.reason)?.source;
+        let source = gateway_of(&pod, settings, None).map_err(|finding| finding.reason)?.source;
         let port = match &source {
             MetricsSource::Statsd(config) => config.statsd_port,
             MetricsSource::Scrape(endpoint) | MetricsSource::Existing(endpoint) => endpoint.port,

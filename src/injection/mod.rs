@@ -20,10 +20,11 @@ mod status;
 pub mod workload;
 mod yaml_insert;
 
-use crate::annotations::{Settings, TRIAL};
+use crate::annotations::{INJECT, Settings, TRIAL, is_enabled};
 use crate::config::Config;
+use crate::kubernetes::labels::Labels;
 use crate::kubernetes::pod::Pod;
-use crate::reason::Finding;
+use crate::reason::{Finding, Reason};
 use checks::check;
 pub use confirm::confirm;
 use detect::detect;
@@ -56,7 +57,7 @@ impl Injection {
 
     /// Annotates the pod as the trial of the suspension with this start.
     pub fn mark_trial(&mut self, since: i64) {
-        // The map is there: the pod asks by an annotation.
+        // The map is there, or made for the status.
         self.patch.add(&["metadata", "annotations", TRIAL], patch::quoted(&since.to_string()));
     }
 }
@@ -109,12 +110,48 @@ pub fn describe_gateway(pod: &str) -> Option<String> {
 /// Decides on a pod as the API server sends it, in a namespace with these `LimitRange`s.
 #[must_use]
 pub fn decide(config: &Config, limits: &[LimitRange], pod: &str) -> Decision {
-    Pod::parse(pod).and_then(|pod| decide_for(config, limits, &pod, None)).into()
+    Pod::parse(pod).and_then(|pod| decide_for(config, limits, &pod, Asker::Pod)).into()
 }
 
-/// Decides on a pod, or on a template whose workload is known.
-fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Option<&str>) -> Result<Injection, Finding> {
-    let detection = detect(pod, workload)?;
+/// Decides on a pod without `gwmon.io/inject`, in a namespace whose label asks for all its gateways. Whatever is no gateway, or has one
+/// only beside it, is left alone without a word.
+#[must_use]
+pub fn decide_by_namespace(config: &Config, limits: &[LimitRange], pod: &str) -> Decision {
+    Pod::parse(pod).and_then(|pod| decide_unasked(config, limits, &pod)).into()
+}
+
+fn decide_unasked(config: &Config, limits: &[LimitRange], pod: &Pod) -> Result<Injection, Finding> {
+    if !gateway::is_gateway(pod) {
+        let why = "no container is a known gateway, or it is an application's proxy";
+        return Err(Finding::new(Reason::NotAGateway, why));
+    }
+    decide_for(config, limits, pod, Asker::Namespace)
+}
+
+/// Decides on a pod that the API server would send to one of the two webhooks for pods: by its annotation or, without one, by the
+/// labels of its namespace.
+#[must_use]
+pub fn decide_in(config: &Config, limits: &[LimitRange], namespace: &Labels, pod: &str) -> Decision {
+    let decide = |pod: Pod| match pod.metadata.annotation(INJECT) {
+        None if is_enabled(namespace) => decide_unasked(config, limits, &pod),
+        _ => decide_for(config, limits, &pod, Asker::Pod),
+    };
+    Pod::parse(pod).and_then(decide).into()
+}
+
+/// Who asks for a pod's injection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker<'a> {
+    /// The pod's own annotation.
+    Pod,
+    /// The template's annotation, of the workload with this name.
+    Workload(&'a str),
+    /// The label of the namespace.
+    Namespace,
+}
+
+fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, asker: Asker) -> Result<Injection, Finding> {
+    let detection = detect(config, pod, asker)?;
     let mut plan = plan(config, limits, pod, detection)?;
     plan.warnings.extend(check(pod, &plan)?);
     Ok(render(config, pod, plan))
@@ -124,7 +161,6 @@ fn decide_for(config: &Config, limits: &[LimitRange], pod: &Pod, workload: Optio
 mod tests {
     use super::*;
     use crate::annotations::{MONITORED_BY, RELAY, RESOURCES, STATUS};
-    use crate::reason::Reason;
     use serde_json::{Value, json};
 
     fn pod(extra: &Value) -> Value {

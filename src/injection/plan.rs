@@ -11,8 +11,8 @@ use super::naming::monitor_name;
 use super::resources::{self, LimitRange};
 use super::status::{METRICS_PATH, Status};
 use crate::annotations::{
-    DISCOVERY, Discovery, EXPORTER, MONITORED_BY, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT, Settings,
-    Sidecar,
+    DISCOVERY, Discovery, EXPORTER, INJECT, MONITORED_BY, PROFILE, Profile, RELAY, RESOURCES, SIDECAR, STATSD_PORT,
+    Settings, Sidecar,
 };
 use crate::config::Config;
 use crate::kubernetes::pod::Pod;
@@ -29,6 +29,8 @@ pub(super) struct InjectionPlan {
     pub(super) annotations: Vec<(&'static str, String)>,
     /// The sidecar, with the volume that it mounts.
     pub(super) exporter: Option<Exporter>,
+    /// Secrets with a registry's password for the sidecar's image, which the pod lacks.
+    pub(super) pull_secrets: Vec<String>,
     /// Envoy configuration that the gateway's container reads from a file: [`exporter::BOOTSTRAP_FILE`].
     pub(super) file: Option<String>,
     /// The changes of the gateway's container, by its index in `spec.containers`.
@@ -48,8 +50,13 @@ pub(super) fn plan(
     pod: &Pod,
     detection: Detection,
 ) -> Result<InjectionPlan, Finding> {
-    let Detection { workload, is_bare, settings, gateway: Gateway { kind, container, version, index, source } } =
-        detection;
+    let Detection {
+        workload,
+        is_bare,
+        is_unasked,
+        settings,
+        gateway: Gateway { kind, container, version, index, source },
+    } = detection;
     let mode = source.mode();
     let mut warnings = ignored_annotations(pod, &settings, &source);
     let (changes, exporter, metrics_port, metrics_path) = match source {
@@ -63,7 +70,7 @@ pub(super) fn plan(
                 mapping: Mapping::of(dialect, settings.profile, envoy),
                 relay,
                 is_user_set: matches!(pod.run_as_user(), Some(0 | 1337)),
-                resources: resources::fit(pod, &settings.resources, limits)?,
+                resources: resources::fit(pod, &settings.resources.over(&config.resources), limits)?,
             };
             let port = exporter.metrics_port;
             (changes, Some(exporter), port, METRICS_PATH.into())
@@ -87,6 +94,14 @@ pub(super) fn plan(
         Interception::None => {}
     }
     annotations.extend(changes.annotations);
+    if is_unasked {
+        annotations.push((INJECT, "true".to_owned()));
+    }
+    let has_secret = |name: &String| pod.spec.image_pull_secrets.iter().flatten().any(|secret| secret.name == *name);
+    let pull_secrets: Vec<_> = match exporter {
+        Some(_) => config.image_pull_secrets.iter().filter(|name| !has_secret(name)).cloned().collect(),
+        None => vec![],
+    };
     let status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         gateway: kind.to_owned(),
@@ -100,7 +115,18 @@ pub(super) fn plan(
         hash: String::new(),
     };
     let (file, container) = (changes.file, container_changes);
-    let mut plan = InjectionPlan { monitor, labels, annotations, exporter, file, container, status, warnings, is_bare };
+    let mut plan = InjectionPlan {
+        monitor,
+        labels,
+        annotations,
+        exporter,
+        pull_secrets,
+        file,
+        container,
+        status,
+        warnings,
+        is_bare,
+    };
     plan.status.added = plan.additions();
     Ok(plan)
 }
@@ -153,6 +179,7 @@ impl InjectionPlan {
             added.push(format!("{list}/{}", exporter::CONTAINER));
             added.push(format!("volumes/{}", exporter::MAPPING_VOLUME));
         }
+        added.extend(self.pull_secrets.iter().map(|name| format!("imagePullSecrets/{name}")));
         added.extend(self.labels.iter().map(|(key, _)| format!("labels/{key}")));
         added.extend(self.annotations.iter().map(|(key, _)| format!("annotations/{key}")));
         added.extend(self.file.as_ref().map(|_| format!("volumes/{}", exporter::BOOTSTRAP_VOLUME)));

@@ -40,6 +40,8 @@ pub(super) fn render(config: &Config, pod: &Pod, plan: InjectionPlan) -> Injecti
     annotations.push((STATUS, quoted(&status.to_json())));
     patch.entries(&["metadata", "annotations"], pod.metadata.annotations.is_some(), annotations);
     patch.items(&["spec", "volumes"], pod.spec.volumes.is_some(), volumes);
+    let pull_secrets = plan.pull_secrets.iter().map(|name| json!({"name": name}).to_string().into()).collect();
+    patch.items(&["spec", "imagePullSecrets"], pod.spec.image_pull_secrets.is_some(), pull_secrets);
     match sidecar {
         // Before all others, so that it runs before any of them needs it.
         Some((Sidecar::Native, sidecar)) if pod.spec.init_containers.is_some() => {

@@ -11,7 +11,7 @@ use super::exporter::READ_FROM_ANNOTATIONS;
 use super::gateway::contour;
 use super::patch::{Patch, quoted};
 use super::resources::LimitRange;
-use super::{Decision, claims, decide_for, gateway};
+use super::{Asker, Decision, claims, decide_for, gateway};
 use crate::annotations::{COPIED, INJECT, STATUS, Settings, VOCABULARY, ours};
 use crate::config::Config;
 use crate::kubernetes::Annotations;
@@ -134,7 +134,7 @@ pub fn decide(config: &Config, limits: &[LimitRange], json: &str) -> Result<Work
         let detail = format!("{maker} makes this object and may take the annotation off again; put {INJECT} {there}");
         return Err(Finding::new(Reason::ManagedWorkload, detail));
     }
-    let pods = Decision::from(decide_for(config, limits, &pod, Some(&workload.metadata.name)));
+    let pods = Decision::from(decide_for(config, limits, &pod, Asker::Workload(&workload.metadata.name)));
     // A proxy that another webhook adds is checked at the pod's admission.
     if let Decision::Cannot(refusal) = &pods
         && refusal.reason != Reason::ProxyNotInjected

@@ -100,6 +100,13 @@ impl<'a> Pod<'a> {
         parse(json)
     }
 
+    /// Returns true if the pod is to complete: a Job's, or one that is not started again.
+    #[must_use]
+    pub fn completes(&self) -> bool {
+        self.metadata.controller().is_some_and(|owner| owner.kind == "Job")
+            || matches!(self.spec.restart_policy.as_str(), "Never" | "OnFailure")
+    }
+
     /// Every container, those that run before the others first.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container<'a>> {
         self.spec.init_containers.iter().flatten().chain(self.spec.containers.iter().flatten())
@@ -158,6 +165,9 @@ pub struct PodSpec<'a> {
     /// `None` where a patch must make the list first: so with `automountServiceAccountToken: false` (R20).
     #[serde(default, deserialize_with = "bounded::list_if_any::<_, _, ENTRIES>")]
     pub volumes: Option<Vec<Volume>>,
+    /// `None` where a patch must make the list first.
+    #[serde(default, deserialize_with = "bounded::list_if_any::<_, _, ENTRIES>")]
+    pub image_pull_secrets: Option<Vec<SecretName>>,
     /// `Always`, `OnFailure` or `Never`; empty for the default, which is `Always`.
     #[serde(default, deserialize_with = "or_null")]
     pub restart_policy: String,
@@ -203,6 +213,14 @@ pub struct Os {
 #[derive(Debug, Deserialize)]
 pub struct Volume {
     /// Unique in the pod.
+    pub name: String,
+}
+
+/// An entry of a pod's `imagePullSecrets`.
+#[derive(Debug, Deserialize)]
+pub struct SecretName {
+    /// Of a Secret in the pod's namespace; it may be empty.
+    #[serde(default, deserialize_with = "or_null")]
     pub name: String,
 }
 

@@ -81,24 +81,29 @@ pub struct ScrapeTarget {
     pub notes: Vec<Finding>,
 }
 
-/// Takes back what gwmon's flags do not allow, and says so.
+/// Takes back what the configuration does not allow, and says so.
 fn bound(settings: &mut Settings, bounds: &Bounds) -> Vec<Finding> {
     let mut notes = vec![];
-    if let Some(interval) = settings.interval.as_mut().filter(|interval| bounds.min_interval.is_above(interval)) {
-        let least = bounds.min_interval.as_str();
-        let detail = format!("{INTERVAL}: {interval} is shorter than {least}, which is taken instead (--min-interval)");
-        notes.push(Finding::new(Reason::NotAllowed, detail));
-        least.clone_into(interval);
+    if let Some(interval) = &mut settings.interval {
+        let too_short = Some(&bounds.min_interval).filter(|least| least.is_above(interval));
+        let too_long = bounds.max_interval.as_ref().filter(|most| most.is_below(interval));
+        let bound = too_short.map(|least| (least, "shorter", "minInterval"));
+        if let Some((bound, how, field)) = bound.or_else(|| too_long.map(|most| (most, "longer", "maxInterval"))) {
+            let detail = format!(
+                "{INTERVAL}: {interval} is {how} than {bound}, which is taken instead (gwmon's configuration, monitors.{field})"
+            );
+            notes.push(Finding::new(Reason::NotAllowed, detail));
+            bound.as_str().clone_into(interval);
+        }
     }
-    if let (Some(labels), Some(allowed)) = (&mut settings.monitor_labels, &bounds.monitor_labels) {
-        let forbidden: Vec<_> = labels.keys().filter(|key| !allowed.contains(*key)).cloned().collect();
+    if let Some(labels) = &mut settings.monitor_labels {
+        let allowed = &bounds.monitor_labels;
+        let forbidden: Vec<_> = labels.keys().filter(|key| !allowed.contains(key)).cloned().collect();
         labels.retain(|key, _| allowed.contains(key));
         if !forbidden.is_empty() {
-            let allowed: Vec<_> = allowed.iter().map(String::as_str).collect();
             let detail = format!(
-                "{MONITOR_LABELS}: {} is left out; allowed is {} (--allowed-monitor-labels)",
+                "{MONITOR_LABELS}: {} is left out; allowed is {allowed} (gwmon's configuration, monitors.allowedLabels)",
                 forbidden.join(", "),
-                if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") }
             );
             notes.push(Finding::new(Reason::NotAllowed, detail));
         }

@@ -155,7 +155,9 @@ impl Cluster {
             Target::Best | Target::All if request.bounds.readers.is_empty() => {
                 return Ok(self.scrapers.iter().collect());
             }
-            Target::Best | Target::All => ("gwmon serve --prometheus", request.bounds.readers.as_slice()),
+            Target::Best | Target::All => {
+                ("gwmon's configuration, monitors.prometheus", request.bounds.readers.as_slice())
+            }
         };
         let is_named = |scraper: &&Scraper| {
             let (namespace, name) = scraper.key();
@@ -191,9 +193,9 @@ impl Cluster {
                         "{here}, and a monitor in {own} would not reach {home} (spec.ignoreNamespaceSelectors){advice}"
                     ));
                 }
-                if !request.bounds.cross_namespace {
+                if !request.bounds.cross_namespace.contains(home) {
                     return Err(format!(
-                        "{here}, and gwmon may make no monitor in {own} (--allow-cross-namespace-monitors=false){advice}"
+                        "{here}, and gwmon may make no monitor in {own} for gateways in {home} (gwmon's configuration, monitors.crossNamespace){advice}"
                     ));
                 }
                 // Its series would carry the monitor's namespace, and pass for those of other people's pods.

@@ -44,6 +44,8 @@ macro_rules! reasons {
 reasons! {
     /// The workload has no `gwmon.io/inject` annotation.
     NotRequested: Info, "To have it monitored, annotate it: `kubectl annotate deployment NAME gwmon.io/inject=true`.",
+    /// The namespace asks for all its gateways, and this pod is none, as far as gwmon can tell.
+    NotAGateway: Info, "Nothing. If it is a gateway, annotate its workload: `kubectl annotate deployment NAME gwmon.io/inject=true`.",
     /// The workload has `gwmon.io/inject: "false"`.
     OptedOut: Info, "To have it monitored, set the annotation to `\"true\"`.",
     /// The pod has gwmon's sidecar already: the API server calls a webhook more than once, and `kubectl debug` copies pods.
@@ -118,7 +120,7 @@ reasons! {
     WindowsPod: Error, "Remove the annotation.",
     /// The cluster has no Prometheus or other object that selects ServiceMonitors.
     NoPrometheus: Error, "Create one, or set the labels yourself with `gwmon.io/monitor-labels`.",
-    /// The cluster does not have the Prometheus that `gwmon.io/prometheus` or `gwmon serve --prometheus` names, or the one that scraped the gateway was deleted.
+    /// The cluster does not have the Prometheus that `gwmon.io/prometheus` or gwmon's configuration (`monitors.prometheus`) names, or the one that scraped the gateway was deleted.
     PrometheusNotFound: Error, "Name one that exists: `kubectl get prometheuses -A`. A deleted one is awaited for ten minutes.",
     /// No Prometheus would select a ServiceMonitor for this namespace.
     NotSelected: Error, "Change what the message names: a selector of the Prometheus, a label of the namespace, or a flag of its operator.",
@@ -129,7 +131,7 @@ reasons! {
     /// The Prometheus is paused, so its operator applies no change.
     PrometheusPaused: Error, "Set `spec.paused: false` on it.",
     /// The namespace has more gateways, the gateway more ServiceMonitors, or its pods more annotations than gwmon handles.
-    TooManyObjects: Error, "Raise `--max-gateways-per-namespace`, name one Prometheus with `gwmon.io/prometheus`, or shorten the annotations, as the message says.",
+    TooManyObjects: Error, "Raise `gateways.maxPerNamespace` in gwmon's configuration, name one Prometheus with `gwmon.io/prometheus`, or shorten the annotations, as the message says.",
     /// gwmon's configuration does not allow what an annotation asks for.
     NotAllowed: Warning, "Change the annotation, or have whoever runs gwmon allow it.",
     /// The Prometheus has no running pod, or its operator does not reconcile it.
@@ -154,6 +156,8 @@ reasons! {
     NameConflict: Error, "Rename or delete that object.",
     /// gwmon cannot make, read or use the certificate that the webhook is to serve, or the `caBundle` does not verify it. The certificate before stays in use.
     CertificateNotUpdated: Error, "Correct what the message names; gwmon tries again within a minute.",
+    /// gwmon's configuration file cannot be read, or is not valid. The configuration before stays in use.
+    ConfigurationNotUpdated: Error, "Correct the file (`gwmon config check -f FILE`); gwmon reads it again within seconds.",
     /// gwmon's service account lacks a right.
     Forbidden: Error, "Apply `deploy/install.yaml` again, or grant the right that the message names.",
     /// Pods ask for injection and run without, since they were created while the webhook was unavailable or injection suspended, or before they requested it.

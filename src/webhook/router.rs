@@ -15,12 +15,12 @@ use tracing::{field, info_span};
 use super::admission_state::{AdmissionState, Admitted};
 use super::body::{self, Budget, Received};
 use super::review::{BadReview, Reply, Request};
-use crate::config::Config;
 use crate::injection::gateway::EMBEDDED_YAML;
 use crate::injection::patch::Patch;
 use crate::injection::{self, Injection, workload};
 use crate::metrics::{Metrics, Outcome};
 use crate::reason::{Finding, Reason, cut};
+use crate::reload::LiveConfig;
 
 /// No name or UID of Kubernetes' has more characters; whoever reaches the port may send others.
 const LOGGED: usize = 253;
@@ -34,6 +34,8 @@ pub enum Route {
     Pods,
     /// `POST /mutate/workloads`.
     Workloads,
+    /// `POST /mutate/labelled-namespaces`: pods without an annotation, in namespaces whose label asks for all gateways.
+    LabelledNamespaces,
 }
 
 impl Route {
@@ -43,6 +45,7 @@ impl Route {
         match self {
             Self::Pods => "pods",
             Self::Workloads => "workloads",
+            Self::LabelledNamespaces => "labelled-namespaces",
         }
     }
 
@@ -50,7 +53,7 @@ impl Route {
     fn expects(self, request: &Request) -> bool {
         let kind = (request.kind.group.as_str(), request.kind.kind.as_str());
         match self {
-            Self::Pods => kind == ("", "Pod") && request.operation == "CREATE",
+            Self::Pods | Self::LabelledNamespaces => kind == ("", "Pod") && request.operation == "CREATE",
             Self::Workloads => {
                 matches!(kind, ("apps", "Deployment" | "StatefulSet" | "DaemonSet"))
                     && matches!(request.operation.as_str(), "CREATE" | "UPDATE")
@@ -63,7 +66,7 @@ impl Route {
 #[derive(Debug)]
 pub struct Admission {
     /// The configuration.
-    pub config: Config,
+    pub config: LiveConfig,
     /// The state of the cluster.
     pub admission_state: Arc<AdmissionState>,
     /// The metrics.
@@ -88,8 +91,8 @@ impl From<Finding> for Verdict {
 impl Admission {
     /// Creates the shared state.
     #[must_use]
-    pub fn new(config: Config, admission_state: Arc<AdmissionState>, metrics: Metrics) -> Self {
-        Self { config, admission_state, metrics, budget: Budget::new() }
+    pub fn new(config: impl Into<LiveConfig>, admission_state: Arc<AdmissionState>, metrics: Metrics) -> Self {
+        Self { config: config.into(), admission_state, metrics, budget: Budget::new() }
     }
 }
 
@@ -102,6 +105,7 @@ pub fn router(admission: &Arc<Admission>) -> Router {
     Router::new()
         .route("/mutate/pods", route(Route::Pods))
         .route("/mutate/workloads", route(Route::Workloads))
+        .route("/mutate/labelled-namespaces", route(Route::LabelledNamespaces))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, TIME_LIMIT))
         // A bug in one review must not end the process, nor the API server's other calls.
         .layer(CatchPanicLayer::new())
@@ -235,11 +239,14 @@ impl Admission {
         }
         let object =
             request.object.ok_or_else(|| Finding::new(Reason::MalformedObject, "request.object is missing"))?.get();
+        let config = self.config.current();
         let limits = self.admission_state.limits(&request.namespace);
         let is_dry_run = request.dry_run.unwrap_or_default();
         match route {
-            Route::Pods => {
-                let mut injection = injection::decide(&self.config, &limits, object).injection()?;
+            Route::Pods | Route::LabelledNamespaces => {
+                let decide = if route == Route::Pods { injection::decide } else { injection::decide_by_namespace };
+                let mut injection = decide(&config, &limits, object).injection()?;
+                config.check_namespace(&request.namespace)?;
                 match self.admit(&injection, request, is_dry_run) {
                     Admitted::With => {}
                     Admitted::Trial(since) => injection.mark_trial(since),
@@ -248,13 +255,14 @@ impl Admission {
                 Ok(Verdict { patch: injection.patch, warnings: injection.warnings, refusal: None })
             }
             Route::Workloads => {
-                let change = workload::decide(&self.config, &limits, object)?;
+                let change = workload::decide(&config, &limits, object)?;
                 let before = request.old_object.filter(|_| !change.patch.is_empty());
                 let kept = before.and_then(|before| workload::puts_back(&request.kind.kind, before.get(), object));
                 let injection = match change.pods.injection() {
                     Ok(injection) => injection,
                     Err(refusal) => return Ok(Verdict { patch: change.patch, ..Verdict::from(refusal) }),
                 };
+                config.check_namespace(&request.namespace)?;
                 // A workload is never a trial pod.
                 let suspended = match self.admit(&injection, request, true) {
                     Admitted::Without(finding) => Some(finding),

@@ -52,6 +52,7 @@ fn generate(name: &str) -> String {
             values("", &serde_json::from_str(&schema).unwrap(), &mut rows);
             table(&["value", "default", "meaning"], rows)
         }
+        "configuration" => format!("```yaml\n{}```", gwmon::config::DEFAULT),
         other if let Some(command) = other.strip_prefix("flags of ") => flags(command),
         other => panic!("nothing generates {other}"),
     }
@@ -205,6 +206,39 @@ fn generated_parts_agree_with_the_code() {
         }
         assert!(renewed == now, "{} is not up to date: GWMON_BLESS=1 cargo test --test offline docs", page.display());
     }
+}
+
+/// A file that is generated as a whole, or one part of it.
+fn assert_current(file: &str, now: &str, renewed: &str) {
+    if std::env::var_os("GWMON_BLESS").is_some() && renewed != now {
+        fs::write(root().join(file), renewed).unwrap();
+        return;
+    }
+    assert!(renewed == now, "{file} is not up to date: GWMON_BLESS=1 cargo test --test offline generated");
+}
+
+#[test]
+fn generated_schemas_agree_with_the_code() {
+    let schema = serde_json::to_value(gwmon::config::schema()).unwrap();
+    let file = "docs/reference/config.schema.json";
+    let now = fs::read_to_string(root().join(file)).unwrap_or_default();
+    assert_current(file, &now, &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+
+    // The chart's value `config` has the same fields, without what is always the same.
+    let file = "deploy/chart/values.schema.json";
+    let now = fs::read_to_string(root().join(file)).unwrap();
+    let (open, close) = ("    \"config\": {\n", "\n    },\n");
+    let (before, rest) = now.split_once(open).unwrap();
+    let (_, after) = rest.split_once(close).unwrap();
+    let mut fields = schema["properties"].clone();
+    fields.as_object_mut().unwrap().retain(|name, _| !["apiVersion", "kind"].contains(&name.as_str()));
+    let config = serde_json::json!({
+        "description": "The configuration file, which gwmon reads again when it changes: the fields of `gwmon config default`. The flags below override it. Without apiVersion and kind",
+        "type": "object", "additionalProperties": false, "properties": fields, "default": {},
+    });
+    let config = serde_json::to_string_pretty(&config).unwrap().replace('\n', "\n    ");
+    let config = config.trim_start_matches("{\n").trim_end_matches("\n    }");
+    assert_current(file, &now, &format!("{before}{open}{config}{close}{after}"));
 }
 
 /// The anchor that a heading gets: lower case, no punctuation, spaces as hyphens.

@@ -1,7 +1,9 @@
 //! Which Prometheus selects what: every case by its name, and the solver against one that only counts.
 
+use std::collections::BTreeSet;
+
 use gwmon::annotations::Target;
-use gwmon::config::{Bounds, Config};
+use gwmon::config::{Bounds, Config, Names};
 use gwmon::kubernetes::labels::{self, Labels};
 use gwmon::monitoring::predicate::Condition;
 use gwmon::monitoring::scraper::Kind;
@@ -261,12 +263,12 @@ fn what_crosses_namespaces_is_the_operators_to_allow() {
     let only = |name: &str| Bounds { readers: vec![("monitoring".to_owned(), name.to_owned())], ..Bounds::default() };
     assert_eq!(read(&Asked { bounds: only("platform"), ..Asked::default() }), at("monitoring", "platform"));
     let error = read(&Asked { bounds: only("nobody"), ..Asked::default() }).unwrap_err();
-    assert!(error.starts_with("gwmon serve --prometheus: monitoring/nobody names none"), "{error}");
+    assert!(error.starts_with("gwmon's configuration, monitors.prometheus: monitoring/nobody names none"), "{error}");
     // No monitor outside the gateway's namespace, even for one that is asked for.
     let named = Target::Named { namespace: "monitoring".to_owned(), name: "platform".to_owned() };
-    let bounds = Bounds { cross_namespace: false, ..Bounds::default() };
+    let bounds = Bounds { cross_namespace: Names::Only(BTreeSet::new()), ..Bounds::default() };
     let error = read(&Asked { target: named, bounds, ..Asked::default() }).unwrap_err();
-    assert!(error.contains("--allow-cross-namespace-monitors=false"), "{error}");
+    assert!(error.contains("monitors.crossNamespace"), "{error}");
 }
 
 #[test]

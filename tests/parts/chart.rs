@@ -75,6 +75,7 @@ fn a_release_may_have_any_name_in_any_namespace() {
         let text = object
             .to_string()
             .replace("gwmon.io", "")
+            .replace("/etc/gwmon/", "")
             .replace("/part-of\":\"gwmon\"", "")
             .replace("\"name\":\"gwmon\",\"image\":\"gwmon:", "");
         assert!(!text.contains("gwmon"), "{kind} {text}");
@@ -149,6 +150,22 @@ fn flags_that_need_other_objects_are_not_printed() {
 }
 
 #[test]
+fn the_exporters_image_of_the_file_is_tried_too() {
+    for (set, image) in [
+        ("config.exporter.image=mirror/a:1", "mirror/a:1"),
+        ("config.exporter.image=mirror/a:1,exporter.image=mirror/b:1", "mirror/b:1"),
+    ] {
+        let rendered = template("gwmon", "gwmon", &["--set", set]).unwrap();
+        let objects = objects(&rendered);
+        let tried = objects["\"Deployment\" \"gwmon\""].pointer("/spec/template/spec/initContainers/0/image").unwrap();
+        assert_eq!(tried, image, "{set}");
+        let file = objects["\"ConfigMap\" \"gwmon-config\""]["data"]["config.yaml"].as_str().unwrap();
+        let file: gwmon::config::ConfigFile = file.parse().unwrap();
+        assert_eq!(file.exporter.image.unwrap().as_str(), "mirror/a:1");
+    }
+}
+
+#[test]
 fn nonsense_is_refused() {
     for (nonsense, words) in [
         ("nonsense=1", "'nonsense' not allowed"),
@@ -164,6 +181,8 @@ fn nonsense_is_refused() {
         ("prometheus={k8s}", "/prometheus/0"),
         ("sidecar=yes", "/sidecar"),
         ("minInterval=often", "/minInterval"),
+        ("config.exporter.imagePullPolicy=Sometimes", "/config/exporter/imagePullPolicy"),
+        ("config.gateway.mode=scrape", "'gateway' not allowed"),
     ] {
         let said = template("gwmon", "gwmon", &["--set", nonsense]).expect_err(nonsense);
         assert!(said.contains(words), "{nonsense}: {said}");
@@ -190,9 +209,10 @@ const FLAGS: [(&str, &str, &str); 15] = [
     ("allowedMonitorLabels[0]", "team", "--allowed-monitor-labels=team"),
     ("allowCrossNamespaceMonitors", "false", "--allow-cross-namespace-monitors=false"),
 ];
-/// Flags without a value of the chart: two are fixed by the pod, one follows from a port, one is for files alone, three are not
+/// Flags without a value of the chart: three are fixed by the pod, one follows from a port, one is for files alone, three are not
 /// for a cluster.
-const FIXED: [&str; 7] = ["admin-bind", "bind", "ca-out", "certificate-dir", "help", "namespace", "standalone"];
+const FIXED: [&str; 8] =
+    ["admin-bind", "bind", "ca-out", "certificate-dir", "config", "help", "namespace", "standalone"];
 
 #[test]
 fn every_flag_is_a_value_and_is_parsed_by_gwmon_itself() {

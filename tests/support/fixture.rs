@@ -44,7 +44,7 @@ impl Fixture {
             let url = format!("https://127.0.0.1:{}{path}", gwmon.webhook);
             webhook["clientConfig"] = json!({"url": url, "caBundle": authority});
             // Beside the shipped exclusions, this test's namespace only.
-            webhook["namespaceSelector"]["matchLabels"] = json!({"kubernetes.io/metadata.name": namespace});
+            webhook["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] = json!(namespace);
         }
         kubectl.apply(&configuration.to_string()).unwrap();
         let fixture = Self { kubectl, namespace: namespace.to_owned(), gwmon };

@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "every test program takes its part of this")]
 
 pub(crate) mod fixture;
+pub(crate) mod kinds;
 pub(crate) mod pods;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use gwmon_cluster::{ControlPlane, GivenCluster, Kubectl, local, wait_for};
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -148,6 +151,14 @@ impl Drop for Gwmon {
     }
 }
 
+/// `gwmon` as a person runs it, with this kubeconfig: the exit code, and all that it says.
+pub(crate) fn gwmon(kubeconfig: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gwmon"));
+    let output = command.args(arguments).env("KUBECONFIG", kubeconfig).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
 /// A control plane with gwmon's manifests and monitoring CRDs, and the namespaces `edge`, `west` and `monitoring`. No API server
 /// calls the webhook of such a gwmon.
 pub(crate) struct Installed {
@@ -202,7 +213,7 @@ impl Installed {
 
     /// The file of one of prometheus-operator's CRDs.
     pub(crate) fn crd(kind: &str) -> String {
-        gwmon_cluster::cache().join(format!("upstream/crd/monitoring.coreos.com_{kind}.yaml")).display().to_string()
+        gwmon_cluster::operators_crds().join(format!("monitoring.coreos.com_{kind}.yaml")).display().to_string()
     }
 
     /// `gwmon serve` with the rights of the shipped service account.
@@ -228,6 +239,41 @@ impl Installed {
             std::fs::write(&kubeconfig, config.to_string()).unwrap();
             command.args(arguments).env("KUBECONFIG", kubeconfig).envs(environment.iter().copied())
         })
+    }
+
+    /// What a replica that serves a certificate of its own answers to the README's review with these changes of its request: the
+    /// patch, if any, and the warnings.
+    pub(crate) fn review(&self, gwmon: &Gwmon, route: &str, request: &Value) -> (Option<String>, String) {
+        let secret = self.kubectl.get("-n gwmon secret gwmon-tls").unwrap();
+        let authority = BASE64_STANDARD.decode(secret["data"]["ca.crt"].as_str().unwrap()).unwrap();
+        let mut review = pod_review();
+        json_patch::merge(&mut review["request"], request);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (status, body) = runtime.block_on(async {
+            let mut https = Https::connect(gwmon.webhook, "gwmon.gwmon.svc", &authority).await.unwrap();
+            https.post(route, review.to_string().as_bytes()).await.unwrap()
+        });
+        assert_eq!(status, 200);
+        let reply: Value = serde_json::from_slice(&body).unwrap();
+        let response = &reply["response"];
+        assert_eq!(response["allowed"], true);
+        let patch =
+            response["patch"].as_str().map(|patch| String::from_utf8(BASE64_STANDARD.decode(patch).unwrap()).unwrap());
+        (patch, response["warnings"].to_string())
+    }
+
+    /// What gwmon's service account has asked this control plane for, each once: verb, API group, resource, and the object's name.
+    pub(crate) fn requested(&self) -> BTreeSet<[String; 4]> {
+        let log = std::fs::read_to_string(self.control_plane().log("audit")).unwrap();
+        let requests = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let asked = requests.filter(|request| request["objectRef"].is_object()).map(|request| {
+            let of = |field: &str| request["objectRef"][field].as_str().unwrap_or_default().to_owned();
+            // A patch that makes the object takes the right to create it.
+            let made = request["verb"] == "patch" && request["responseStatus"]["code"] == 201;
+            let verb = if made { "create" } else { request["verb"].as_str().unwrap() };
+            [verb.to_owned(), of("apiGroup"), of("resource"), of("name")]
+        });
+        asked.collect()
     }
 
     /// `gwmon serve` with every right, and one that outlives the cluster's service accounts.

@@ -36,6 +36,7 @@ the shortest command line is the usual one.
 {{- if ne .log "info,kube_client::client=error" }}
 - {{ printf "--log=%s" .log | quote }}
 {{- end }}
+- --config=/etc/gwmon/config/config.yaml
 {{- if ne .exporter.image "quay.io/prometheus/statsd-exporter:v0.30.0" }}
 - {{ printf "--exporter-image=%s" .exporter.image | quote }}
 {{- end }}

@@ -48,3 +48,10 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
+
+{{/* The exporter's image: of the value exporter.image, which is a flag, or else of the configuration file. */}}
+{{- define "gwmon.exporterImage" -}}
+{{- $shipped := "quay.io/prometheus/statsd-exporter:v0.30.0" -}}
+{{- $file := dig "exporter" "image" "" (.Values.config | default dict) -}}
+{{- if and $file (eq .Values.exporter.image $shipped) }}{{ $file }}{{ else }}{{ .Values.exporter.image }}{{ end }}
+{{- end -}}

@@ -19,6 +19,7 @@ use crate::commands::connection::Connection;
 use crate::config::Config;
 use crate::manifest::{self, display_name, namespace_of};
 use crate::reason::{Reason, shown};
+use crate::reload;
 use input::{Document, Source, sources};
 use report::{Report, note};
 use workload::{advice, ask, malformed, preview, template_path};
@@ -69,7 +70,8 @@ pub fn run(args: Preview) -> Result<ExitCode> {
             }
         }
     }
-    let config = args.config.config(snapshot.kubernetes);
+    let file = args.config.config.as_deref().map(reload::read).transpose()?.unwrap_or_default();
+    let config = args.config.config(&file, snapshot.kubernetes);
     let mut previewer = Previewer {
         config,
         snapshot,

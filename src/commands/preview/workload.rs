@@ -154,7 +154,9 @@ pub(super) fn preview<'c>(
     }
     // Kept only where it will be asked for.
     let asked = (!snapshot.network_policies.is_empty()).then(|| pod.clone());
-    let injection = injection::decide(config, limits, &pod.to_string()).injection()?;
+    let labels = snapshot.monitoring.namespace_labels(namespace);
+    let injection = injection::decide_in(config, limits, &labels, &pod.to_string()).injection()?;
+    config.check_namespace(namespace)?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = Pod::parse(&pod.to_string())?.metadata;

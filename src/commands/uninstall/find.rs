@@ -128,6 +128,8 @@ pub(super) async fn find(client: &Client, installation: &Installation) -> Result
         (SECRET, installation.provided_secret(), ISSUED),
         (SECRET, format!("{name}-ca"), ISSUED),
         (CONFIG_MAP, installation.suspensions(), &managed),
+        // People make it, and it is of no use without gwmon.
+        (CONFIG_MAP, installation.configuration(), ""),
         (("coordination.k8s.io/v1", "Lease"), name.clone(), ""),
     ];
     for (kind, name, labels) in at_run_time {

@@ -37,7 +37,30 @@ impl Removal<'_> {
         for object in found.made.iter().chain(&found.rest) {
             self.delete(object).await?;
         }
+        // Until it has gone, nothing can be installed in it again.
+        for namespace in found.rest.iter().filter(|object| object.kind == "Namespace") {
+            self.wait_gone(namespace).await?;
+        }
         self.report_injected_pods().await
+    }
+
+    async fn wait_gone(&self, object: &Object) -> Result<()> {
+        let (api, started) = (self.api(object), Instant::now());
+        loop {
+            match api.get_metadata_opt(&object.name).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(_)) if started.elapsed() > self.timeout => {
+                    bail!(
+                        "{object} is still being deleted; its status.conditions say why: kubectl get {object} -o yaml"
+                    )
+                }
+                // Once the roles have gone, somebody with their rights only may not look.
+                Err(kube::Error::Api(status)) if status.code == 403 => return Ok(()),
+                Ok(Some(_)) => {}
+                Err(error) => return Err(callers_error(error)).with_context(|| format!("cannot read {object}")),
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
     }
 
     /// Says which pods still have the sidecar: their templates are somebody's own, or nobody replaces them by themselves.

@@ -78,7 +78,7 @@ async fn controller(api: &MockApi) -> Context {
     cache.listed().await;
     settle().await;
     let installation = Installation { namespace: "gwmon".to_owned(), name: "gwmon".to_owned() };
-    let context = Context::new(client, installation, Config::default(), cache, Metrics::new().0, "test".to_owned());
+    let context = Context::new(client, installation, Arc::default(), cache, Metrics::new().0, "test".to_owned());
     api.requests();
     context
 }

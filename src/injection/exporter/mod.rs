@@ -10,7 +10,7 @@ use serde_json::json;
 use super::patch::{Json, Template, quoted};
 use super::resources::{Fitted, to_json};
 use crate::annotations::{BOOTSTRAP, MAPPING, Sidecar};
-use crate::config::Config;
+use crate::config::{Config, PullPolicy};
 use crate::kubernetes::quantity::Quantity;
 use mapping::Mapping;
 
@@ -83,10 +83,13 @@ fn soft_memory_limit(memory_limit: Quantity) -> String {
     format!("{}MiB", (memory_limit.units() >> 20) * 3 / 5)
 }
 
+const PULL_POLICIES: [Option<PullPolicy>; 4] =
+    [None, Some(PullPolicy::Always), Some(PullPolicy::IfNotPresent), Some(PullPolicy::Never)];
+
 /// No probes. A readiness probe would take the pod out of its Services when only its telemetry is slow; a liveness probe
 /// would end the container, which does the same; and a mesh that sends probes to its own proxy (Istio), which starts
 /// after this one, would wait with a start-up probe for ever.
-fn template(kind: Sidecar, is_user_set: bool) -> Template {
+fn template(kind: Sidecar, is_user_set: bool, policy: Option<PullPolicy>) -> Template {
     let mut sidecar = json!({
         "name": CONTAINER,
         "image": "$image",
@@ -111,6 +114,9 @@ fn template(kind: Sidecar, is_user_set: bool) -> Template {
         // Starts before the gateway and stops after it.
         sidecar["restartPolicy"] = json!("Always");
     }
+    if let Some(policy) = policy {
+        sidecar["imagePullPolicy"] = json!(policy.as_str());
+    }
     if is_user_set {
         sidecar["securityContext"]["runAsUser"] = json!(65534);
     }
@@ -121,11 +127,14 @@ impl Exporter {
     /// The sidecar's container, as JSON.
     #[must_use]
     pub fn container(&self, config: &Config) -> String {
-        static TEMPLATES: LazyLock<[[Template; 2]; 2]> = LazyLock::new(|| {
-            [Sidecar::Native, Sidecar::Regular].map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set)))
+        static TEMPLATES: LazyLock<[[[Template; 2]; 2]; 4]> = LazyLock::new(|| {
+            let kinds = [Sidecar::Native, Sidecar::Regular];
+            PULL_POLICIES
+                .map(|policy| kinds.map(|kind| [false, true].map(|is_user_set| template(kind, is_user_set, policy))))
         });
+        let policy = PULL_POLICIES.iter().position(|policy| *policy == config.image_pull_policy).unwrap_or_default();
         let command = json!(["/bin/sh", "-c", script(self.resources.memory_limit), "statsd_exporter"]);
-        TEMPLATES[self.kind as usize][usize::from(self.is_user_set)].fill(&[
+        TEMPLATES[policy][self.kind as usize][usize::from(self.is_user_set)].fill(&[
             ("image", &quoted(config.exporter_image.as_str())),
             ("command", &command.to_string()),
             ("args", &json!(self.args()).to_string()),

@@ -306,6 +306,24 @@ pub fn find(pod: &Pod, settings: &Settings) -> Result<(Option<usize>, &'static G
     }
 }
 
+/// Returns true if a pod is a gateway, though nobody asks for its injection, or may be one of which a person has to choose the
+/// container. An application with a mesh's proxy beside it is none, nor is a pod that is to complete.
+pub(crate) fn is_gateway(pod: &Pod) -> bool {
+    if [GATEWAY, CONTAINER].into_iter().any(|key| pod.metadata.annotation(key).is_some()) {
+        return true;
+    }
+    let containers = pod.spec.containers.as_deref().unwrap_or_default();
+    let is_dedicated = |kind: &GatewayKind| !kind.is_mesh || containers.len() == 1;
+    !pod.completes()
+        && match find(pod, &Settings::default()) {
+            Ok((index, kind)) => index.is_some() && is_dedicated(kind),
+            Err(finding) if finding.reason == Reason::AmbiguousGateway => containers
+                .iter()
+                .any(|container| ALL.iter().any(|kind| (kind.matches)(container, pod) && is_dedicated(kind))),
+            Err(_) => false,
+        }
+}
+
 fn no_gateway(containers: &[Container]) -> Finding {
     let names: Vec<_> = containers.iter().map(|container| container.name.as_str()).collect();
     let known = GATEWAYS.join(", ");

@@ -131,7 +131,8 @@ fn what_a_preview_printed_is_left_whole() {
     *container = json!({"name": "gloo", "image": "quay.io/solo-io/gloo-envoy-wrapper:1.18.0"});
     let (mut previewed, _) = admitted(previewed);
     let mut pod = previewed["spec"]["template"].clone();
-    let injection = decide_for(&Config::default(), &[], &Pod::parse(&pod.to_string()).unwrap(), Some("edge")).unwrap();
+    let injection =
+        decide_for(&Config::default(), &[], &Pod::parse(&pod.to_string()).unwrap(), Asker::Workload("edge")).unwrap();
     json_patch::patch(&mut pod, &injection.patch.to_operations().unwrap()).unwrap();
     previewed["spec"]["template"] = pod.clone();
 

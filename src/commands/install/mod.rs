@@ -1,26 +1,61 @@
 //! `gwmon install`: the manifests of `deploy/install.yaml`, with what was asked for.
 
+mod check;
+
 use std::io::Write;
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
 
 use super::certs::structured;
+use super::connection::Connection;
 use crate::cli::{CertificateSource, Cli, Command, Install, Serve, Structured};
-use crate::config::Installation;
+use crate::config::{EXPORTER_IMAGE, Image, Installation};
 
-const MANIFESTS: &str = include_str!("../../deploy/install.yaml");
+const MANIFESTS: &str = include_str!("../../../deploy/install.yaml");
 /// The name and the namespace in the manifests.
 const SHIPPED: &str = "gwmon";
 /// The port on which the webhook listens in the manifests.
 const PORT: u16 = 8443;
 
-/// Prints the manifests. No cluster is asked.
+/// Prints the manifests; no cluster is asked. With `--check` it asks one, and prints what it found instead.
 ///
 /// # Errors
-/// Flags of `gwmon serve` that need other objects than these.
-pub fn run(args: &Install) -> Result<()> {
+/// Flags of `gwmon serve` that need other objects than these; for a check, a cluster that does not answer.
+pub fn run(args: &Install) -> Result<ExitCode> {
+    let objects = objects(args)?;
+    if args.check {
+        return check(args, &objects);
+    }
+    let text = match args.output {
+        Structured::Json => {
+            structured(Structured::Json, &json!({"apiVersion": "v1", "kind": "List", "items": objects}))?
+        }
+        Structured::Yaml => {
+            let objects: Result<Vec<_>> = objects.iter().map(|object| structured(Structured::Yaml, object)).collect();
+            objects?.join("---\n")
+        }
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what is checked of the cluster. Fails if gwmon cannot be installed, or would not work.
+fn check(args: &Install, objects: &[Value]) -> Result<ExitCode> {
+    let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
+    let installation = args.installation.installation();
+    let checked = connection.run(check::check(&connection.client, &installation, objects))?;
+    for (verdict, text) in &checked {
+        anstream::println!("{verdict}  {text}");
+    }
+    let fails = checked.iter().any(|(verdict, _)| *verdict == check::Verdict::Fail);
+    Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The manifests, with what was asked for.
+fn objects(args: &Install) -> Result<Vec<Value>> {
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(MANIFESTS)?;
     let serve = flags(args)?;
     let installation = args.installation.installation();
@@ -39,17 +74,7 @@ pub fn run(args: &Install) -> Result<()> {
             rename("", object, &installation);
         }
     }
-    let text = match args.output {
-        Structured::Json => {
-            structured(Structured::Json, &json!({"apiVersion": "v1", "kind": "List", "items": objects}))?
-        }
-        Structured::Yaml => {
-            let objects: Result<Vec<_>> = objects.iter().map(|object| structured(Structured::Yaml, object)).collect();
-            objects?.join("---\n")
-        }
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    Ok(objects)
 }
 
 /// The flags of `gwmon serve`, as it would parse them.
@@ -78,7 +103,8 @@ fn configure(deployment: &mut Value, args: &Install, serve: &Serve) {
         pod["imagePullSecrets"] = json!(secrets);
     }
     // It tries the image that gateways' pods get.
-    pod["initContainers"][0]["image"] = json!(serve.config.exporter_image.as_str());
+    pod["initContainers"][0]["image"] =
+        json!(serve.config.exporter_image.as_ref().map_or(EXPORTER_IMAGE, Image::as_str));
     let container = &mut pod["containers"][0];
     if let Some(image) = &args.image {
         container["image"] = json!(image.as_str());
