@@ -11,8 +11,8 @@ use crate::rows::{Fixture, Load, fault};
 pub(crate) fn no_request_is_lost() -> Result<()> {
     let fixture = Fixture::new("GWMON_SUSPEND_AFTER=5s GWMON_SUSPEND_FOR=5s")?;
     // A policy that refuses the exporter, an exporter that is killed, a gateway that refuses what gwmon adds, and a mesh of each
-    // kind on either side.
-    let meshes = ["W10", "W10b", "W10d", "W10e", "W10f", "W10g"].map(|number| (number, 2));
+    // kind.
+    let meshes = ["W10", "W10e", "W10g"].map(|number| (number, 2));
     for (number, exporters) in [("W4", 0), ("W6", 2), ("W8b", 0)].into_iter().chain(meshes) {
         let measured = fixture.measure(fault(number)?, true)?;
         ensure!(measured.failed == 0 && measured.sent > 500, "{number}: {measured:?}");

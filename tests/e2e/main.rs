@@ -4,9 +4,11 @@ mod certificates;
 mod faults;
 mod gateways;
 mod helm;
+mod load;
 #[path = "../support/faults.rs"]
 mod rows;
 mod uninstall;
+mod upgrade;
 
 use std::io::Write;
 use std::path::Path;
@@ -20,7 +22,7 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    if rows::play_role() || certificates::play_role() {
+    if rows::play_role() || load::play_role() {
         return ExitCode::SUCCESS;
     }
     let mut arguments = Arguments::from_args();
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
             "no_pod_is_missed_while_certificates_are_renewed",
             certificates::no_pod_is_missed_while_certificates_are_renewed,
         ),
+        trial("no_pod_is_missed_while_gwmon_is_upgraded", upgrade::no_pod_is_missed_while_gwmon_is_upgraded),
         trial("it_leaves_without_a_trace_and_comes_back_by_helm", || {
             let fixture = rows::Fixture::new("")?;
             uninstall::nothing_is_left(&fixture)?;

@@ -12,7 +12,7 @@ use crate::rows::{Fixture, Load};
 /// Everything goes, no request is lost, and nothing of gwmon's is left in any kind of object.
 pub(crate) fn nothing_is_left(fixture: &Fixture) -> Result<()> {
     let kubectl = &fixture.kubectl;
-    let crds = gwmon_cluster::cache().join("upstream/crd");
+    let crds = gwmon_cluster::operators_crds();
     for kind in ["prometheuses", "servicemonitors"] {
         let file = crds.join(format!("monitoring.coreos.com_{kind}.yaml"));
         kubectl.run(&format!("apply --server-side -f {}", file.display()))?;
