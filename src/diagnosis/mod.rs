@@ -3,5 +3,12 @@
 
 pub mod access;
 pub mod binding;
+pub mod check;
+pub mod gateway;
+pub mod installation;
 pub mod missed;
+pub mod path;
+pub mod rules;
 pub mod scope;
+pub mod series;
+pub mod workload;

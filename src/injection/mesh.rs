@@ -1,6 +1,7 @@
 //! Istio's sidecar beside a gateway takes all that comes into the pod, Prometheus' requests too, and with strict mTLS
 //! refuses them.
 
+use crate::kubernetes::Annotations;
 use crate::kubernetes::pod::Pod;
 use crate::reason::{Finding, Reason};
 
@@ -35,12 +36,24 @@ pub(super) fn interception(pod: &Pod, gateway: &str, port: u16, is_exporters: bo
         return Interception::None;
     }
     if is_there || !is_exporters {
-        let detail =
-            format!("Istio's sidecar takes port {port}, and Prometheus may not reach it; set {EXCLUDED}: \"{port}\"");
-        return Interception::Intercepted(Finding::new(Reason::MeshInterceptsPort, detail));
+        return Interception::Intercepted(taken(port));
     }
     let value = if set.is_empty() { port.to_string() } else { format!("{set},{port}") };
     Interception::Excluded { annotation: EXCLUDED, value }
+}
+
+/// The finding that Istio's sidecar takes a port of a pod that runs, by the pod's annotations.
+#[must_use]
+pub fn intercepted(annotations: &Annotations, port: u16) -> Option<Finding> {
+    let excluded = annotations.get(EXCLUDED).map_or("", String::as_str);
+    let is_taken = annotations.contains_key(INJECTED) && !excluded.split(',').any(|one| one.trim() == port.to_string());
+    is_taken.then(|| taken(port))
+}
+
+fn taken(port: u16) -> Finding {
+    let detail =
+        format!("Istio's sidecar takes port {port}, and Prometheus may not reach it; set {EXCLUDED}: \"{port}\"");
+    Finding::new(Reason::MeshInterceptsPort, detail)
 }
 
 #[cfg(test)]

@@ -55,6 +55,20 @@ fn default_path() -> String {
 pub(super) const METRICS_PATH: &str = "/metrics";
 
 impl Status {
+    /// The way of the metrics out of the pod, for a person.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { gateway, container, metrics_port, metrics_path, .. } = self;
+        let what = match (self.statsd_port, self.mode) {
+            (Some(port), _) => format!("gateway {gateway} in container {container} sends statsd to 127.0.0.1:{port}"),
+            (None, StatusMode::Existing) => {
+                format!("container {container} already runs a statsd_exporter for {gateway}")
+            }
+            (None, _) => format!("gateway {gateway} in container {container} serves metrics itself"),
+        };
+        format!("{what}; Prometheus scrapes :{metrics_port}{metrics_path}")
+    }
+
     /// The annotation's value.
     pub(super) fn to_json(&self) -> String {
         // Strings and numbers into memory: nothing to fail with.

@@ -4,6 +4,7 @@ pub mod bounded;
 pub mod labels;
 pub mod pod;
 pub mod quantity;
+pub mod rollout;
 mod version;
 
 use std::collections::BTreeMap;

@@ -4,9 +4,11 @@ use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::predicate::NAMESPACE_NAME;
+use super::Scraper;
+use super::predicate::{Cluster, NAMESPACE_NAME};
 use super::selector::Selector;
 use crate::kubernetes::labels::Labels;
+use crate::reason::{Finding, Reason};
 
 /// A policy on the traffic that comes into pods.
 #[derive(Clone, Debug)]
@@ -127,6 +129,34 @@ pub struct Reader<'a> {
     pub namespace: &'a str,
     /// That namespace's labels, where they are known.
     pub labels: Option<&'a Labels>,
+}
+
+impl<'a> Reader<'a> {
+    /// The namespace of a scraper, with its labels where the cluster's namespaces are known.
+    #[must_use]
+    pub fn of(scraper: &'a Scraper, cluster: &'a Cluster) -> Self {
+        let namespace = scraper.key().0;
+        Self { namespace, labels: cluster.namespaces.get(namespace) }
+    }
+}
+
+/// The finding that the policies on these pods keep one of these Prometheuses from them, with the rule to add.
+#[must_use]
+pub fn closes(policies: &[NetworkPolicy], scraped: &Scraped, readers: &[Reader]) -> Option<Finding> {
+    let denying = denying(policies, scraped, readers);
+    let first = denying.first()?;
+    let (namespace, port) = (scraped.namespace, scraped.port);
+    let peer =
+        |reader: &Reader| format!("{{namespaceSelector: {{matchLabels: {{{NAMESPACE_NAME}: {}}}}}}}", reader.namespace);
+    let peers: Vec<_> = readers.iter().map(peer).collect();
+    let from = if peers.is_empty() { String::new() } else { format!("from: [{}], ", peers.join(", ")) };
+    let names: Vec<_> = readers.iter().map(|reader| reader.namespace).collect();
+    let who = if names.is_empty() { "nobody".to_owned() } else { format!("nothing of {}", names.join(", ")) };
+    let detail = format!(
+        "NetworkPolicy {namespace}/{} lets {who} in at port {port}, which Prometheus scrapes; add to its spec.ingress: {{{from}ports: [{{port: {port}}}]}}",
+        first.name
+    );
+    Some(Finding::new(Reason::NetworkPolicyDenies, detail))
 }
 
 /// All policies on these pods, if they keep one of these Prometheuses from them; otherwise empty. Without a known Prometheus:

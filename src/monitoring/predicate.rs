@@ -91,7 +91,10 @@ impl Cluster {
     }
 
     /// The same as [`Self::selects`], assuming that an operator handles it and it runs.
-    pub(super) fn would_select(&self, scraper: &Scraper, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
+    ///
+    /// # Errors
+    /// The first condition that fails.
+    pub fn would_select(&self, scraper: &Scraper, namespace: &str, labels: &Labels) -> Result<(), Unmet> {
         if let Some(obstacle) = &scraper.obstacle {
             return Err(Unmet::new(Condition::Handled, obstacle));
         }
@@ -99,6 +102,29 @@ impl Cluster {
         let field = scraper.selector_field;
         let unmet = |mismatch| Unmet::new(Condition::Labels, format!("{field} {mismatch}"));
         scraper.selector.check(labels).map_err(unmet)
+    }
+
+    /// Whether this scraper loads a PrometheusRule with these labels in this namespace.
+    ///
+    /// # Errors
+    /// The first condition that fails, with both sides.
+    pub fn loads_rule(&self, scraper: &Scraper, namespace: &str, labels: &Labels) -> Result<(), String> {
+        let Some((selector, scope)) = &scraper.rules else {
+            return Err("loads no rules: it has no spec.ruleSelector".to_owned());
+        };
+        match scope {
+            NamespaceScope::Own if namespace != scraper.namespace => {
+                return Err(format!(
+                    "spec.ruleNamespaceSelector is absent, which needs namespace {}",
+                    scraper.namespace
+                ));
+            }
+            NamespaceScope::Own => {}
+            NamespaceScope::Matching(namespaces) => namespaces
+                .check(&self.namespace_labels(namespace))
+                .map_err(|mismatch| format!("spec.ruleNamespaceSelector {mismatch} on namespace {namespace}"))?,
+        }
+        selector.check(labels).map_err(|mismatch| format!("spec.ruleSelector {mismatch}"))
     }
 
     /// Condition 1: the operators that handle this scraper; where some of them have been seen to run, only those, since

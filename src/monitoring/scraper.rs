@@ -118,6 +118,8 @@ pub struct Scraper {
     pub(super) default_class: Option<(String, Vec<&'static str>)>,
     /// Fields of `spec` beyond which a scrape is lost whole, with their values.
     pub(super) limits: Vec<String>,
+    /// The rules that it loads: by their labels, and from which namespaces. `None` where it loads none.
+    pub(super) rules: Option<(Selector, NamespaceScope)>,
     pub(super) health: Health,
     /// Its pods' service account, and the resource by which it discovers targets.
     discovery: Option<(String, &'static str)>,
@@ -192,6 +194,7 @@ impl Scraper {
             scrape_interval: None,
             default_class: None,
             limits: vec![],
+            rules: None,
             health: Health::default(),
             discovery: None,
         };
@@ -241,10 +244,45 @@ impl Scraper {
         self.obstacle.as_deref() == Some(BEING_DELETED)
     }
 
+    /// `prometheus.monitoring.coreos.com/k8s -n monitoring`, as kubectl takes it.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        let group =
+            Kind::ALL.into_iter().find(|(kind, _)| *kind == self.kind).and_then(|(_, version)| version.split_once('/'));
+        let group = group.map_or("", |(group, _)| group);
+        format!("{}.{group}/{} -n {}", self.kind.as_str().to_lowercase(), self.name, self.namespace)
+    }
+
+    /// The labels that it asks a monitor for, and the field.
+    #[must_use]
+    pub fn asks(&self) -> String {
+        if self.selector.is_empty() {
+            return "takes ServiceMonitors with any labels".to_owned();
+        }
+        format!("asks for {} ({})", self.selector, self.selector_field)
+    }
+
+    /// What to know of a label that nobody set: kube-prometheus-stack makes a selector by its release where none is given
+    /// (`serviceMonitorSelectorNilUsesHelmValues`).
+    #[must_use]
+    pub fn helm_hint(&self) -> Option<&'static str> {
+        let is_charts = self.labels.get("chart").is_some_and(|chart| chart.starts_with("kube-prometheus-stack"));
+        let is_default = is_charts && self.selector.keys().eq(["release"]);
+        is_default.then_some(
+            " (the chart sets this where serviceMonitorSelector is {}: prometheus.prometheusSpec.serviceMonitorSelectorNilUsesHelmValues=false takes it away)",
+        )
+    }
+
     /// `namespace/name`.
     #[must_use]
     pub fn place(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Namespace and name.

@@ -209,11 +209,7 @@ impl Cluster {
         };
         let labels = solve(&[&scraper.selector], request.required, request.defaults)
             .map_err(|why| format!("{}: {why}", scraper.selector_field))?;
-        let asks = if scraper.selector.is_empty() {
-            "takes ServiceMonitors with any labels".to_owned()
-        } else {
-            format!("asks for {} ({})", scraper.selector, scraper.selector_field)
-        };
+        let asks = scraper.asks();
         let limits = if scraper.limits.is_empty() {
             String::new()
         } else {

@@ -186,6 +186,42 @@ reasons! {
     InjectionSuspended: Error, "Remove the cause that the message names; gwmon tries again by itself.",
     /// gwmon has suspended injection for several workloads within minutes, and gives no new pod an exporter, in the namespace or in the whole cluster.
     InjectionStopped: Error, "Remove the common cause, most often the exporter's image.",
+    /// The cluster has no MutatingWebhookConfiguration of gwmon's, or none that calls it for pods and workloads.
+    WebhookMissing: Error, "Apply `deploy/install.yaml` again.",
+    /// No replica of gwmon is ready, so the API server admits pods without calling it.
+    WebhookUnreachable: Error, "Look at gwmon's pods: `kubectl -n gwmon get pods`, `kubectl -n gwmon logs deployment/gwmon`.",
+    /// The `failurePolicy` of gwmon's webhook is not `Ignore`: while gwmon does not answer, pods are refused.
+    WebhookBlocksPods: Error, "Set `failurePolicy: Ignore` on each webhook of the MutatingWebhookConfiguration.",
+    /// The replicas of gwmon, or gwmon and this command, are of different versions.
+    VersionSkew: Warning, "Finish the upgrade, and use the command of the version that runs in the cluster.",
+    /// A webhook that the API server calls after gwmon's changes pods.
+    WebhookRewritesPods: Warning, "Check that the probes and the ports of injected pods are as they should be: `kubectl get pod POD -o yaml`.",
+    /// Pods run what another version or configuration of gwmon injected.
+    OutdatedInjection: Warning, "Restart them when it suits you: `gwmon repair`.",
+    /// The metrics Service or the ServiceMonitor is not there.
+    ObjectMissing: Error, "gwmon makes it within seconds; if not, see gwmon's Events on the workload and its log.",
+    /// Somebody changed the metrics Service or the ServiceMonitor, and they no longer lead to the gateway's pods.
+    ObjectChanged: Error, "Delete the object that the message names; gwmon makes it anew.",
+    /// The metrics Service has no ready address.
+    NoEndpoints: Error, "Look at the pods: `kubectl get pods`, `kubectl describe pod POD`.",
+    /// Prometheus has no target for the gateway although it selects the ServiceMonitor.
+    NoTarget: Error, "Wait a minute after a change; then look at *Status → Service discovery* in Prometheus.",
+    /// Prometheus cannot scrape the gateway's target.
+    TargetDown: Error, "Correct what the error of the scrape names.",
+    /// The exporter runs and receives nothing from the gateway.
+    NoSamples: Error, "Send the gateway a request. If there is still nothing, restart the pods: somebody may have changed the gateway's configuration.",
+    /// The exporter drops or rejects a part of what the gateway sends.
+    SamplesLost: Warning, "See the exporter's log, and raise its resources with `gwmon.io/resources` if it is short of memory.",
+    /// Histograms arrive as summaries, which cannot be added up and are in other units.
+    SummariesExported: Warning, "Delete the pods with a changed mapping, so that they are injected again.",
+    /// Prometheus renames labels of the gateway's metrics, since its target has labels of the same name.
+    LabelsRenamed: Warning, "Query by the `exported_` label, or change what the message names.",
+    /// Prometheus does not take its newest configuration.
+    PrometheusNotReloaded: Error, "See the log of Prometheus: one job that is not valid stops all changes.",
+    /// The CRD of the ServiceMonitor is older than what gwmon writes.
+    CustomResourceOutdated: Warning, "Apply the CRDs of your operator's version; Helm does not upgrade CRDs.",
+    /// No Prometheus loads a PrometheusRule that names the gateways' metrics.
+    RuleNotSelected: Warning, "Give the rule the labels that the message names.",
     /// New pods of the workload get the exporter again.
     InjectionResumed: Info, "Nothing.",
     /// The gateway's Service and ServiceMonitor are in place, and a Prometheus selects them.

@@ -74,6 +74,19 @@ impl PodStatus {
         self.exporter_failure().or_else(|| self.gateway_failure(gateway))
     }
 
+    /// Returns true if the exporter runs.
+    #[must_use]
+    pub fn exporter_runs(&self) -> bool {
+        self.exporter().is_some_and(|(_, exporter)| exporter.state.running.is_some())
+    }
+
+    /// How the exporter's container ended before it ran again, if it did.
+    #[must_use]
+    pub fn exporters_last_end(&self) -> Option<String> {
+        let ended = self.exporter()?.1.last_state.terminated.as_ref()?;
+        Some(format!("its container {CONTAINER} was restarted: {}, code {}", ended.reason, ended.exit_code))
+    }
+
     /// A gateway that has never been ready and ends again and again: it may refuse what gwmon has added to its
     /// configuration, or the exporter may have taken a port that it did not declare. One that has been ready did start
     /// with that, and fails for reasons of its own.

@@ -2,7 +2,6 @@
 
 mod find;
 mod remove;
-mod rollout;
 
 use std::process::ExitCode;
 use std::time::Duration;

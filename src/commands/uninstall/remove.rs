@@ -7,10 +7,10 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams
 use kube::{Client, ResourceExt};
 
 use super::find::{Found, Object, without_copies};
-use super::rollout::{Rollout, rollout};
 use crate::annotations::EXPORTER;
 use crate::cluster::request::{api_resource, callers_error};
 use crate::config::Installation;
+use crate::kubernetes::rollout::{Rollout, rollout};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// The time in which a replica that was told to stop ends: 10 seconds for the endpoints, 20 until it is killed.

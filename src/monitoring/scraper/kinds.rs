@@ -13,6 +13,20 @@ use crate::kubernetes::pod::{or_null, parse};
 use crate::monitoring::selector::Selector;
 use crate::reason::cut;
 
+/// What an operator makes of the two selectors of rules: an absent one takes no rule, or those of the object's own namespace.
+fn rules(
+    selector: Option<&LabelSelector>,
+    namespaces: Option<&LabelSelector>,
+) -> Result<Option<(Selector, NamespaceScope)>, String> {
+    let Some(selector) = selector else { return Ok(None) };
+    let selector = read_selector("spec.ruleSelector", selector)?;
+    let scope = match namespaces {
+        Some(namespaces) => NamespaceScope::Matching(read_selector("spec.ruleNamespaceSelector", namespaces)?),
+        None => NamespaceScope::Own,
+    };
+    Ok(Some((selector, scope)))
+}
+
 impl Scraper {
     /// An absent selector takes no monitor, an empty one takes every one. For namespaces an absent one means the
     /// object's own.
@@ -25,6 +39,8 @@ impl Scraper {
             pod_monitor_selector: Option<IgnoredAny>,
             probe_selector: Option<IgnoredAny>,
             scrape_config_selector: Option<IgnoredAny>,
+            rule_selector: Option<LabelSelector>,
+            rule_namespace_selector: Option<LabelSelector>,
             paused: Option<bool>,
             ignore_namespace_selectors: Option<bool>,
             enforced_namespace_label: Option<String>,
@@ -73,6 +89,7 @@ impl Scraper {
         if let Some(selector) = &spec.service_monitor_namespace_selector {
             self.scope = NamespaceScope::Matching(read_selector(self.scope_field, selector)?);
         }
+        self.rules = rules(spec.rule_selector.as_ref(), spec.rule_namespace_selector.as_ref())?;
         let others = [spec.pod_monitor_selector, spec.probe_selector, spec.scrape_config_selector];
         match &spec.service_monitor_selector {
             Some(selector) => self.selector = read_selector(self.selector_field, selector)?,

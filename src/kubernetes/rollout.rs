@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// The state of a roll-out.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rollout {
+pub enum Rollout {
     /// Every pod is of the newest template and available.
     Done,
     /// It goes on.
@@ -14,7 +14,8 @@ pub(super) enum Rollout {
 }
 
 /// The state of a Deployment's, StatefulSet's or DaemonSet's roll-out.
-pub(super) fn rollout(kind: &str, workload: &Value) -> Rollout {
+#[must_use]
+pub fn rollout(kind: &str, workload: &Value) -> Rollout {
     let (spec, status) = (&workload["spec"], &workload["status"]);
     let number = |value: &Value| value.as_i64().unwrap_or_default();
     if spec["paused"] == true {
