@@ -58,6 +58,22 @@ fn mesh(review: &Value) -> Value {
 
 /// Serves the mesh's webhook for one namespace until the test program ends; returns what the API server must know.
 fn install_mesh(fixture: &Fixture, name: &str) {
+    install_webhook(fixture, name, mesh);
+    let probe = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe", "annotations": {"appmesh.k8s.aws/sidecarInjectorWebhook": "enabled"}},
+        "spec": pod_spec("corp/app:1"),
+    });
+    wait_for("the mesh's webhook to be called", Duration::from_secs(20), || {
+        let shown = fixture.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &probe.to_string())?;
+        Ok(shown.out.contains("aws-appmesh-envoy").then_some(()))
+    })
+    .unwrap();
+}
+
+/// A webhook for pods that answers reviews so.
+fn install_webhook(fixture: &Fixture, name: &str, answer: fn(&Value) -> Value) {
     let certificates = Certificates::new(&["127.0.0.1".to_owned()], time::OffsetDateTime::now_utc()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -65,7 +81,7 @@ fn install_mesh(fixture: &Fixture, name: &str) {
     let leaf = CurrentLeaf::default();
     leaf.put(&certificates.leaf, &certificates.leaf_key).unwrap();
     let config = Arc::new(certs::serving::server_config(Arc::new(leaf), None).unwrap());
-    let answer = |body: Bytes| async move { mesh(&serde_json::from_slice(&body).unwrap()).to_string() };
+    let answer = move |body: Bytes| async move { answer(&serde_json::from_slice(&body).unwrap()).to_string() };
     let router = Router::new().route("/", post(answer));
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -81,17 +97,6 @@ fn install_mesh(fixture: &Fixture, name: &str) {
         &certificates.authorities,
     );
     fixture.kubectl.apply(&webhook.to_string()).unwrap();
-    let probe = json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "probe", "annotations": {"appmesh.k8s.aws/sidecarInjectorWebhook": "enabled"}},
-        "spec": pod_spec("corp/app:1"),
-    });
-    wait_for("the mesh's webhook to be called", Duration::from_secs(20), || {
-        let shown = fixture.run_with(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &probe.to_string())?;
-        Ok(shown.out.contains("aws-appmesh-envoy").then_some(()))
-    })
-    .unwrap();
 }
 
 /// What Pod Security's `restricted` admits.
@@ -365,4 +370,47 @@ fn what_is_merged_into_a_value_arrives_whole() {
     let (inserted, rest) = merged.split_once("\nnode: ").unwrap();
     assert!(inserted.starts_with("--config-yaml stats_sinks: [{"), "{merged}");
     assert_eq!(format!("--config-yaml node: {rest}"), configuration);
+}
+
+/// Has the exporter's readiness probe ask another port, as a mesh that rewrites probes does.
+fn rewrite_probes(review: &Value) -> Value {
+    let request = &review["request"];
+    let containers = request["object"]["spec"]["initContainers"].as_array().into_iter().flatten();
+    let found = containers.enumerate().find(|(_, container)| container["name"] == "gwmon-statsd-exporter");
+    let patch = found.map(|(index, _)| {
+        let path = format!("/spec/initContainers/{index}/ports/0/containerPort");
+        json!([{"op": "replace", "path": path, "value": 15020}])
+    });
+    let mut response = json!({"uid": request["uid"], "allowed": true});
+    if let Some(patch) = patch {
+        response["patchType"] = json!("JSONPatch");
+        response["patch"] = json!(base64::prelude::BASE64_STANDARD.encode(patch.to_string()));
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
+
+#[test]
+fn the_doctor_sees_what_a_later_webhook_changes() {
+    let fixture = Fixture::new("rewritten");
+    // The doctor reads gwmon's configuration from there. Nothing runs.
+    let manifests = std::fs::read_to_string("deploy/install.yaml").unwrap();
+    let manifests: Vec<Value> = serde_saphyr::from_multiple(&manifests).unwrap();
+    for object in manifests.iter().filter(|object| object["kind"] == "Namespace" || object["kind"] == "Deployment") {
+        fixture.kubectl.apply(&object.to_string()).unwrap();
+    }
+    let reasons = || {
+        let arguments = ["doctor", "-n", &fixture.namespace, "-o", "json"];
+        let (_, said) = support::gwmon(fixture.kubectl.kubeconfig(), &arguments);
+        let report: Value = serde_json::from_str(&said).unwrap();
+        let checks = report["checks"].as_array().unwrap().iter();
+        checks.filter_map(|check| check["reason"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    fixture.apply(&gateway("before", &json!({"gwmon.io/inject": "true"})));
+    fixture.pod("app=before");
+    assert!(!reasons().contains(&"WebhookRewritesPods".to_owned()));
+    install_webhook(&fixture, "z-rewriting", rewrite_probes);
+    fixture.apply(&gateway("after", &json!({"gwmon.io/inject": "true"})));
+    let pod = fixture.pod("app=after");
+    assert_eq!(pod["spec"]["initContainers"][0]["ports"][0]["containerPort"], 15020, "{}", pod["spec"]);
+    assert!(reasons().contains(&"WebhookRewritesPods".to_owned()), "{:?}", reasons());
 }

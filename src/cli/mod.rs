@@ -1,8 +1,13 @@
 //! Command-line arguments.
 
 mod certs;
+mod cluster;
+mod completion;
 mod config;
+mod diagnose;
+mod inject;
 mod install;
+mod repair;
 mod uninstall;
 
 use std::net::SocketAddr;
@@ -15,8 +20,13 @@ use crate::config::{Config, ConfigFile};
 use crate::kubernetes::Version;
 use crate::kubernetes::labels;
 pub use certs::{Certs, CertsCommand, CertsCreate, CertsStatus, InstallationArgs, Structured};
+pub use cluster::ClusterArgs;
+pub use completion::{Completion, Man, Shell};
 pub use config::{ConfigArgs, ConfigCommand, ConfigFileArgs};
+pub use diagnose::{Doctor, Explain, Status, StatusOutput};
+pub use inject::{Inject, Uninject};
 pub use install::Install;
+pub use repair::Repair;
 pub use uninstall::Uninstall;
 
 /// Annotate an API gateway's Deployment with gwmon.io/inject=true and its metrics are in the cluster's Prometheus.
@@ -35,6 +45,28 @@ pub enum Command {
     Serve(Serve),
     /// Show what gwmon would change and create for manifests, without touching anything.
     Preview(Preview),
+    /// Show the way of a gateway's metrics, step by step, and where it ends.
+    Explain(Explain),
+    /// Look for everything that keeps gateways' metrics from Prometheus. Nothing is changed.
+    Doctor(Doctor),
+    /// Show the gateways that are monitored, a line each.
+    Status(Status),
+    /// Write manifests with the sidecar in them, for clusters and repositories that want no webhook.
+    ///
+    /// Comments and order stay. What is added stands between two comments. Where gwmon runs, it leaves such pods as they are.
+    Inject(Inject),
+    /// Take out of manifests what gwmon inject has added, to the byte.
+    Uninject(Uninject),
+    /// Restart gateways whose pods lack what gwmon would inject now, one at a time.
+    ///
+    /// A workload is restarted only after the API server has shown, as a dry run, that a new pod of it would be injected. It is an
+    /// ordinary roll-out: PodDisruptionBudgets, surge and probes hold. The first that does not come up ends the command.
+    Repair(Repair),
+    /// Print what a shell needs to complete gwmon's commands, flags, namespaces and workloads.
+    Completion(Completion),
+    /// Print gwmon's manual pages, or write them to a folder.
+    #[command(hide = true)]
+    Man(Man),
     /// Check the configuration file, or show its fields and defaults.
     Config(ConfigFileArgs),
     /// Show or make the webhook's certificates.
@@ -50,18 +82,6 @@ pub enum Command {
     /// The webhook goes first, so that no pod waits for it. Then the workloads whose pod templates hold gwmon's annotations are
     /// rolled out without them, one at a time. Your own annotations stay.
     Uninstall(Uninstall),
-}
-
-/// The cluster that a command asks.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ClusterArgs {
-    /// The kubeconfig file [default: as kubectl's].
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// Name of the kubeconfig context to use.
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
 }
 
 /// `gwmon selftest`.
@@ -220,7 +240,8 @@ pub enum LogFormat {
 
 /// `gwmon preview`.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("connected").multiple(true))]
+#[command(after_help = PREVIEW_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Preview {
     /// The manifests to preview.
     #[command(flatten)]
@@ -234,6 +255,10 @@ pub struct Preview {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Diff)]
     pub output: Output,
 
+    /// Exit with 3 if something would change, as kubectl diff does with 1.
+    #[arg(long)]
+    pub exit_code: bool,
+
     /// Namespace of objects that name none [default: the context's with --cluster, else default].
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
@@ -244,22 +269,31 @@ pub struct Preview {
     pub prometheus: Option<PathBuf>,
 
     /// Read these objects from the cluster of the current context.
-    #[arg(long, group = "connected")]
+    #[arg(long)]
     pub cluster: bool,
 
     /// Send each injected pod to the API server as a server-side dry run, with your own rights: other webhooks, policies,
     /// Pod Security and quotas apply.
-    #[arg(long, group = "connected")]
+    #[arg(long)]
     pub server: bool,
-
-    /// Name of the kubeconfig context to use.
-    #[arg(long, value_name = "NAME", requires = "connected")]
-    pub context: Option<String>,
 
     /// The shared flags.
     #[command(flatten)]
     pub config: ConfigArgs,
+
+    /// The cluster, for --cluster and --server.
+    #[command(flatten)]
+    pub connection: ClusterArgs,
 }
+
+const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  gwmon preview -f edge.yaml --inject                # as if it were annotated, offline
+  gwmon preview -R -f manifests/ --cluster -o names  # what would be changed or created, by the context's Prometheus
+  kubectl get deployments -o yaml | gwmon preview -f - --server
+
+Exit code: 0 if everything that asks for injection gets it, 1 if something cannot be done, 2 for arguments that are wrong or a
+cluster that cannot be asked; with --exit-code 3 if something would change.";
 
 /// The manifests that a command reads.
 #[derive(Clone, Debug, Args)]
@@ -285,4 +319,7 @@ pub enum Output {
     Json,
     /// The JSON Patch of each pod.
     Patch,
+    /// The names of the objects that would be changed or created, one on a line.
+    #[value(alias = "name")]
+    Names,
 }

@@ -29,10 +29,22 @@ impl AccessReviews {
 
     /// The right that a Prometheus lacks to discover targets in a namespace.
     pub(crate) async fn missing_permission(&self, reader: &Scraper, namespace: &str) -> Option<Finding> {
-        let access = Access::of(reader)?;
+        self.ask(reader, namespace).await.unwrap_or_else(|error| {
+            let error = api_error(error);
+            tracing::warn!("cannot tell whether {reader} may read targets in {namespace}: {error:#}");
+            None
+        })
+    }
+
+    /// The same; `Ok(None)` also where the scraper's service account is not known.
+    ///
+    /// # Errors
+    /// An API server that does not tell. It is asked again after a while.
+    pub(crate) async fn ask(&self, reader: &Scraper, namespace: &str) -> kube::Result<Option<Finding>> {
+        let Some(access) = Access::of(reader) else { return Ok(None) };
         let key = (format!("{reader} as {}", access.user), access.resources[2].1, namespace.to_owned());
         if let Some(answer) = self.answers.get(&key) {
-            return answer;
+            return Ok(answer);
         }
         let mut denied = Vec::new();
         for (group, resource) in access.resources {
@@ -40,16 +52,15 @@ impl AccessReviews {
                 Ok(true) => {}
                 Ok(false) => denied.push(resource),
                 Err(error) => {
-                    let error = api_error(error);
-                    tracing::warn!("cannot tell whether {} may read targets in {namespace}: {error:#}", access.user);
-                    denied.clear();
-                    break;
+                    // Not asked again at once.
+                    self.answers.put(key, None);
+                    return Err(error);
                 }
             }
         }
         let answer = access.missing(namespace, &denied);
         self.answers.put(key, answer.clone());
-        answer
+        Ok(answer)
     }
 
     async fn may_list(

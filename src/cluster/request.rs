@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GetParams, ListParams};
 use kube::core::{GroupVersionKind, Status};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::reason::{Finding, Reason};
 
@@ -20,6 +22,45 @@ pub(crate) async fn text_of(
         Ok(text) => Ok(Some(text)),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Objects in one answer of the API server's.
+const PAGE: u32 = 500;
+
+/// Hands each object of a list to `each` as JSON, and holds one page of them at a time: of one namespace, or of all; whole, or
+/// only their metadata.
+pub(crate) async fn each_of_list(
+    client: &Client,
+    namespace: Option<&str>,
+    resource: &ApiResource,
+    params: ListParams,
+    only_metadata: bool,
+    each: &mut impl FnMut(&RawValue),
+) -> kube::Result<()> {
+    #[derive(Deserialize)]
+    struct List<'a> {
+        #[serde(default)]
+        metadata: ListMeta,
+        /// Null where a list of metadata is empty.
+        #[serde(borrow)]
+        items: Option<Vec<&'a RawValue>>,
+    }
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        None => Api::all_with(client.clone(), resource),
+    };
+    let request = kube::core::Request::new(api.resource_url());
+    let mut page = params.limit(PAGE);
+    loop {
+        let request = if only_metadata { request.list_metadata(&page) } else { request.list(&page) };
+        let text = client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
+        let list: List = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+        list.items.into_iter().flatten().for_each(&mut *each);
+        match next_page(page, list.metadata) {
+            Some(next) => page = next,
+            None => return Ok(()),
+        }
     }
 }
 

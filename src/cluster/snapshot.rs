@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Need;
 use super::request::{api_resource, next_page};
-use super::version::{REQUEST_TIMEOUT, oldest_version};
+use super::version::oldest_version;
 use crate::annotations::WORKLOAD_NAMESPACE;
+use crate::diagnosis::path::{NotRead, Unread};
 use crate::injection::resources::LimitRange;
 use crate::kubernetes::Version;
 use crate::kubernetes::labels::Labels;
@@ -62,36 +63,53 @@ impl Snapshot {
     /// A kind without which no plan can be made and that cannot be listed.
     pub async fn list(client: &Client) -> Result<Self> {
         let mut snapshot = Self::default();
-        let monitoring = super::scraper_kinds().map(|(kind, version, need)| (version, kind.as_str(), "", need));
-        let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", label, Need::Optional));
-        let rest = [
-            ("v1", "Namespace", "", Need::Required),
-            ("v1", "LimitRange", "", Need::Optional),
-            (MONITOR.0, MONITOR.1, "", Need::Optional),
-            ("networking.k8s.io/v1", "NetworkPolicy", "", Need::Optional),
-        ];
-        for (version, kind, label, need) in monitoring.chain(operators).chain(rest) {
-            match snapshot.list_kind(client, (version, kind), label).await {
-                Ok(()) => {}
-                // The cluster does not serve the kind.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(kube::Error::Api(status)) if status.code == 403 && need == Need::Optional => {
-                    snapshot.left_out.push((format!("{kind} objects"), status.message.clone()));
+        let monitors = [(MONITOR.0, MONITOR.1, "", Need::Optional)];
+        for (version, kind, label, need) in kinds().chain(monitors) {
+            if let Some(NotRead::Forbidden(why)) = snapshot.list_kind(client, (version, kind), label).await? {
+                if need == Need::Required {
+                    bail!("cannot list {kind} objects: {why}");
                 }
-                Err(error) => return Err(error).with_context(|| format!("cannot list {kind} objects")),
+                snapshot.left_out.push((format!("{kind} objects"), why));
             }
         }
-        snapshot.monitoring.normalize();
-        snapshot.kubernetes = oldest_version(client).await.context("cannot ask the API server for its version")?;
-        Ok(snapshot)
+        snapshot.finish(client).await
     }
 
-    async fn list_kind(&mut self, client: &Client, (version, kind): (&str, &str), label: &str) -> kube::Result<()> {
+    /// Lists the same objects, but for ServiceMonitors, as far as the client may, and notes what it could not read.
+    ///
+    /// # Errors
+    /// An API server that does not answer.
+    pub(crate) async fn list_permitted(client: &Client, unread: &mut Unread) -> Result<Self> {
+        let mut snapshot = Self::default();
+        for (version, kind, label, _) in kinds() {
+            if let Some(why) = snapshot.list_kind(client, (version, kind), label).await? {
+                unread.0.insert(api_resource(version, kind).plural, why);
+            }
+        }
+        snapshot.finish(client).await
+    }
+
+    async fn finish(mut self, client: &Client) -> Result<Self> {
+        self.monitoring.normalize();
+        self.kubernetes = oldest_version(client).await.context("cannot ask the API server for its version")?;
+        Ok(self)
+    }
+
+    /// Lists a kind. Returns why it could not be read, where the cluster does not serve it or the client may not.
+    async fn list_kind(&mut self, client: &Client, kind: (&str, &str), label: &str) -> Result<Option<NotRead>> {
+        match self.list_all(client, kind, label).await {
+            Ok(()) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Some(NotRead::NotServed)),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Some(NotRead::Forbidden(status.message.clone()))),
+            Err(error) => Err(error).with_context(|| format!("cannot list {} objects", kind.1)),
+        }
+    }
+
+    async fn list_all(&mut self, client: &Client, (version, kind): (&str, &str), label: &str) -> kube::Result<()> {
         let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource(version, kind));
         let mut page = ListParams::default().labels(label).limit(PAGE);
         loop {
-            let list = tokio::time::timeout(REQUEST_TIMEOUT, api.list(&page));
-            let list = list.await.map_err(|late| kube::Error::Service(late.into()))??;
+            let list = api.list(&page).await?;
             for object in list.items {
                 self.take_or_leave_out(&with_kind(object, kind));
             }
@@ -136,6 +154,18 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// The kinds to list, with their group and version, a label of those that matter, and the need for them.
+fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static str, Need)> {
+    let monitoring = super::scraper_kinds().map(|(kind, version, need)| (version, kind.as_str(), "", need));
+    let operators = OPERATOR_LABELS.map(|label| ("apps/v1", "Deployment", label, Need::Optional));
+    let rest = [
+        ("v1", "Namespace", "", Need::Required),
+        ("v1", "LimitRange", "", Need::Optional),
+        ("networking.k8s.io/v1", "NetworkPolicy", "", Need::Optional),
+    ];
+    monitoring.chain(operators).chain(rest)
 }
 
 /// An object of a list, with its kind, which lists omit.

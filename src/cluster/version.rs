@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::request::{api_resource, next_page};
 use crate::kubernetes::Version;
 
-/// kube's client has no read timeout of its own.
+/// How long an answer of the API server is waited for where nobody sets another time: kube's client has no limit of its own.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The API server's clock. It decides whether a certificate is valid, not the clock of the machine that gwmon runs on, which may be
@@ -30,7 +30,7 @@ const OLDEST_KUBELET: u32 = 3;
 /// The version of the oldest among the API server and the kubelets. If the nodes cannot be listed, the kubelets count as old as
 /// Kubernetes allows.
 pub(crate) async fn oldest_version(client: &Client) -> Result<Option<Version>> {
-    let info = tokio::time::timeout(REQUEST_TIMEOUT, client.apiserver_version()).await.context("no answer")??;
+    let info = client.apiserver_version().await?;
     // Some providers write `29+`.
     let server = format!("{}.{}", info.major, info.minor.trim_end_matches('+')).parse().ok();
     Ok(match oldest_kubelet(client).await {
@@ -58,7 +58,7 @@ async fn oldest_kubelet(client: &Client) -> Result<Option<Version>> {
     let mut page = ListParams::default().limit(50);
     let api = Api::<DynamicObject>::all_with(client.clone(), &api_resource("v1", "Node"));
     loop {
-        let nodes = tokio::time::timeout(REQUEST_TIMEOUT, api.list(&page)).await.context("no answer")??;
+        let nodes = api.list(&page).await?;
         let kubelets = nodes.items.iter().filter_map(|node| node.data.pointer("/status/nodeInfo/kubeletVersion"));
         let versions = kubelets.filter_map(Value::as_str).filter_map(|version| version.parse().ok());
         oldest = versions.chain(oldest).min();

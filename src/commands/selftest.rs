@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// # Errors
 /// No cluster, no right to create pods, or a pod that the API server refuses.
 pub fn run(args: &Selftest) -> Result<ExitCode> {
-    let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
+    let connection = Connection::open(&args.cluster)?;
     let pod: DynamicObject = serde_json::from_value(pod())?;
     let pods =
         Api::<DynamicObject>::namespaced_with(connection.client.clone(), &args.namespace, &api_resource("v1", "Pod"));

@@ -33,6 +33,8 @@ use crate::webhook::{self, Admission};
 
 /// The API server goes on calling a replica until it has seen that the replica left the Service's endpoints (R30).
 const SHUTDOWN_DELAY: Duration = Duration::from_secs(10);
+/// For all nodes of a large cluster, page by page; kube's client has no limit of its own.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -257,9 +259,10 @@ async fn connect() -> Result<Client> {
 /// The version of the cluster's oldest component, on which depends what may be injected. Waits until the API server answers.
 async fn kubernetes(client: &Client) -> Option<Version> {
     loop {
-        match oldest_version(client).await {
-            Ok(version) => return version,
-            Err(error) => tracing::warn!("cannot ask the API server for its version: {error:#}"),
+        match tokio::time::timeout(VERSION_TIMEOUT, oldest_version(client)).await {
+            Ok(Ok(version)) => return version,
+            Err(_) => tracing::warn!("the API server does not tell its version and the nodes'"),
+            Ok(Err(error)) => tracing::warn!("cannot ask the API server for its version: {error:#}"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -2,6 +2,7 @@
 //! reads it, and JSON, any number of documents in a stream, each read when it is asked for.
 
 mod compose;
+pub mod edit;
 mod scalar;
 mod stream;
 
@@ -9,6 +10,31 @@ use serde_json::Value;
 
 pub use compose::hide_parser_panics;
 pub use stream::{Document, documents};
+
+/// The documents of a YAML text, each with the separator before it.
+pub fn split(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.split_inclusive('\n');
+    let mut starts = vec![0];
+    let mut at = 0;
+    for line in lines {
+        if at > 0 && stream::is_separator(line.as_bytes()) {
+            starts.push(at);
+        }
+        at += line.len();
+    }
+    let ends = starts.clone().into_iter().skip(1).chain([text.len()]);
+    starts.into_iter().zip(ends).map(|(start, end)| &text[start..end])
+}
+
+/// The value of a text that holds one document; `None` if it holds none.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn value(text: &str) -> Result<Option<Value>, String> {
+    let Some(document) = documents(text.as_bytes(), &[]).next() else { return Ok(None) };
+    let Document { line, value, .. } = document.map_err(|error| error.to_string())?;
+    value.map(Some).map_err(|why| format!("line {line}: {why}"))
+}
 
 /// The Kubernetes objects of a document; those of a `List`, and of Lists in it, one by one.
 #[must_use]

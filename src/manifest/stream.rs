@@ -165,9 +165,9 @@ impl<R: Read> Stream<R> {
 }
 
 /// A separator is alone on its line, or before a comment.
-fn is_separator(line: &[u8]) -> bool {
-    let rest = line[SEPARATOR.len()..].trim_ascii();
-    rest.is_empty() || rest.starts_with(b"#")
+pub(super) fn is_separator(line: &[u8]) -> bool {
+    let rest = line.strip_prefix(SEPARATOR).map(<[u8]>::trim_ascii);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"#"))
 }
 
 fn lossy(text: &[u8]) -> Cow<'_, str> {

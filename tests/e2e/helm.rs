@@ -19,18 +19,18 @@ pub(crate) fn a_release_lives_and_dies(fixture: &Fixture) -> Result<()> {
         let deployment = kubectl.get("-n gwmon deployment gwmon")?;
         Ok(deployment["spec"]["template"]["spec"]["containers"][0]["args"].to_string().contains("--suspend-after=40s"))
     };
-    shell.command("helm install gwmon deploy/chart -n gwmon --create-namespace --wait --timeout 90s")?;
+    shell.command("helm install gwmon deploy/chart -n gwmon --create-namespace --wait --timeout 5m")?;
     shell.command("helm test gwmon -n gwmon --timeout 60s")?;
     shell.command("gwmon certs status")?;
     let before = bundle()?;
-    shell.command("helm upgrade gwmon deploy/chart -n gwmon --set suspendAfter=40s --wait --timeout 90s")?;
+    shell.command("helm upgrade gwmon deploy/chart -n gwmon --set suspendAfter=40s --wait --timeout 5m")?;
     ensure!(has_flag()? && bundle()? == before, "an upgrade leaves the caBundle alone");
-    shell.command("helm rollback gwmon 1 -n gwmon --wait --timeout 90s")?;
+    shell.command("helm rollback gwmon 1 -n gwmon --wait --timeout 5m")?;
     ensure!(!has_flag()? && bundle()? == before, "so does a rollback");
     shell.command("helm test gwmon -n gwmon --timeout 60s")?;
 
     // Another release is another installation, which the first one's removal leaves alone.
-    shell.command("helm install metrics deploy/chart -n obs --create-namespace --wait --timeout 90s")?;
+    shell.command("helm install metrics deploy/chart -n obs --create-namespace --wait --timeout 5m")?;
     shell.command("gwmon uninstall --yes | tee done.txt | grep 'deployment/gwmon -n gwmon deleted'")?;
     ensure!(!shell.read("done.txt")?.contains("metrics"), "{}", shell.read("done.txt")?);
     shell.command("helm uninstall gwmon -n gwmon --wait")?;

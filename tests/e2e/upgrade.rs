@@ -108,10 +108,10 @@ pub(crate) fn no_pod_is_missed_while_gwmon_is_upgraded() -> Result<()> {
     let chart = source.join("deploy/chart");
     let old = "image.repository=localhost/gwmon,image.tag=previous";
     shell.command(&format!(
-        "helm install gwmon {} -n gwmon --create-namespace --set {old} --wait --timeout 90s",
+        "helm install gwmon {} -n gwmon --create-namespace --set {old} --wait --timeout 5m",
         chart.display()
     ))?;
-    let upgrade = || shell.command("helm upgrade gwmon deploy/chart -n gwmon --wait --timeout 90s");
+    let upgrade = || shell.command("helm upgrade gwmon deploy/chart -n gwmon --wait --timeout 5m");
     fixture.under_load(LOAD, &[(2, &upgrade)]).context("helm upgrade")?;
     ensure!(generation()? == annotated, "the upgrade rolled the gateway out");
     Ok(())

@@ -94,28 +94,32 @@ fn reasons() -> String {
 
 fn flags(command: &str) -> String {
     let cli = Cli::command();
+    // Those of the cluster are alike for all.
+    let (of_cluster, command) = if command == "a cluster" { (true, "doctor") } else { (false, command) };
     let command = command.split(' ').fold(&cli, |command, name| command.find_subcommand(name).unwrap());
-    let rows = command.get_arguments().filter(|argument| argument.get_id() != "help" && !argument.is_positional()).map(
-        |argument| {
-            let names = argument.get_value_names().unwrap_or_default();
-            let takes = argument.get_action().takes_values();
-            let value = names.first().filter(|_| takes).map(|name| format!(" {name}")).unwrap_or_default();
-            let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
-            let name = format!("{short}`--{}{value}`", argument.get_long().unwrap());
-            let env = argument.get_env().map(|env| format!("`{}`", env.to_string_lossy())).unwrap_or_default();
-            let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-            let default = defaults.join(",");
-            let default = if default.is_empty() || !takes { default } else { format!("`{default}`") };
-            let choices = argument.get_possible_values();
-            let choices: Vec<_> =
-                choices.iter().filter(|_| takes).map(|choice| format!("`{}`", choice.get_name())).collect();
-            let mut help = argument.get_help().unwrap().to_string();
-            if choices.len() > 1 && !choices.contains(&"`true`".to_owned()) {
-                let _ = write!(help, ": {}", choices.join(", "));
-            }
-            vec![name, env, default, help]
-        },
-    );
+    let is_shown = |argument: &&clap::Arg| {
+        let is_clusters = argument.get_help_heading() == Some("Cluster");
+        argument.get_id() != "help" && !argument.is_positional() && is_clusters == of_cluster
+    };
+    let rows = command.get_arguments().filter(is_shown).map(|argument| {
+        let names = argument.get_value_names().unwrap_or_default();
+        let takes = argument.get_action().takes_values();
+        let value = names.first().filter(|_| takes).map(|name| format!(" {name}")).unwrap_or_default();
+        let short = argument.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+        let name = format!("{short}`--{}{value}`", argument.get_long().unwrap());
+        let env = argument.get_env().map(|env| format!("`{}`", env.to_string_lossy())).unwrap_or_default();
+        let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let default = defaults.join(",");
+        let default = if default.is_empty() || !takes { default } else { format!("`{default}`") };
+        let choices = argument.get_possible_values();
+        let choices: Vec<_> =
+            choices.iter().filter(|_| takes).map(|choice| format!("`{}`", choice.get_name())).collect();
+        let mut help = argument.get_help().unwrap().to_string();
+        if choices.len() > 1 && !choices.contains(&"`true`".to_owned()) {
+            let _ = write!(help, ": {}", choices.join(", "));
+        }
+        vec![name, env, default, help]
+    });
     table(&["flag", "environment", "default", "meaning"], rows)
 }
 

@@ -5,6 +5,7 @@ mod architecture;
 mod certs;
 mod docs;
 mod http;
+mod inject;
 mod preview;
 mod properties;
 mod selection;

@@ -10,9 +10,9 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
-use super::structured;
 use crate::certs::issue::{Authority, Certificates};
 use crate::cli::CertsCreate;
+use crate::commands::output::structured;
 
 pub(super) fn run(args: &CertsCreate) -> Result<()> {
     let installation = args.installation.installation();

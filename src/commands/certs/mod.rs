@@ -6,9 +6,8 @@ mod status;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde::Serialize;
 
-use crate::cli::{Certs, CertsCommand, Structured};
+use crate::cli::{Certs, CertsCommand};
 
 /// Runs one of the commands.
 ///
@@ -19,12 +18,4 @@ pub fn run(args: Certs) -> Result<ExitCode> {
         CertsCommand::Status(args) => status::run(&args),
         CertsCommand::Create(args) => create::run(&args).map(|()| ExitCode::SUCCESS),
     }
-}
-
-/// An object in a format for programs.
-pub(super) fn structured(format: Structured, object: &impl Serialize) -> Result<String> {
-    Ok(match format {
-        Structured::Json => serde_json::to_string_pretty(object)? + "\n",
-        Structured::Yaml => serde_saphyr::to_string(object)?,
-    })
 }

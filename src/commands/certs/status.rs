@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 
-use super::structured;
 use crate::certs::status::{Report, Verdict, read};
 use crate::cli::CertsStatus;
 use crate::commands::connection::Connection;
+use crate::commands::output::structured;
 
 pub(super) fn run(args: &CertsStatus) -> Result<ExitCode> {
-    let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
+    let connection = Connection::open(&args.cluster)?;
     let installation = args.installation.installation();
     let report = connection.run(read(&connection.client, &installation))?;
     let mut out = anstream::AutoStream::auto(std::io::stdout());

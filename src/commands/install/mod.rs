@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::certs::structured;
 use super::connection::Connection;
+use super::output::structured;
 use crate::cli::{CertificateSource, Cli, Command, Install, Serve, Structured};
 use crate::config::{EXPORTER_IMAGE, Image, Installation};
 
@@ -44,7 +44,7 @@ pub fn run(args: &Install) -> Result<ExitCode> {
 
 /// Prints what is checked of the cluster. Fails if gwmon cannot be installed, or would not work.
 fn check(args: &Install, objects: &[Value]) -> Result<ExitCode> {
-    let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
+    let connection = Connection::open(&args.cluster)?;
     let installation = args.installation.installation();
     let checked = connection.run(check::check(&connection.client, &installation, objects))?;
     for (verdict, text) in &checked {

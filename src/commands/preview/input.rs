@@ -14,7 +14,7 @@ const SUFFIXES: [&str; 3] = ["json", "yaml", "yml"];
 
 /// One stream of documents. It can be read more than once.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(in crate::commands) enum Source {
     File(PathBuf),
     /// A stream that can be read only once, copied to an anonymous file.
     Kept(String, File),
@@ -32,7 +32,7 @@ pub(super) struct Document {
 ///
 /// # Errors
 /// A missing file, a folder without manifests, a URL.
-pub(super) fn sources(names: &[PathBuf], is_recursive: bool) -> Result<Vec<Source>> {
+pub(in crate::commands) fn sources(names: &[PathBuf], is_recursive: bool) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for name in names {
         let shown = name.display();
@@ -89,10 +89,25 @@ fn folder(folder: &Path, is_recursive: bool, sources: &mut Vec<Source>) -> io::R
 }
 
 impl Source {
-    fn name(&self) -> String {
+    pub(in crate::commands) fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::Kept(name, _) => name.clone(),
+        }
+    }
+
+    /// The file, from its beginning.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub(in crate::commands) fn open(&self) -> Result<File> {
+        match self {
+            Self::File(path) => File::open(path).with_context(|| format!("cannot read {}", self.name())),
+            Self::Kept(_, kept) => {
+                let mut kept = kept.try_clone()?;
+                kept.rewind()?;
+                Ok(kept)
+            }
         }
     }
 
@@ -103,14 +118,7 @@ impl Source {
     pub(super) fn documents(&self, words: &[&'static str]) -> Result<impl Iterator<Item = Result<Document>> + use<>> {
         let name = self.name();
         let cannot_read = format!("cannot read {name}");
-        let file = match self {
-            Self::File(path) => File::open(path).context(cannot_read.clone())?,
-            Self::Kept(_, kept) => {
-                let mut kept = kept.try_clone()?;
-                kept.rewind()?;
-                kept
-            }
-        };
+        let file = self.open()?;
         Ok(manifest::documents(file, words).map(move |document| {
             let manifest::Document { number, line, value } = document.context(cannot_read.clone())?;
             Ok(Document { place: format!("{name}, document {number}, line {line}"), value })

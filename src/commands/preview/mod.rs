@@ -2,9 +2,9 @@
 //! is read, decided and printed, so that a stream may be as long as it likes.
 
 mod cluster;
-mod input;
-mod report;
-mod workload;
+pub(super) mod input;
+pub(super) mod report;
+pub(super) mod workload;
 
 use std::borrow::Cow;
 use std::process::ExitCode;
@@ -13,16 +13,17 @@ use std::sync::mpsc;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cli::Preview;
+use crate::cli::{ClusterArgs, Preview};
 use crate::cluster::Snapshot;
 use crate::commands::connection::Connection;
 use crate::config::Config;
+use crate::injection::predict::template_path;
 use crate::manifest::{self, display_name, namespace_of};
 use crate::reason::{Reason, shown};
 use crate::reload;
 use input::{Document, Source, sources};
 use report::{Report, note};
-use workload::{advice, ask, malformed, preview, template_path};
+use workload::{advice, ask, malformed, preview};
 
 /// Prints what gwmon would make of the manifests.
 ///
@@ -33,8 +34,11 @@ use workload::{advice, ask, malformed, preview, template_path};
 /// A file that is not there, or a cluster that cannot be asked: exit code 2.
 pub fn run(args: Preview) -> Result<ExitCode> {
     let sources = sources(&args.manifests.filename, args.manifests.recursive)?;
-    let connect = || Connection::open(None, args.context.clone());
-    let cluster = (args.cluster || args.server).then(connect).transpose()?;
+    let is_connected = args.cluster || args.server;
+    if !is_connected && args.connection != ClusterArgs::default() {
+        bail!("the flags of a cluster take effect with --cluster or --server only");
+    }
+    let cluster = is_connected.then(|| Connection::open(&args.connection)).transpose()?;
     let mut snapshot = match (&args.prometheus, &cluster) {
         (Some(file), _) => {
             let sources = input::sources(std::slice::from_ref(file), false)?;
@@ -80,6 +84,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         server: cluster.filter(|_| args.server),
         asks_for_limits: args.server && !args.cluster,
         injects: args.inject,
+        tells_changes: args.exit_code,
         report,
         objects: 0,
         workloads: 0,
@@ -92,7 +97,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         for document in documents {
             previewer.document(document?)?;
             if previewer.report.is_closed() {
-                return previewer.report.finish();
+                return previewer.report.finish(args.exit_code);
             }
         }
         previewer.finish()
@@ -128,6 +133,8 @@ struct Previewer {
     asks_for_limits: bool,
     /// Treats gateways without an annotation as if they asked for injection.
     injects: bool,
+    /// Exits with another code if something would change.
+    tells_changes: bool,
     report: Report,
     objects: usize,
     workloads: usize,
@@ -212,6 +219,6 @@ impl Previewer {
                 self.objects
             );
         }
-        self.report.finish().context("cannot end the output")
+        self.report.finish(self.tells_changes).context("cannot end the output")
     }
 }

@@ -12,7 +12,6 @@ use similar::TextDiff;
 
 use super::workload::Previewed;
 use crate::cli::Output;
-use crate::injection::{Status, StatusMode};
 use crate::manifest::display_name;
 use crate::reason::Finding;
 
@@ -24,16 +23,26 @@ pub(super) struct Report {
     colour: ColorChoice,
     /// Objects that have been printed.
     printed: usize,
-    /// Something could not be done.
-    has_failed: bool,
+    outcome: Outcome,
     /// Standard output is closed, as by `head`.
     is_closed: bool,
+}
+
+/// What the exit code tells.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    /// Nothing would change.
+    Same,
+    /// Something would change.
+    WouldChange,
+    /// Something could not be done.
+    Failed,
 }
 
 impl Report {
     pub(super) fn new(output: Output, is_prometheus_known: bool) -> Self {
         let colour = AutoStream::choice(&io::stdout());
-        Self { output, is_prometheus_known, colour, printed: 0, has_failed: false, is_closed: false }
+        Self { output, is_prometheus_known, colour, printed: 0, outcome: Outcome::Same, is_closed: false }
     }
 
     /// Returns true once standard output is closed.
@@ -44,16 +53,7 @@ impl Report {
     /// A workload that is injected, and the objects that are made for it.
     pub(super) fn add(&mut self, name: &str, namespace: &str, before: &Value, previewed: Previewed) -> Result<()> {
         let Previewed { after, injection, plan, closed } = previewed;
-        let status = &injection.status;
-        let Status { container, gateway, metrics_port, metrics_path, .. } = status;
-        let what = match (status.statsd_port, status.mode) {
-            (Some(port), _) => format!("gateway {gateway} in container {container} sends statsd to 127.0.0.1:{port}"),
-            (None, StatusMode::Existing) => {
-                format!("container {container} already runs a statsd_exporter for {gateway}")
-            }
-            (None, _) => format!("gateway {gateway} in container {container} serves metrics itself"),
-        };
-        note(name, &format!("{what}; Prometheus scrapes :{metrics_port}{metrics_path}"))?;
+        note(name, &injection.status.summary())?;
         for warning in injection.warnings.iter().chain(&closed) {
             warn(name, &warning.to_string())?;
         }
@@ -82,8 +82,12 @@ impl Report {
     }
 
     fn print(&mut self, name: &str, before: Option<&Value>, after: &Value) -> Result<()> {
+        if before != Some(after) {
+            self.outcome = self.outcome.max(Outcome::WouldChange);
+        }
         let text = match self.output {
             Output::Patch => return Ok(()),
+            Output::Names => format!("{name}\n"),
             Output::Diff => diff(name, before, after, self.colour),
             Output::Yaml => format!("{}{}", if self.printed == 0 { "" } else { "---\n" }, yaml(after)),
             Output::Json => {
@@ -105,33 +109,42 @@ impl Report {
     }
 
     pub(super) fn refuse(&mut self, name: &str, refusal: &Finding) -> Result<()> {
-        self.has_failed = true;
+        self.outcome = Outcome::Failed;
         warn(name, &refusal.to_string())
     }
 
     /// A document that cannot be read.
     pub(super) fn unreadable(&mut self, place: &str, why: &str) -> Result<()> {
-        self.has_failed = true;
-        let red = AnsiColor::Red.on_default();
-        say(&format!("{red}error:{red:#} {place}: {why}\n"))
+        self.outcome = Outcome::Failed;
+        unreadable(place, why)
     }
 
-    /// The exit code: 1 where something could not be done.
-    pub(super) fn finish(mut self) -> Result<ExitCode> {
+    /// The exit code: 1 where something could not be done; 3, if that is asked for, where something would change.
+    pub(super) fn finish(mut self, tells_changes: bool) -> Result<ExitCode> {
         if self.output == Output::Json {
             let begin = if self.printed == 0 { LIST_BEGINS } else { "" };
             self.write(&format!("{begin}\n  ]\n}}\n"))?;
         }
-        Ok(ExitCode::from(u8::from(self.has_failed)))
+        Ok(match self.outcome {
+            Outcome::Failed => ExitCode::FAILURE,
+            Outcome::WouldChange if tells_changes => ExitCode::from(WOULD_CHANGE),
+            Outcome::Same | Outcome::WouldChange => ExitCode::SUCCESS,
+        })
     }
 }
 
+/// Prints why a place of a manifest cannot be used.
+pub(in crate::commands) fn unreadable(place: &str, why: &str) -> Result<()> {
+    let red = AnsiColor::Red.on_default();
+    say(&format!("{red}error:{red:#} {place}: {why}\n"))
+}
+
 /// Prints a message about an object.
-pub(super) fn note(name: &str, text: &str) -> Result<()> {
+pub(in crate::commands) fn note(name: &str, text: &str) -> Result<()> {
     say(&format!("{name}: {text}\n"))
 }
 
-fn warn(name: &str, text: &str) -> Result<()> {
+pub(in crate::commands) fn warn(name: &str, text: &str) -> Result<()> {
     let yellow = AnsiColor::Yellow.on_default();
     say(&format!("{yellow}Warning:{yellow:#} {name}: {text}\n"))
 }
@@ -141,6 +154,8 @@ fn say(text: &str) -> Result<()> {
     Ok(anstream::stderr().write_all(text.as_bytes())?)
 }
 
+/// The exit code with `--exit-code` where something would change.
+const WOULD_CHANGE: u8 = 3;
 const LIST_BEGINS: &str = "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"List\",\n  \"items\": [";
 
 fn diff(name: &str, before: Option<&Value>, after: &Value, colour: ColorChoice) -> String {

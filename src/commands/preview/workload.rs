@@ -9,55 +9,26 @@ use crate::annotations::{INJECT, MODE, MONITORED_BY};
 use crate::cluster::Snapshot;
 use crate::config::Config;
 use crate::injection::exporter::PORT_NAME;
-use crate::injection::patch::Patch;
-use crate::injection::{self, Decision, Injection, workload};
+use crate::injection::predict::{Predicted, annotation, apply, controller, is_copied, place, predict, template_path};
+use crate::injection::{self, Decision, Injection};
 use crate::kubernetes::pod::Pod;
 use crate::manifest::{display_name, namespace_of};
-use crate::monitoring::network::{Reader, Scraped, denying};
+use crate::monitoring::network::{Reader, Scraped, closes, denying};
 use crate::monitoring::{CurrentState, Plan, ScrapeTarget, plan};
-use crate::reason::{Finding, Reason};
+use crate::reason::Finding;
 
 /// One workload as it would run, and what would be made for it.
-pub(super) struct Previewed<'c> {
-    pub(super) after: Value,
-    pub(super) injection: Injection,
+pub(in crate::commands) struct Previewed<'c> {
+    pub(in crate::commands) after: Value,
+    pub(in crate::commands) injection: Injection,
     /// `None` for discovery by annotations.
     pub(super) plan: Option<Plan<'c>>,
     /// A NetworkPolicy that keeps Prometheus from the pod.
     pub(super) closed: Option<Finding>,
 }
 
-/// The JSON pointer to an object's pod template, or to the object itself if it is a Pod; `None` for others.
-pub(super) fn template_path(object: &Value) -> Option<&'static str> {
-    let path = match object["kind"].as_str()? {
-        "Pod" => "",
-        "CronJob" => "/spec/jobTemplate/spec/template",
-        _ => "/spec/template",
-    };
-    object.pointer(path)?.get("spec").map(|_| path)
-}
-
-/// Returns true if the webhook is called for the object and copies its annotations to the template.
-fn is_copied(object: &Value) -> bool {
-    object["apiVersion"] == "apps/v1"
-        && matches!(object["kind"].as_str(), Some("Deployment" | "StatefulSet" | "DaemonSet"))
-}
-
-/// The value of an annotation on the object's template or, if the webhook copies it, on the object.
-fn annotation<'o>(object: &'o Value, path: &str, key: &str) -> Option<&'o str> {
-    let at = |path: &str| object.pointer(path)?.get("metadata")?.get("annotations")?.get(key)?.as_str();
-    at(path).or_else(|| at("").filter(|_| is_copied(object)))
-}
-
-/// The object that controls this one, for a person.
-fn controller(object: &Value) -> Option<String> {
-    let mut owners = object["metadata"]["ownerReferences"].as_array()?.iter();
-    let owner = owners.find(|owner| owner["controller"] == true)?;
-    Some(format!("{} {}", owner["kind"].as_str()?, owner["name"].as_str()?))
-}
-
 /// The reason why gwmon cannot read an object: a field that is not a map.
-pub(super) fn malformed(object: &Value) -> Option<String> {
+pub(in crate::commands) fn malformed(object: &Value) -> Option<String> {
     let path = template_path(object).unwrap_or_default();
     ["", path].into_iter().find_map(|path| {
         let metadata = object.pointer(path)?.get("metadata")?;
@@ -90,16 +61,8 @@ pub(super) fn advice(object: &Value, path: &str, namespace: &str) -> Option<Stri
     })
 }
 
-/// The place of an annotation, in words.
-fn place(path: &str) -> String {
-    match path {
-        "" => "in metadata.annotations".to_owned(),
-        path => format!("in {}.metadata.annotations", path.trim_start_matches('/').replace('/', ".")),
-    }
-}
-
 /// Requests injection if a gateway has no annotation.
-pub(super) fn ask(object: &mut Value, path: &str) {
+pub(in crate::commands) fn ask(object: &mut Value, path: &str) {
     if annotation(object, path, INJECT).is_some() || advice(object, path, "").is_none() {
         return;
     }
@@ -113,50 +76,20 @@ pub(super) fn ask(object: &mut Value, path: &str) {
 ///
 /// # Errors
 /// The reason why its pods stay as they are.
-pub(super) fn preview<'c>(
+pub(in crate::commands) fn preview<'c>(
     config: &Config,
     snapshot: &'c Snapshot,
     object: &Value,
     path: &str,
     namespace: &str,
 ) -> Result<Previewed<'c>, Finding> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let namespace = namespace_of(object, namespace);
     let limits = snapshot.limit_ranges.get(namespace).map_or(&[][..], Vec::as_slice);
-    let mut after = object.clone();
-    if is_copied(object) {
-        apply(&mut after, &workload::decide(config, limits, &object.to_string())?.patch)?;
-    } else if !path.is_empty()
-        && annotation(object, path, INJECT).is_none()
-        && object["metadata"]["annotations"][INJECT] == "true"
-    {
-        // A ReplicaSet has the annotations of its Deployment.
-        if let Some(controller) = controller(object) {
-            return Err(Finding::new(
-                Reason::NotRequested,
-                format!("{controller} controls it; preview that object instead"),
-            ));
-        }
-        let detail = format!(
-            "gwmon reads this annotation on apps/v1 Deployments, StatefulSets and DaemonSets, not on {} {}; set {INJECT} {}",
-            text("/apiVersion"),
-            text("/kind"),
-            place(path)
-        );
-        return Err(Finding::new(Reason::AnnotationMisplaced, detail));
-    }
-    // The pod that the API server would see.
-    let mut pod = after.pointer(path).cloned().unwrap_or_default();
-    if !path.is_empty() {
-        let owner = if object["kind"] == "CronJob" { "Job" } else { text("/kind") };
-        pod["metadata"]["ownerReferences"] =
-            json!([{"kind": owner, "name": text("/metadata/name"), "controller": true}]);
-    }
+    let labels = snapshot.monitoring.namespace_labels(namespace);
+    let Predicted { workload: mut after, mut pod, injection } =
+        predict(config, limits, (namespace, &labels), object, path)?;
     // Kept only where it will be asked for.
     let asked = (!snapshot.network_policies.is_empty()).then(|| pod.clone());
-    let labels = snapshot.monitoring.namespace_labels(namespace);
-    let injection = injection::decide_in(config, limits, &labels, &pod.to_string()).injection()?;
-    config.check_namespace(namespace)?;
     apply(&mut pod, &injection.patch)?;
 
     let metadata = Pod::parse(&pod.to_string())?.metadata;
@@ -195,28 +128,14 @@ fn closed(
     } else {
         ports.find(|declared| declared["containerPort"] == port).and_then(|declared| declared["name"].as_str())
     };
-    let namespaces: Vec<_> = plan.into_iter().flat_map(|plan| &plan.readers).map(|reader| reader.key().0).collect();
-    let readers: Vec<_> = namespaces
-        .iter()
-        .map(|namespace| Reader { namespace, labels: snapshot.monitoring.namespaces.get(*namespace) })
-        .collect();
+    let readers = plan.into_iter().flat_map(|plan| &plan.readers);
+    let readers: Vec<_> = readers.map(|reader| Reader::of(reader, &snapshot.monitoring)).collect();
     // Whether a policy holds for the node's own addresses is up to each network plugin.
     if pod["spec"]["hostNetwork"] == true {
         return None;
     }
     let scraped = Scraped { namespace, labels: &labels, port, name };
-    let denying_it = denying(&snapshot.network_policies, &scraped, &readers);
-    let first = denying_it.first()?;
-    let peers: Vec<_> = namespaces
-        .iter()
-        .map(|name| format!("{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {name}}}}}}}"))
-        .collect();
-    let from = if peers.is_empty() { String::new() } else { format!("from: [{}], ", peers.join(", ")) };
-    let who = if namespaces.is_empty() { "nobody".to_owned() } else { format!("nothing of {}", namespaces.join(", ")) };
-    let mut detail = format!(
-        "NetworkPolicy {namespace}/{} lets {who} in at port {port}, which Prometheus scrapes; add to its spec.ingress: {{{from}ports: [{{port: {port}}}]}}",
-        first.name
-    );
+    let Finding { reason, mut detail } = closes(&snapshot.network_policies, &scraped, &readers)?;
     // The gateway's own endpoint, which its chart may have opened.
     own["metadata"]["annotations"][MODE] = json!("scrape");
     if injection.adds_exporter()
@@ -235,11 +154,5 @@ fn closed(
             own.status.metrics_port
         );
     }
-    Some(Finding::new(Reason::NetworkPolicyDenies, detail))
-}
-
-fn apply(object: &mut Value, patch: &Patch) -> Result<(), Finding> {
-    let malformed = |error: &dyn std::fmt::Display| Finding::new(Reason::MalformedObject, error.to_string());
-    let operations = patch.to_operations().map_err(|error| malformed(&error))?;
-    json_patch::patch(object, &operations).map_err(|error| malformed(&error))
+    Some(Finding::new(reason, detail))
 }

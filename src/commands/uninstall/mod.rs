@@ -18,7 +18,7 @@ use remove::Removal;
 /// # Errors
 /// No cluster, a right that is lacking, or a workload that does not come up without the sidecar.
 pub fn run(args: &Uninstall) -> Result<ExitCode> {
-    let connection = Connection::open(args.cluster.kubeconfig.as_deref(), args.cluster.context.clone())?;
+    let connection = Connection::open(&args.cluster)?;
     let installation = args.installation.installation();
     let found = connection.run(find(&connection.client, &installation))?;
     if found.is_empty() {

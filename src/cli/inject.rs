@@ -1,0 +1,48 @@
+//! The arguments of `gwmon inject` and `gwmon uninject`.
+
+use clap::Args;
+
+use super::{ConfigArgs, Manifests};
+
+/// `gwmon inject`.
+#[derive(Debug, Args)]
+#[command(after_help = INJECT_EXAMPLES)]
+pub struct Inject {
+    /// The manifests.
+    #[command(flatten)]
+    pub manifests: Manifests,
+
+    /// Namespace of objects that name none.
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+
+    /// Inject gateways without the annotation, too.
+    #[arg(long)]
+    pub all: bool,
+
+    /// The shared flags.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+const INJECT_EXAMPLES: &str = "\
+Examples:
+  gwmon inject -f edge.yaml > injected.yaml        # the same text, with the sidecar in it
+  kustomize build . | gwmon inject -f - --all | kubectl apply -f -
+
+Exit code: 0 if everything that asks for injection gets it, 1 if something cannot be done, 2 for arguments that are wrong.";
+
+/// `gwmon uninject`.
+#[derive(Debug, Args)]
+#[command(after_help = UNINJECT_EXAMPLES)]
+pub struct Uninject {
+    /// The manifests.
+    #[command(flatten)]
+    pub manifests: Manifests,
+}
+
+const UNINJECT_EXAMPLES: &str = "\
+Examples:
+  gwmon uninject -f injected.yaml > edge.yaml      # byte for byte what it was before gwmon inject
+
+Exit code: 0, 1 if a manifest cannot be restored, 2 for arguments that are wrong.";
