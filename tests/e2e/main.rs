@@ -1,6 +1,7 @@
 //! The main job on a whole node: real kubelet, real Envoy, real statsd_exporter, real Prometheus Operator.
 
 mod certificates;
+mod doctor;
 mod faults;
 mod gateways;
 mod helm;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             uninstall::nothing_is_left(&fixture)?;
             helm::a_release_lives_and_dies(&fixture)
         }),
+        trial("every_fault_is_found_by_the_doctor", doctor::every_fault_is_found),
         trial("every_gateway_is_told_the_way_it_wants_to_be", gateways::every_gateway),
     ];
     if let Some(why) = Node::obstacle()
