@@ -113,6 +113,8 @@ async fn main() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     println!("resident with {} pods {:.1} MiB (goal 32)", GATEWAYS * REPLICAS, gwmon.resident_kib() / 1024.);
     rest(&installed, &gwmon).await;
+    look(&installed, &["status", "-A"], "goal 1.5 s, 64 MiB");
+    look(&installed, &["doctor"], "no goal");
 
     // As many pods that are nobody's gateway: what it costs to look among them for those that were missed.
     stream::iter(0..REPLICAS)
@@ -153,6 +155,24 @@ async fn main() {
         tokio::time::sleep(Duration::from_secs(12)).await;
     }
     println!("three workloads annotated: {} lists of pods (goal 0)", lists() - last.0);
+}
+
+/// How long a command takes that looks at all gateways, and what it holds in memory at the most.
+fn look(installed: &Installed, arguments: &[&str], goal: &str) {
+    let started = Instant::now();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gwmon"));
+    command.args(arguments).env("KUBECONFIG", installed.kubectl.kubeconfig());
+    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let held = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        most = most.max(held.unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("gwmon {} took {seconds:.2} s and {} MiB ({goal})", arguments.join(" "), most / 1024);
 }
 
 /// Ten seconds in which nothing happens.
