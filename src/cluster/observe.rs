@@ -50,6 +50,8 @@ pub(crate) struct Observation {
     pub(crate) suspensions: Suspensions,
     /// The PrometheusRules about gateways' metrics.
     pub(crate) rules: Vec<Value>,
+    /// True if a ThanosRuler is there, which may load them.
+    pub(crate) has_thanos_ruler: bool,
     /// The ServiceMonitors and PodMonitors that gwmon did not make.
     pub(crate) others_monitors: Vec<Value>,
     pub(crate) unread: Unread,
@@ -76,12 +78,16 @@ pub(crate) async fn observe(
         unread.0.insert("nodes".to_owned(), NotRead::Forbidden(status.message.clone()));
     }
     let mut reader = Reader { client, scope, unread, gateways: Gateways::new(), others: vec![] };
+    let snapshot = reader.of_namespace(snapshot).await?;
     reader.workloads().await?;
     reader.pods(depth).await?;
     reader.events().await?;
     let (snapshot, others_monitors) = reader.objects(snapshot, depth).await?;
     let suspensions = reader.suspensions(installation).await?;
     let rules = if depth == Depth::Whole { reader.rules().await? } else { vec![] };
+    let thanos_ruler = ("monitoring.coreos.com/v1", "ThanosRuler");
+    let has_thanos_ruler =
+        !rules.is_empty() && !reader.values(thanos_ruler, ListParams::default(), true).await?.is_empty();
     let Reader { unread, mut gateways, mut others, .. } = reader;
     if scope.selector.is_some() {
         // Whose workload was not selected, or is of another kind.
@@ -91,7 +97,7 @@ pub(crate) async fn observe(
     for (key, gateway) in &mut gateways {
         gateway.suspended = suspensions.obstacle(key);
     }
-    Ok(Observation { snapshot, gateways, others, suspensions, rules, others_monitors, unread })
+    Ok(Observation { snapshot, gateways, others, suspensions, rules, has_thanos_ruler, others_monitors, unread })
 }
 
 impl Observation {
@@ -100,7 +106,7 @@ impl Observation {
         let (monitoring, gateways) = (&self.snapshot.monitoring, &mut self.gateways);
         let is_labelled = |workload: &Workload| {
             let is_silent = workload.inject.is_none() && workload.template_inject.is_none();
-            is_silent && is_enabled(&monitoring.namespace_labels(&workload.namespace)) && workload.is_gateway()
+            is_silent && is_enabled(&monitoring.namespace_labels(&workload.namespace)) && workload.is_gateway
         };
         let (labelled, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.others).into_iter().partition(is_labelled);
         self.others = others;
@@ -156,6 +162,24 @@ impl Reader<'_> {
         };
         self.unread.0.insert(resource.plural, why);
         Ok(())
+    }
+
+    /// Reads in the scope's namespace what may not be read in the whole cluster.
+    async fn of_namespace(&mut self, mut snapshot: Snapshot) -> Result<Snapshot> {
+        let Some(namespace) = self.scope.namespace else { return Ok(snapshot) };
+        for (kind, resource) in
+            [(("v1", "LimitRange"), "limitranges"), (("networking.k8s.io/v1", "NetworkPolicy"), "networkpolicies")]
+        {
+            if !matches!(self.unread.0.get(resource), Some(NotRead::Forbidden(_))) {
+                continue;
+            }
+            for object in self.values(kind, ListParams::default(), false).await? {
+                if let Err(finding) = snapshot.take(&object, namespace) {
+                    tracing::warn!("left out a {} that cannot be read: {finding}", kind.1);
+                }
+            }
+        }
+        Ok(snapshot)
     }
 
     async fn workloads(&mut self) -> Result<()> {

@@ -74,7 +74,8 @@ impl Read {
 
     /// The checks of the rules about gateways' metrics.
     pub(super) fn rule_checks(&self) -> Vec<Check> {
-        rules::check(&self.observation.snapshot.monitoring, &self.observation.rules)
+        let Observation { snapshot, rules, has_thanos_ruler, .. } = &self.observation;
+        rules::check(&snapshot.monitoring, rules, *has_thanos_ruler)
     }
 
     /// The checks of one gateway.

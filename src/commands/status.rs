@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -86,8 +86,10 @@ pub fn run(args: &Status) -> Result<ExitCode> {
     if !args.watch {
         return Ok(ExitCode::SUCCESS);
     }
+    let mut pause = EVERY;
     loop {
-        std::thread::sleep(EVERY);
+        std::thread::sleep(pause);
+        let started = Instant::now();
         let next = match connection.run(read(&connection, scope, args.all)) {
             Ok(next) => next,
             // An API server that is busy, or is being upgraded, is there again soon.
@@ -96,6 +98,8 @@ pub fn run(args: &Status) -> Result<ExitCode> {
                 continue;
             }
         };
+        // A large cluster is asked for at most half of the time.
+        pause = EVERY.max(started.elapsed());
         let clear = if stdout().is_terminal() { CLEAR } else { "\n" };
         if !output::print_open(clear)? {
             return Ok(ExitCode::SUCCESS);
@@ -251,7 +255,7 @@ fn is_fault(reason: &str) -> bool {
 }
 
 fn unmonitored(workload: &Workload) -> Option<Unmonitored> {
-    let gateway = workload.describe()?;
+    let gateway = workload.gateway.clone()?;
     let (resource, namespace) = (workload.resource(), &workload.namespace);
     let command = match (&workload.controller, &workload.inject) {
         (Some(controller), _) => format!("{controller} makes it: set {INJECT}: \"true\" there"),

@@ -18,9 +18,10 @@ pub fn is_about_gateways(rule: &str) -> bool {
     METRICS.iter().any(|prefix| rule.contains(prefix))
 }
 
-/// Checks that a Prometheus loads each of these rules. Where the cluster has no Prometheus, that is another finding.
+/// Checks that a Prometheus loads each of these rules. Where the cluster has no Prometheus, that is another finding; where it has
+/// others that may load them, such as a ThanosRuler, it cannot be told.
 #[must_use]
-pub fn check(cluster: &Cluster, rules: &[Value]) -> Vec<Check> {
+pub fn check(cluster: &Cluster, rules: &[Value], has_others: bool) -> Vec<Check> {
     let prometheuses: Vec<_> = cluster.scrapers.iter().filter(|scraper| scraper.kind() == Kind::Prometheus).collect();
     if prometheuses.is_empty() {
         return vec![];
@@ -38,6 +39,9 @@ pub fn check(cluster: &Cluster, rules: &[Value]) -> Vec<Check> {
             }
         }
         let detail = format!("no Prometheus loads it: {}", unmet.join("; "));
+        if has_others {
+            return Check::skip(Step::Rules, object, format!("{detail}; a ThanosRuler may"));
+        }
         Check::found(Step::Rules, object, Finding::new(Reason::RuleNotSelected, detail))
     });
     checks.collect()
@@ -57,7 +61,7 @@ mod tests {
             let mut prometheus = json!({"kind": "Prometheus", "metadata": {"name": "kps", "namespace": "monitoring"}, "spec": {"serviceMonitorSelector": {}}});
             json_patch::merge(&mut prometheus["spec"], &spec);
             let scrapers = vec![Scraper::parse(&prometheus.to_string()).unwrap().unwrap()];
-            let checks = check(&Cluster { scrapers, ..Cluster::default() }, &[rule]);
+            let checks = check(&Cluster { scrapers, ..Cluster::default() }, &[rule], false);
             (checks[0].verdict, checks[0].fact.clone())
         };
         let selector = json!({"matchLabels": {"release": "kps"}});

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::annotations::{DISCOVERY, Discovery, INJECT};
 use crate::injection::{describe_gateway, gateway, monitor_name};
@@ -37,7 +37,11 @@ pub struct Workload {
     pub is_labelled: bool,
     /// Why it has no more, in the words of its condition `ReplicaFailure`.
     pub failure: Option<String>,
-    /// The whole object as JSON.
+    /// The kind of gateway, the version if the image shows it, and the container; absent if it is none.
+    pub gateway: Option<String>,
+    /// True if that is the pods' own purpose, and not an application's proxy.
+    pub is_gateway: bool,
+    /// The whole object as JSON; empty if it neither asks for injection nor is a gateway, as most are.
     pub json: String,
 }
 
@@ -58,6 +62,11 @@ impl Workload {
         let UpdateStrategy { kind: strategy, rolling_update } = spec.update_strategy;
         let waits = spec.paused || strategy == "OnDelete" || rolling_update.partition > 0;
         let is_rolling = !waits && (status.observed_generation < metadata.generation || updated < pods);
+        let template_json = spec_template(json);
+        let gateway = describe_gateway(template_json);
+        let is_gateway = gateway.is_some() && pod::Pod::parse(template_json).is_ok_and(|pod| gateway::is_gateway(&pod));
+        let asks =
+            [metadata.annotations.get(INJECT), template.get(INJECT)].into_iter().flatten().any(|value| value == "true");
         let failed = status.conditions.into_iter().find(|condition| condition.kind == "ReplicaFailure");
         Ok(Self {
             kind: kind.to_owned(),
@@ -75,7 +84,9 @@ impl Workload {
                 .flatten()
                 .any(|discovery| discovery == Discovery::Annotations.as_str()),
             failure: failed.map(|condition| condition.message),
-            json: json.to_owned(),
+            json: if asks || gateway.is_some() { json.to_owned() } else { String::new() },
+            gateway,
+            is_gateway,
         })
     }
 
@@ -83,25 +94,6 @@ impl Workload {
     #[must_use]
     pub fn asks(&self) -> bool {
         [&self.inject, &self.template_inject].into_iter().any(|inject| inject.as_deref() == Some("true"))
-    }
-
-    /// Returns true if a container of its pods is a known gateway, and not an application's proxy.
-    #[must_use]
-    pub fn is_gateway(&self) -> bool {
-        let pod = self.template();
-        pod::Pod::parse(&pod).is_ok_and(|pod| gateway::is_gateway(&pod))
-    }
-
-    /// The kind of gateway, the version if the image shows it, and the container; `None` if there is none.
-    #[must_use]
-    pub fn describe(&self) -> Option<String> {
-        describe_gateway(&self.template())
-    }
-
-    /// Its pod template as JSON.
-    fn template(&self) -> String {
-        let object: Value = serde_json::from_str(&self.json).unwrap_or_default();
-        object.pointer("/spec/template").map(Value::to_string).unwrap_or_default()
     }
 
     /// The name of its Service and its ServiceMonitor.
@@ -115,6 +107,21 @@ impl Workload {
     pub fn resource(&self) -> String {
         format!("{}.apps/{}", self.kind.to_lowercase(), self.name)
     }
+}
+
+/// The pod template of a workload as JSON.
+fn spec_template(json: &str) -> &str {
+    #[derive(Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow)]
+        spec: Spec<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Spec<'a> {
+        #[serde(borrow)]
+        template: &'a RawValue,
+    }
+    serde_json::from_str::<Object>(json).map_or("{}", |object| object.spec.template.get())
 }
 
 #[derive(Deserialize)]
@@ -206,7 +213,7 @@ struct Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_workload_tells_how_many_pods_it_has() {

@@ -317,3 +317,18 @@ fn a_pipe_is_read_once() {
     writing.join().unwrap();
     assert_eq!(text(&output.stdout).lines().count(), 1, "{}", text(&output.stderr));
 }
+
+#[test]
+fn names_and_the_exit_code_are_for_scripts() {
+    let names = preview(&["-f", CASE, "--prometheus", PROMETHEUS, "-o", "names"], "");
+    let expected = "deployment.apps/edge -n edge\nservice/edge-gwmon -n edge\nservicemonitor.monitoring.coreos.com/edge-gwmon -n edge\n";
+    assert_eq!((names.status.code(), text(&names.stdout)), (Some(0), expected));
+    let code = |arguments: &[&str], input: &str| preview(&[&["--exit-code"], arguments].concat(), input).status.code();
+    assert_eq!(code(&["-f", CASE], ""), Some(3));
+    let quiet = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {template: {spec: {containers: [{name: web, image: httpd}]}}}\n";
+    assert_eq!(code(&["-f", "-"], quiet), Some(0));
+    // What cannot be done comes before what would change.
+    let asks = quiet.replace("{name: web}\nspec", "{name: web, annotations: {gwmon.io/inject: \"true\"}}\nspec");
+    assert_eq!(code(&["-f", CASE, "-f", "-"], &asks), Some(1));
+    assert_eq!(code(&["-f", CASE, "--context", "x"], ""), Some(2), "a cluster that nobody asks");
+}
