@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use super::Snapshot;
 use super::request::{api_resource, callers_error, each_of_list};
 use crate::annotations::{EXPORTER, METRICS_FOR, MONITORED_BY, WORKLOAD_NAMESPACE, is_enabled};
-use crate::config::Installation;
+use crate::config::{Config, Installation};
 use crate::diagnosis::gateway::{Event, Gateway, Gateways, InjectedPod};
-use crate::diagnosis::path::{NotRead, Unread};
+use crate::diagnosis::path::{NotRead, Probes, Surroundings, Unread};
 use crate::diagnosis::rules;
 use crate::diagnosis::workload::Workload;
 use crate::injection::confirm;
@@ -101,6 +101,28 @@ pub(crate) async fn observe(
 }
 
 impl Observation {
+    /// What the checks of a gateway need to know, without the webhook's scope.
+    pub(crate) fn surroundings<'a>(
+        &'a self,
+        config: &'a Config,
+        is_config_known: bool,
+        probes: &'a Probes,
+    ) -> Surroundings<'a> {
+        let Snapshot { monitoring, limit_ranges, network_policies, kubernetes, .. } = &self.snapshot;
+        Surroundings {
+            config,
+            is_config_known,
+            monitoring,
+            limit_ranges,
+            network_policies,
+            others_monitors: &self.others_monitors,
+            scope: None,
+            kubernetes: *kubernetes,
+            unread: &self.unread,
+            probes,
+        }
+    }
+
     /// Counts the gateways of namespaces whose label asks for all of theirs, among them those without an injected pod.
     pub(crate) fn adopt_labelled(&mut self) {
         let (monitoring, gateways) = (&self.snapshot.monitoring, &mut self.gateways);

@@ -85,19 +85,8 @@ impl Read {
     }
 
     fn surroundings(&self) -> Surroundings<'_> {
-        let Observation { snapshot, unread, .. } = &self.observation;
-        Surroundings {
-            config: &self.config,
-            is_config_known: self.config_note.is_none(),
-            monitoring: &snapshot.monitoring,
-            limit_ranges: &snapshot.limit_ranges,
-            network_policies: &snapshot.network_policies,
-            others_monitors: &self.observation.others_monitors,
-            scope: self.scope.as_ref(),
-            kubernetes: snapshot.kubernetes,
-            unread,
-            probes: &self.probes,
-        }
+        let known = self.observation.surroundings(&self.config, self.config_note.is_none(), &self.probes);
+        Surroundings { scope: self.scope.as_ref(), ..known }
     }
 
     /// Asks which rights the scrapers have, and what they have scraped.

@@ -21,7 +21,7 @@ use crate::cli::Repair;
 use crate::cluster::observe::{Depth, Scope, observe};
 use crate::cluster::request::{callers_error, objects};
 use crate::diagnosis::gateway::Gateway;
-use crate::diagnosis::path::{Probes, Surroundings, outdated};
+use crate::diagnosis::path::{Probes, outdated};
 use crate::diagnosis::workload::Workload;
 use crate::injection::Status;
 use crate::kubernetes::rollout::{Rollout, rollout};
@@ -103,20 +103,8 @@ async fn find(client: &Client, scope: Scope<'_>, wanted: &[WorkloadName]) -> Res
     }
     let kubernetes = observation.snapshot.kubernetes;
     let (config, note) = installation::config(client, &found.installation, kubernetes).await;
-    let is_config_known = note.is_none();
     let probes = Probes::default();
-    let around = Surroundings {
-        config: &config,
-        is_config_known,
-        monitoring: &observation.snapshot.monitoring,
-        limit_ranges: &observation.snapshot.limit_ranges,
-        network_policies: &observation.snapshot.network_policies,
-        others_monitors: &observation.others_monitors,
-        scope: None,
-        kubernetes,
-        unread: &observation.unread,
-        probes: &probes,
-    };
+    let around = observation.surroundings(&config, note.is_none(), &probes);
     for name in wanted {
         let is_there = observation.gateways.values().any(|gateway| {
             let (kind, own) = gateway.workload_name();

@@ -20,7 +20,7 @@ use crate::cluster::observe::{Depth, Observation, Scope, observe};
 use crate::cluster::prometheus::PrometheusApi;
 use crate::diagnosis::check::Verdict;
 use crate::diagnosis::gateway::{Event, Gateway};
-use crate::diagnosis::path::{Probes, Surroundings, outdated};
+use crate::diagnosis::path::{Probes, outdated};
 use crate::diagnosis::series::{Query, Series, Target};
 use crate::diagnosis::workload::Workload;
 use crate::injection::StatusMode;
@@ -130,18 +130,7 @@ async fn read(connection: &Connection, scope: Scope<'_>, lists_others: bool) -> 
     notes.extend(note);
     let series = scraped(connection, &observation, &mut notes).await;
     let probes = Probes::default();
-    let around = Surroundings {
-        config: &config,
-        is_config_known,
-        monitoring: &observation.snapshot.monitoring,
-        limit_ranges: &observation.snapshot.limit_ranges,
-        network_policies: &observation.snapshot.network_policies,
-        others_monitors: &observation.others_monitors,
-        scope: None,
-        kubernetes,
-        unread: &observation.unread,
-        probes: &probes,
-    };
+    let around = observation.surroundings(&config, is_config_known, &probes);
     let lines = observation.gateways.iter().map(|(key, gateway)| {
         let outdated = outdated((&key.0, &key.1), gateway, &around);
         line(key, gateway, outdated, &series)

@@ -1,8 +1,5 @@
 //! `gwmon install --check`: whether the cluster will do, before anything is installed.
 
-use std::fmt;
-
-use anstyle::AnsiColor;
 use anyhow::{Context, Result};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Client;
@@ -11,6 +8,7 @@ use serde_json::Value;
 
 use crate::cluster::request::{api_resource, callers_error};
 use crate::config::Installation;
+use crate::diagnosis::check::Verdict;
 use crate::kubernetes::Version;
 
 /// The first Kubernetes that knows `matchConditions`, without which every pod of the cluster would be sent to gwmon.
@@ -21,31 +19,6 @@ const MONITORING: [(&str, &str); 2] =
 /// The verbs on roles of whoever may grant rights that are not their own.
 const GRANTING: [&str; 2] = ["escalate", "bind"];
 const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
-
-/// What becomes of the installation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Ok,
-    /// It can be installed, and something will be missing.
-    Warn,
-    /// It cannot be installed, or will not work.
-    Fail,
-    /// It cannot be told.
-    Skip,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, color) = match self {
-            Self::Ok => ("OK  ", AnsiColor::Green),
-            Self::Warn => ("WARN", AnsiColor::Yellow),
-            Self::Fail => ("FAIL", AnsiColor::Red),
-            Self::Skip => ("SKIP", AnsiColor::Cyan),
-        };
-        let color = color.on_default();
-        write!(f, "{color}{word}{color:#}")
-    }
-}
 
 /// One thing that was looked at.
 pub(super) type Checked = (Verdict, String);

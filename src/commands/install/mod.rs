@@ -10,9 +10,10 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::connection::Connection;
-use super::output::structured;
+use super::output::{self, structured};
 use crate::cli::{CertificateSource, Cli, Command, Install, Serve, Structured};
 use crate::config::{EXPORTER_IMAGE, Image, Installation};
+use crate::diagnosis::check::Verdict;
 
 const MANIFESTS: &str = include_str!("../../../deploy/install.yaml");
 /// The name and the namespace in the manifests.
@@ -48,9 +49,9 @@ fn check(args: &Install, objects: &[Value]) -> Result<ExitCode> {
     let installation = args.installation.installation();
     let checked = connection.run(check::check(&connection.client, &installation, objects))?;
     for (verdict, text) in &checked {
-        anstream::println!("{verdict}  {text}");
+        anstream::println!("{}  {text}", output::verdict(*verdict));
     }
-    let fails = checked.iter().any(|(verdict, _)| *verdict == check::Verdict::Fail);
+    let fails = checked.iter().any(|(verdict, _)| *verdict == Verdict::Fail);
     Ok(if fails { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
