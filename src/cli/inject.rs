@@ -1,5 +1,7 @@
 //! The arguments of `gwmon inject` and `gwmon uninject`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{ConfigArgs, Manifests};
@@ -20,6 +22,11 @@ pub struct Inject {
     #[arg(long)]
     pub all: bool,
 
+    /// File with the cluster's Prometheus objects, as of gwmon preview. The Service and the ServiceMonitor that gwmon's controller
+    /// would make follow each manifest, for a cluster in which gwmon does not run.
+    #[arg(long, value_name = "FILE")]
+    pub prometheus: Option<PathBuf>,
+
     /// The shared flags.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -28,7 +35,9 @@ pub struct Inject {
 const INJECT_EXAMPLES: &str = "\
 Examples:
   gwmon inject -f edge.yaml > injected.yaml        # the same text, with the sidecar in it
-  kustomize build . | gwmon inject -f - --all | kubectl apply -f -
+  kubectl kustomize . | gwmon inject -f - --all | kubectl apply -f -
+  kubectl get prometheuses,namespaces -A -o yaml > cluster.yaml
+  gwmon inject -f edge.yaml --prometheus cluster.yaml    # with Service and ServiceMonitor
 
 Exit code: 0 if everything that asks for injection gets it, 1 if something cannot be done, 2 for arguments that are wrong.";
 

@@ -289,7 +289,7 @@ pub struct Preview {
 const PREVIEW_EXAMPLES: &str = "\
 Examples:
   gwmon preview -f edge.yaml --inject                # as if it were annotated, offline
-  gwmon preview -R -f manifests/ --cluster -o names  # what would be changed or created, by the context's Prometheus
+  gwmon preview -R -f manifests/ --cluster -o names  # names of what would be changed or created
   kubectl get deployments -o yaml | gwmon preview -f - --server
 
 Exit code: 0 if everything that asks for injection gets it, 1 if something cannot be done, 2 for arguments that are wrong or a

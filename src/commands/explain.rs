@@ -69,6 +69,6 @@ fn find(observation: &mut Observation, wanted: &WorkloadName, namespace: &str) -
     let known: Vec<_> = known.chain(observation.others.iter().map(Workload::resource)).collect();
     match wanted.nearest(&known) {
         Some(nearest) => bail!("there is no {wanted} in namespace {namespace}; did you mean {nearest}?"),
-        None => bail!("there is no {wanted} in namespace {namespace}; see kubectl get deployments -n {namespace}"),
+        None => bail!("there is no {wanted} in namespace {namespace}; see gwmon status -n {namespace} --all"),
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::output;
 use super::preview::input::{Source, sources};
 use super::preview::report::{note, unreadable, warn};
+use super::preview::snapshot_of;
 use super::preview::workload::{ask, malformed, preview};
 use crate::cli::{Inject, Uninject};
 use crate::cluster::Snapshot;
@@ -22,23 +23,28 @@ use crate::reload;
 /// A file that is not there, or is no text.
 pub fn run(args: &Inject) -> Result<ExitCode> {
     let file = args.config.config.as_deref().map(reload::read).transpose()?.unwrap_or_default();
-    let injector = Injector { args, config: args.config.config(&file, None), snapshot: Snapshot::default() };
+    let snapshot = args.prometheus.as_ref().map(snapshot_of).transpose()?.unwrap_or_default();
+    let injector = Injector { args, config: args.config.config(&file, None), snapshot };
     let mut has_failed = false;
     let sources = sources(&args.manifests.filename, args.manifests.recursive)?;
     let several = sources.len() > 1;
     for (index, source) in sources.iter().enumerate() {
         let text = source.text()?;
         let mut written = String::with_capacity(text.len());
+        let mut made = Vec::new();
         for document in manifest::split(&text) {
-            match injector.document(document) {
+            let before = made.len();
+            match injector.document(document, &mut made) {
                 Ok(injected) => written.push_str(&injected.unwrap_or_else(|| document.to_owned())),
                 Err(why) => {
                     has_failed = true;
                     unreadable(&source.name(), &why)?;
                     written.push_str(document);
+                    made.truncate(before);
                 }
             }
         }
+        let written = edit::append(&written, &made);
         output::print(&joined(written, several, index > 0))?;
     }
     Ok(if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -88,14 +94,14 @@ struct Injector<'a> {
 }
 
 impl Injector<'_> {
-    /// A document with what gwmon injects; `None` if it stays as it is.
+    /// A document with what gwmon injects; `None` if it stays as it is. Adds the objects that gwmon would make for it.
     ///
     /// # Errors
     /// Why something that asks for it does not get it.
-    fn document(&self, text: &str) -> Result<Option<String>, String> {
+    fn document(&self, text: &str, made: &mut Vec<Value>) -> Result<Option<String>, String> {
         let Some(before) = manifest::value(text)? else { return Ok(None) };
         let mut after = before.clone();
-        self.objects(&mut after)?;
+        self.objects(&mut after, made)?;
         if before == after {
             return Ok(None);
         }
@@ -115,9 +121,9 @@ impl Injector<'_> {
     }
 
     /// Injects an object, or the objects of a List.
-    fn objects(&self, object: &mut Value) -> Result<(), String> {
+    fn objects(&self, object: &mut Value, made: &mut Vec<Value>) -> Result<(), String> {
         if let Some(items) = object.get_mut("items").and_then(Value::as_array_mut) {
-            return items.iter_mut().try_for_each(|item| self.objects(item));
+            return items.iter_mut().try_for_each(|item| self.objects(item, made));
         }
         let Some(path) = template_path(object) else { return Ok(()) };
         if let Some(why) = malformed(object) {
@@ -134,6 +140,13 @@ impl Injector<'_> {
                 note(&name, &previewed.injection.status.summary()).map_err(told)?;
                 for warning in &previewed.injection.warnings {
                     warn(&name, &warning.to_string()).map_err(told)?;
+                }
+                if let Some(plan) = previewed.plan.filter(|_| self.args.prometheus.is_some()) {
+                    for warning in &plan.warnings {
+                        warn(&name, &warning.to_string()).map_err(told)?;
+                    }
+                    made.extend(plan.service);
+                    made.extend(plan.monitors.map_err(|refusal| format!("{name}: {refusal}"))?);
                 }
                 *object = previewed.after;
                 Ok(())

@@ -53,7 +53,7 @@ pub fn write(text: &str, before: &Value, after: &Value) -> Result<String, String
     let root = locate(text)?;
     let mut edits = Vec::new();
     change(&root, (before, after), &mut edits)?;
-    let ends = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let ends = line_end(text);
     let is_unended = !text.ends_with('\n');
     let ended = if is_unended { format!("{text}{ends}") } else { text.to_owned() };
     let lines: Vec<&str> = ended.split_inclusive('\n').collect();
@@ -83,6 +83,29 @@ pub fn write(text: &str, before: &Value, after: &Value) -> Result<String, String
         written.truncate(written.len() - ends.len());
     }
     Ok(written)
+}
+
+/// Adds objects after the last document of a text.
+#[must_use]
+pub fn append(text: &str, objects: &[Value]) -> String {
+    if objects.is_empty() {
+        return text.to_owned();
+    }
+    let ends = line_end(text);
+    let is_unended = !text.is_empty() && !text.ends_with('\n');
+    let mut written = text.to_owned();
+    written.extend([if is_unended { ends } else { "" }, if is_unended { BEGIN_UNENDED } else { BEGIN }, ends]);
+    for object in objects {
+        written.extend(["---", ends]);
+        written.extend(indented(object, 0).iter().flat_map(|line| [line.as_str(), ends]));
+    }
+    written.extend([END, ends]);
+    written
+}
+
+/// How the lines of a text end.
+fn line_end(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
 /// Returns true if a line of the text is one of the comments by which [`undo`] finds what was written.

@@ -131,6 +131,27 @@ fn comments_order_line_ends_and_other_documents_stay() {
     }
 }
 
+/// What gwmon's controller would make follows, where it is told which Prometheus there is.
+#[test]
+fn the_service_and_the_service_monitor_follow_and_go_again() {
+    let prometheus = "tests/cases/prometheus.yaml";
+    for text in [EDGE.to_owned(), EDGE.trim_end().to_owned(), EDGE.replace('\n', "\r\n")] {
+        let (code, out, said) = gwmon(&["inject", "-f", "-", "--prometheus", prometheus], text.as_bytes());
+        let written = String::from_utf8(out).unwrap();
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(uninject(&written), text);
+        let (_, out, _) = gwmon(&["preview", "-f", "-", "-o", "json", "--prometheus", prometheus], text.as_bytes());
+        let shown: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(&objects(&written), shown["items"].as_array().unwrap(), "{written}");
+        assert!(
+            written.contains("kind: ServiceMonitor") && written.contains("kind: Service\n".trim_end()),
+            "{written}"
+        );
+        let (_, again, _) = gwmon(&["inject", "-f", "-", "--prometheus", prometheus], written.as_bytes());
+        assert_eq!(String::from_utf8(again).unwrap(), written);
+    }
+}
+
 #[test]
 fn what_cannot_be_injected_is_said_and_stays() {
     for (text, words) in [

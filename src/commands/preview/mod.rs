@@ -7,6 +7,7 @@ pub(super) mod report;
 pub(super) mod workload;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 
@@ -40,11 +41,7 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     }
     let cluster = is_connected.then(|| Connection::open(&args.connection)).transpose()?;
     let mut snapshot = match (&args.prometheus, &cluster) {
-        (Some(file), _) => {
-            let sources = input::sources(std::slice::from_ref(file), false)?;
-            let objects: Result<Vec<_>> = sources.iter().map(Source::objects).collect();
-            Snapshot::of(objects?.concat())
-        }
+        (Some(file), _) => snapshot_of(file)?,
         (None, Some(cluster)) if args.cluster => cluster.snapshot()?,
         (None, _) => Snapshot::default(),
     };
@@ -56,10 +53,6 @@ pub fn run(args: Preview) -> Result<ExitCode> {
     let is_prometheus_known = args.cluster || args.prometheus.is_some();
     let mut report = Report::new(args.output, is_prometheus_known);
     for (object, why) in std::mem::take(&mut snapshot.left_out) {
-        // A file is the user's own; in a cluster somebody else's broken object must be no failure.
-        if args.prometheus.is_some() {
-            bail!("{object}: {why}");
-        }
         note(&object, &format!("left out, since it cannot be read: {why}"))?;
     }
     for source in &sources {
@@ -102,6 +95,20 @@ pub fn run(args: Preview) -> Result<ExitCode> {
         }
         previewer.finish()
     })
+}
+
+/// The cluster as a file has it.
+///
+/// # Errors
+/// A file that is not there, or an object in it that cannot be read: the file is the user's own.
+pub(super) fn snapshot_of(file: &PathBuf) -> Result<Snapshot> {
+    let sources = input::sources(std::slice::from_ref(file), false)?;
+    let objects: Result<Vec<_>> = sources.iter().map(Source::objects).collect();
+    let snapshot = Snapshot::of(objects?.concat());
+    match snapshot.left_out.first() {
+        Some((object, why)) => bail!("{object}: {why}"),
+        None => Ok(snapshot),
+    }
 }
 
 /// Documents that are read before they are due.

@@ -22,7 +22,7 @@ pub(in crate::commands) struct Previewed<'c> {
     pub(in crate::commands) after: Value,
     pub(in crate::commands) injection: Injection,
     /// `None` for discovery by annotations.
-    pub(super) plan: Option<Plan<'c>>,
+    pub(in crate::commands) plan: Option<Plan<'c>>,
     /// A NetworkPolicy that keeps Prometheus from the pod.
     pub(super) closed: Option<Finding>,
 }
