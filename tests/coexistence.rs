@@ -288,6 +288,59 @@ fn a_preview_that_is_applied_runs_as_it_was_shown() {
     assert!(said.err.contains("IncompleteInjection"), "{}", said.err);
 }
 
+/// A manifest that `gwmon inject` has written, applied where gwmon runs: each pod is as the manifest has it.
+#[test]
+fn an_injected_manifest_is_left_whole() {
+    let fixture = Fixture::new("written");
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("edge.yaml");
+    std::fs::write(&file, serde_saphyr::to_string(&gateway("edge", &json!({"gwmon.io/inject": "true"}))).unwrap())
+        .unwrap();
+    let mut inject = std::process::Command::new(env!("CARGO_BIN_EXE_gwmon"));
+    let written = inject.arg("inject").arg("-f").arg(&file).output().unwrap();
+    assert!(written.status.success(), "{written:?}");
+    let written = String::from_utf8(written.stdout).unwrap();
+    let said = fixture.run_with(&["apply", "-f", "-"], &written).unwrap();
+    assert!(!said.err.contains("gwmon"), "{}", said.err);
+    let expected: Value = serde_saphyr::from_str(&written).unwrap();
+    let template = &expected["spec"]["template"];
+    let stored = fixture.get("deployment edge");
+    assert_eq!(stored["spec"]["template"]["metadata"]["annotations"], template["metadata"]["annotations"]);
+    let pod = fixture.pod("app=edge");
+    let names = |value: &Value, field: &str| -> Vec<Value> {
+        value[field].as_array().into_iter().flatten().map(|item| item["name"].clone()).collect()
+    };
+    for field in ["containers", "initContainers"] {
+        assert_eq!(names(&pod["spec"], field), names(&template["spec"], field), "{field}");
+    }
+    assert_eq!(exporters(&pod)[0]["args"], template["spec"]["initContainers"][0]["args"]);
+    assert_eq!(pod["spec"]["containers"][0]["args"], template["spec"]["containers"][0]["args"]);
+    assert_eq!(pod["metadata"]["annotations"], template["metadata"]["annotations"]);
+}
+
+/// The pod of each golden case, as `gwmon preview` shows it and as the webhook makes it: what the API server admits is the same.
+#[test]
+fn what_is_previewed_is_what_the_webhook_does() {
+    let fixture = Fixture::new("ways");
+    fixture.kubectl.run("label --overwrite namespace ways pod-security.kubernetes.io/enforce=privileged").unwrap();
+    let admitted = |name: &str, pod: &Value| -> Value {
+        // Some cases have a field that no Kubernetes knows yet.
+        let create = ["create", "--dry-run=server", "--validate=ignore", "-o", "json", "-f", "-"];
+        let said = fixture.run_with(&create, &pod.to_string()).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        let mut pod: Value = serde_json::from_str(&said.out).unwrap();
+        // These differ between any two pods.
+        pod["metadata"].as_object_mut().unwrap().retain(|field, _| field == "annotations" || field == "labels");
+        pod
+    };
+    let mut compared = 0;
+    for (name, pod) in support::pods::of_cases() {
+        let Some(previewed) = support::pods::try_preview(&pod) else { continue };
+        assert_eq!(admitted(&name, &previewed), admitted(&name, &pod), "{name}");
+        compared += 1;
+    }
+    assert!(compared > 30, "{compared}");
+}
+
 #[test]
 fn a_job_gets_a_native_sidecar_or_none() {
     let fixture = Fixture::new("jobs");
