@@ -238,14 +238,127 @@ fn shells_complete_its_words() {
     assert!(page.contains(".TH gwmon-doctor 1") && page.contains("Examples:"), "{page}");
 }
 
+/// D12, on a Kubernetes that has it: `GWMON_TEST_KUBERNETES=1.30`.
 #[test]
-fn every_subcommand_has_help_with_examples_where_it_asks_a_cluster() {
-    for command in ["explain", "doctor", "status", "repair", "preview", "completion"] {
-        let (code, said) = run(&[command, "--help"]);
-        assert!(code == 0 && said.contains("Examples:\n  "), "{command}: {said}");
+fn a_port_that_this_kubernetes_does_not_find_by_its_name_is_told() {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "edge-gwmon", "namespace": "edge",
+            "labels": {"app.kubernetes.io/managed-by": "gwmon", "gwmon.io/metrics-for": "edge-gwmon", "gwmon.io/workload-namespace": "edge"},
+        },
+        "spec": {
+            "clusterIP": "None",
+            "selector": {"gwmon.io/monitored-by": "edge-gwmon"},
+            "ports": [{"name": "gwmon-metrics", "port": 9102, "targetPort": "gwmon-metrics"}],
+        },
+    });
+    INSTALLED.kubectl.apply(&service.to_string()).unwrap();
+    let version = INSTALLED.kubectl.run("version -o json").unwrap().out;
+    let version: Value = serde_json::from_str(&version).unwrap();
+    let minor = version["serverVersion"]["minor"].as_str().unwrap().trim_end_matches('+').parse::<u32>().unwrap();
+    let found = |said: &str| said.contains("ObjectChanged") && said.contains("does not find in a native sidecar");
+    let (_, said) = run(&["explain", "deploy/edge", "-n", "edge"]);
+    assert_eq!(found(&said), minor < 32, "Kubernetes 1.{minor}: {said}");
+}
+
+/// Each line of the examples in `--help`, by a shell, in a folder with the files that they name and with a cluster.
+#[test]
+fn the_examples_of_the_help_work() {
+    let (_plugins, path) = bin(&["gwmon", "kubectl-gwmon"]);
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("manifests")).unwrap();
+    let gateway = serde_saphyr::to_string(&injected("edge", "edge", 1)).unwrap();
+    // As its author wrote it: without what the webhook has added.
+    let uninjected =
+        serde_saphyr::to_string(&support::fixture::gateway("edge", &json!({"gwmon.io/inject": "true"}))).unwrap();
+    let kustomization = "resources: [edge.yaml]\nnamePrefix: new-\n".to_owned();
+    let files = [("edge.yaml", &uninjected), ("manifests/edge.yaml", &gateway), ("kustomization.yaml", &kustomization)];
+    for (file, text) in files {
+        std::fs::write(folder.path().join(file), text).unwrap();
     }
-    for command in ["explain", "doctor", "status", "repair", "preview"] {
-        let (_, said) = run(&[command, "--help"]);
-        assert!(said.contains("Exit code: 0"), "{command}: {said}");
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::copy(INSTALLED.kubectl.kubeconfig(), &kubeconfig).unwrap();
+    shell(
+        &path,
+        &format!("kubectl --kubeconfig {} config set-context --current --namespace=edge", kubeconfig.display()),
+    );
+    INSTALLED.kubectl.run("create namespace shop").unwrap();
+    let mut proxy = injected("shop", "proxy", 1);
+    proxy["kind"] = json!("StatefulSet");
+    INSTALLED.kubectl.apply(&proxy.to_string()).unwrap();
+    let mut tried = 0;
+    for command in ["explain", "doctor", "status", "repair", "preview", "inject", "uninject", "completion"] {
+        let (code, help) = run(&[command, "--help"]);
+        let examples = help.split_once("Examples:\n").map(|(_, examples)| examples).unwrap_or_default();
+        assert!(code == 0 && !examples.is_empty(), "{command}: {help}");
+        if command != "completion" {
+            assert!(help.contains("Exit code: 0"), "{command}: {help}");
+        }
+        for example in examples.lines().take_while(|line| line.starts_with("  ")).map(str::trim) {
+            let is_had = |program: &str| Command::new("which").arg(program).output().unwrap().status.success();
+            if example.contains("fish")
+                || ["zsh", "jq"].iter().any(|program| example.contains(program) && !is_had(program))
+            {
+                continue;
+            }
+            let mut shell = Command::new("bash");
+            shell.args(["-o", "pipefail", "-c", example]).current_dir(folder.path());
+            shell.env("PATH", &path).env("KUBECONFIG", &kubeconfig);
+            let output = shell.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            // Without a Prometheus, a gateway's metrics go nowhere: explain and doctor may say so.
+            assert!(output.status.code().unwrap() < 2 && !said.contains("Usage:"), "{example}: {said}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 12, "{tried}");
+}
+
+/// As `kubectl` does: a big file is read, and who stops listening or types Ctrl-C gets no complaint.
+#[test]
+fn long_input_closed_pipes_and_interrupts_are_taken_calmly() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("many.yaml");
+    let gateway = serde_saphyr::to_string(&support::fixture::gateway("edge", &json!({"gwmon.io/inject": "true"}))).unwrap();
+    let line = format!("    {}\n", "a line of a big file ".repeat(50));
+    let big =
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: big}}\ndata:\n  big: |\n{}", line.repeat(50_000));
+    assert!(big.len() > 50 * 1024 * 1024);
+    std::fs::write(&file, format!("{big}---\n{gateway}")).unwrap();
+    let name = file.to_str().unwrap();
+    for arguments in [&["preview", "-o", "names", "-f", name][..], &["uninject", "-f", name]] {
+        let (code, said) = run(arguments);
+        assert!(code == 0 && !said.is_empty(), "{arguments:?}: {code}");
+    }
+    // One document of that size, which is no object.
+    std::fs::write(&file, "a".repeat(50 * 1024 * 1024)).unwrap();
+    let (code, said) = run(&["preview", "-f", name]);
+    assert!(code > 0 && said.len() < 2_000, "{code} {}", said.len());
+
+    std::fs::write(&file, format!("{gateway}---\n").repeat(1_000)).unwrap();
+    for arguments in [&["preview", "-o", "yaml", "-f", name][..], &["inject", "-f", name], &["status", "-A", "--watch"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gwmon"));
+        command.args(arguments).env("KUBECONFIG", INSTALLED.kubectl.kubeconfig());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let said = std::thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).map(|_| said)
+        });
+        let mut out = child.stdout.take().unwrap();
+        let _ = out.read(&mut [0; 16]).unwrap();
+        if arguments[0] != "status" {
+            drop(out);
+            let status = child.wait().unwrap();
+            let said = said.join().unwrap().unwrap();
+            assert!(status.code() < Some(2) && !said.contains("panicked"), "{arguments:?} {status}: {said}");
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert!(!said.join().unwrap().unwrap().contains("panicked"), "{arguments:?} {status}");
     }
 }
