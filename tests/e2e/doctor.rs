@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gwmon_cluster::{Kubectl, Prometheus, scenario, wait_for};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use gwmon_cluster::{Kubectl, Node, Prometheus, scenario, wait_for};
 use serde_json::{Value, json};
 
 /// How long a fault or its mending may take to be seen: a kubelet, an operator and a Prometheus are between.
@@ -41,6 +42,7 @@ pub(crate) fn every_fault_is_found() -> Result<()> {
     for fault in FAULTS {
         try_fault(&kubectl, fault, &[])?;
     }
+    another_version_is_seen(&node, &kubectl)?;
     // Without its controller, nobody puts right what is changed.
     kubectl.run("-n gwmon scale deployment gwmon --replicas=0")?;
     kubectl.run("-n gwmon wait --for=delete pod -l app.kubernetes.io/name=gwmon --timeout=90s")?;
@@ -51,7 +53,24 @@ pub(crate) fn every_fault_is_found() -> Result<()> {
     kubectl.run("-n gwmon scale deployment gwmon --replicas=2")?;
     kubectl.run("-n gwmon rollout status deploy/gwmon --timeout=90s")?;
     healthy(&kubectl)?;
-    repair_restarts_what_was_missed(&kubectl)
+    repair_restarts_what_was_missed(&kubectl)?;
+    a_suspension_is_found(&kubectl)
+}
+
+/// An exporter whose image nobody has: gwmon goes on without it, and the doctor says so. Nothing follows this: it takes its time to
+/// come back, which `faults.rs` tries.
+fn a_suspension_is_found(kubectl: &Kubectl) -> Result<()> {
+    kubectl.run(
+        "-n gwmon set env deployment/gwmon -c gwmon GWMON_EXPORTER_IMAGE=registry.invalid/x:v1 GWMON_SUSPEND_AFTER=5s",
+    )?;
+    kubectl.run("-n gwmon rollout status deploy/gwmon --timeout=90s")?;
+    // The old replicas answer for ten seconds more.
+    wait_for("the old replicas to go", Duration::from_mins(1), || {
+        let pods = kubectl.run("-n gwmon get pods -l app.kubernetes.io/name=gwmon -o name")?.out;
+        Ok((pods.lines().count() == 2).then_some(()))
+    })?;
+    kubectl.run("-n edge rollout restart deploy/edge")?;
+    found(kubectl, &["ImageNotPulled", "InjectionSuspended"], "registry.invalid/x:v1")
 }
 
 fn try_fault(kubectl: &Kubectl, fault: &Fault, besides: &[&str]) -> Result<()> {
@@ -192,6 +211,27 @@ fn the_bundle_has_no_secret(kubectl: &Kubectl) -> Result<()> {
     ensure!(std::fs::read_dir(folder.path())?.count() == 1, "something is left beside it");
     kubectl.run("-n edge set env deployment/edge PASSWORD-")?;
     kubectl.run("-n edge rollout status deploy/edge --timeout=90s")?;
+    healthy(kubectl)
+}
+
+/// gwmon's own image under the tag of another version.
+fn another_version_is_seen(node: &Node, kubectl: &Kubectl) -> Result<()> {
+    let pods = kubectl.get("-n gwmon pods -l app.kubernetes.io/name=gwmon")?;
+    let containers = pods["items"][0]["spec"]["containers"].as_array().into_iter().flatten();
+    let image = containers.filter(|container| container["name"] == "gwmon").find_map(|it| it["image"].as_str());
+    let image = image.context("no image")?;
+    let name = image.rsplit_once(':').context("no tag")?.0;
+    let other = format!("{name}:0.0.9");
+    // containerd knows no short names.
+    let whole = |image: &str| if image.contains('/') { image.to_owned() } else { format!("docker.io/library/{image}") };
+    let mut tag = node.inside("ctr");
+    tag.args(["-n", "k8s.io", "images", "tag", "--force", &whole(image), &whole(&other)]);
+    gwmon_cluster::run(tag)?;
+    kubectl.run(&format!("-n gwmon set image deployment/gwmon gwmon={other}"))?;
+    kubectl.run("-n gwmon rollout status deploy/gwmon --timeout=90s")?;
+    found(kubectl, &["VersionSkew"], "gwmon 0.0.9 runs in the cluster; this command is")?;
+    kubectl.run("-n gwmon rollout undo deployment gwmon")?;
+    kubectl.run("-n gwmon rollout status deploy/gwmon --timeout=90s")?;
     healthy(kubectl)
 }
 
@@ -444,6 +484,42 @@ const FAULTS: &[Fault] = &[
         mend: |kubectl| failure_policy(kubectl, "Ignore"),
     },
     Fault {
+        name: "a caBundle that somebody else wrote, and no right to mend it",
+        expected: &["CertificateNotUpdated"],
+        words: "caBundle",
+        strike: |kubectl| {
+            let role = kubectl.get("clusterrole gwmon")?;
+            let rules = role["rules"].as_array().cloned().unwrap_or_default();
+            let is_kept = |rule: &Value| rule["resources"] != json!(["mutatingwebhookconfigurations"]);
+            let kept: Vec<_> = rules.into_iter().filter(is_kept).collect();
+            patch(kubectl, "clusterrole gwmon", &json!({"rules": kept}))?;
+            let other = rcgen::generate_simple_self_signed(["gwmon.gwmon.svc".to_owned()])?.cert.pem();
+            let bundle = BASE64_STANDARD.encode(other);
+            let patch = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]);
+            let words = ["patch", "mutatingwebhookconfiguration", "gwmon", "--type=json", "-p", &patch.to_string()];
+            kubectl.run_with(&words, "").map(drop)
+        },
+        mend: |kubectl| {
+            let manifests = std::fs::read_to_string("deploy/base/rbac.yaml")?;
+            kubectl.apply(&manifests).map(drop)
+        },
+    },
+    Fault {
+        name: "a gateway that is not ready",
+        expected: &["NoEndpoints"],
+        words: "it has no ready address; 1 pods are injected",
+        strike: |kubectl| {
+            apply_gateway(kubectl, |deployment, _| {
+                let gate = json!([{"conditionType": "example.com/attached"}]);
+                deployment["spec"]["template"]["spec"]["readinessGates"] = gate;
+            })?;
+            attach(kubectl, "True")?;
+            kubectl.run("-n edge rollout status deploy/other --timeout=90s")?;
+            attach(kubectl, "False")
+        },
+        mend: no_other_gateway,
+    },
+    Fault {
         name: "pods that a quota refuses",
         expected: &["PodRefused"],
         words: "exceeded quota",
@@ -559,8 +635,23 @@ fn failure_policy(kubectl: &Kubectl, policy: &str) -> Result<()> {
     kubectl.run_with(&words, "").map(drop)
 }
 
+/// What a load balancer's controller tells of a pod.
+fn attach(kubectl: &Kubectl, status: &str) -> Result<()> {
+    let conditions =
+        json!({"status": {"conditions": [{"type": "example.com/attached", "status": status}]}}).to_string();
+    let pod = wait_for("the pod", Duration::from_secs(30), || {
+        Ok(kubectl.run("-n edge get pods -l app=other -o name")?.out.lines().next().map(str::to_owned))
+    })?;
+    kubectl.run_with(&["-n", "edge", "patch", &pod, "--subresource=status", "-p", &conditions], "").map(drop)
+}
+
 /// A second gateway beside the first, with something different: its Deployment, its Envoy's configuration.
 fn another_gateway(kubectl: &Kubectl, change: impl Fn(&mut Value, &mut String)) -> Result<()> {
+    apply_gateway(kubectl, change)?;
+    kubectl.run("-n edge rollout status deploy/other --timeout=90s").map(drop)
+}
+
+fn apply_gateway(kubectl: &Kubectl, change: impl Fn(&mut Value, &mut String)) -> Result<()> {
     let manifests: Vec<Value> = serde_saphyr::from_multiple(&scenario::gateway()?)?;
     let mut config_map = manifests[1].clone();
     let mut deployment = manifests[2].clone();
@@ -582,8 +673,7 @@ fn another_gateway(kubectl: &Kubectl, change: impl Fn(&mut Value, &mut String)) 
         }
     }
     kubectl.apply(&config_map.to_string())?;
-    kubectl.apply(&deployment.to_string())?;
-    kubectl.run("-n edge rollout status deploy/other --timeout=90s").map(drop)
+    kubectl.apply(&deployment.to_string()).map(drop)
 }
 
 fn no_other_gateway(kubectl: &Kubectl) -> Result<()> {
