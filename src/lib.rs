@@ -6,7 +6,7 @@
 //!  gwmon preview ─────────────────────────────────▶ the same two functions
 //! ```
 //!
-//! The core ([`annotations`], [`diagnosis`], [`injection`], [`kubernetes`], [`manifest`], [`monitoring`], [`config`], [`reason`],
+//! The core ([`annotations`], [`dashboards`], [`diagnosis`], [`injection`], [`kubernetes`], [`manifest`], [`monitoring`], [`config`], [`reason`],
 //! [`suspension`]) is pure: it holds no client, does no I/O and reads no clock. The edges ([`webhook`], [`controller`], [`cluster`], [`server`], [`certs`],
 //! [`admin`], [`log`], [`commands`]) call it and decide nothing themselves.
 
@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod controller;
+pub mod dashboards;
 pub mod diagnosis;
 pub mod injection;
 pub mod kubernetes;

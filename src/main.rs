@@ -7,7 +7,8 @@ use clap::FromArgMatches;
 use clap_complete::CompleteEnv;
 use gwmon::cli::{Cli, Command};
 use gwmon::commands::{
-    certs, completion, config, doctor, explain, inject, install, preview, repair, selftest, serve, status, uninstall,
+    certs, completion, config, dashboards, doctor, explain, inject, install, preview, repair, selftest, serve, status,
+    uninstall,
 };
 use gwmon::manifest;
 
@@ -46,6 +47,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Dashboards(args) => dashboards::run(&args),
+        Command::Rules(args) => dashboards::print_rules(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => completion::man(&args),
         Command::Certs(args) => certs::run(args),

@@ -288,7 +288,9 @@ fn the_examples_of_the_help_work() {
     proxy["kind"] = json!("StatefulSet");
     INSTALLED.kubectl.apply(&proxy.to_string()).unwrap();
     let mut tried = 0;
-    for command in ["explain", "doctor", "status", "repair", "preview", "inject", "uninject", "completion"] {
+    for command in
+        ["explain", "doctor", "status", "repair", "preview", "inject", "uninject", "dashboards", "rules", "completion"]
+    {
         let (code, help) = run(&[command, "--help"]);
         let examples = help.split_once("Examples:\n").map(|(_, examples)| examples).unwrap_or_default();
         assert!(code == 0 && !examples.is_empty(), "{command}: {help}");
@@ -320,7 +322,8 @@ fn the_examples_of_the_help_work() {
 fn long_input_closed_pipes_and_interrupts_are_taken_calmly() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("many.yaml");
-    let gateway = serde_saphyr::to_string(&support::fixture::gateway("edge", &json!({"gwmon.io/inject": "true"}))).unwrap();
+    let gateway =
+        serde_saphyr::to_string(&support::fixture::gateway("edge", &json!({"gwmon.io/inject": "true"}))).unwrap();
     let line = format!("    {}\n", "a line of a big file ".repeat(50));
     let big =
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: big}}\ndata:\n  big: |\n{}", line.repeat(50_000));

@@ -4,6 +4,7 @@ mod certs;
 mod cluster;
 mod completion;
 mod config;
+mod dashboards;
 mod diagnose;
 mod inject;
 mod install;
@@ -23,6 +24,7 @@ pub use certs::{Certs, CertsCommand, CertsCreate, CertsStatus, InstallationArgs,
 pub use cluster::ClusterArgs;
 pub use completion::{Completion, Man, Shell};
 pub use config::{ConfigArgs, ConfigCommand, ConfigFileArgs};
+pub use dashboards::{Dashboards, DashboardsOutput, Rules};
 pub use diagnose::{Doctor, Explain, Status, StatusOutput};
 pub use inject::{Inject, Uninject};
 pub use install::Install;
@@ -62,6 +64,10 @@ pub enum Command {
     /// A workload is restarted only after the API server has shown, as a dry run, that a new pod of it would be injected. It is an
     /// ordinary roll-out: PodDisruptionBudgets, surge and probes hold. The first that does not come up ends the command.
     Repair(Repair),
+    /// Print Grafana dashboards for gateways, or write them to a folder.
+    Dashboards(Dashboards),
+    /// Print recording rules and alerts for gateways, as a PrometheusRule.
+    Rules(Rules),
     /// Print what a shell needs to complete gwmon's commands, flags, namespaces and workloads.
     Completion(Completion),
     /// Print gwmon's manual pages, or write them to a folder.

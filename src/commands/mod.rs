@@ -4,6 +4,7 @@ pub mod certs;
 pub mod completion;
 pub mod config;
 mod connection;
+pub mod dashboards;
 mod diagnose;
 pub mod doctor;
 pub mod explain;

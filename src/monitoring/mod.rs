@@ -4,6 +4,7 @@ pub mod network;
 pub mod objects;
 pub mod operator;
 pub mod predicate;
+pub mod rules;
 pub mod scraper;
 pub mod selection;
 pub mod selector;

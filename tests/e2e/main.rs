@@ -1,6 +1,7 @@
 //! The main job on a whole node: real kubelet, real Envoy, real statsd_exporter, real Prometheus Operator.
 
 mod certificates;
+mod dashboards;
 mod doctor;
 mod faults;
 mod gateways;
@@ -145,6 +146,8 @@ fn the_main_job() -> Result<()> {
     // gwmon itself, by the monitor that it made for itself.
     scenario::target_up(&prometheus, "serviceMonitor/gwmon/gwmon/0")?;
     wait_for("gwmon's own metrics", Duration::from_secs(30), || prometheus.query("sum(gwmon_gateways)"))?;
+
+    dashboards::are_loaded(&kubectl, &prometheus)?;
 
     // The exporter does not see the service account's token, though Envoy does.
     let look = |container: &str| {

@@ -9,6 +9,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The modules of the core. It may name itself and nothing else of the crate.
 const CORE: &[&str] = &[
     "annotations",
+    "dashboards",
     "diagnosis",
     "injection",
     "kubernetes",

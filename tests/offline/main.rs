@@ -3,6 +3,7 @@
 
 mod architecture;
 mod certs;
+mod dashboards;
 mod docs;
 mod http;
 mod inject;

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod chart;
+mod dashboards;
 mod envoy;
 mod manifest;
 mod oracle;
 mod parity;
-#[path = "../support/pods.rs"]
-mod pods;
 mod release;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::pods;

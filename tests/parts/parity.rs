@@ -2,7 +2,7 @@
 //! of it. `differences.yaml` lists what differs and why.
 
 mod exposition;
-mod traffic;
+pub(crate) mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -76,13 +76,22 @@ fn compare(program: &str, version: &str, sink: &str) {
     }
 }
 
-fn attempt_to_compare(program: &str, version: &str, sink: &str) -> Vec<String> {
-    let folder = TempDir::new().unwrap();
+/// An Envoy with the rich configuration, and its exporter.
+pub(crate) struct Rich {
+    pub(crate) gateway: LocalGateway,
+    /// By their names in the configuration.
+    pub(crate) ports: BTreeMap<&'static str, u16>,
+    /// The exporter's.
+    pub(crate) metrics: u16,
+}
+
+/// Starts them.
+pub(crate) fn start(program: &str, version: &str, sink: &str, folder: &Path) -> Rich {
     let names = ports_named();
     let free: [u16; 16] = free_ports().unwrap();
-    let ports: BTreeMap<&str, u16> = names.iter().map(String::as_str).zip(free).collect();
-    let [statsd, metrics, ..] = free[names.len()..] else { panic!("too few ports") };
-    let configuration = render(folder.path(), &ports);
+    let ports: BTreeMap<&'static str, u16> = names.into_iter().zip(free).collect();
+    let [statsd, metrics, ..] = free[ports.len()..] else { panic!("too few ports") };
+    let configuration = render(folder, &ports);
 
     let mut args = vec!["-c".to_owned(), "/etc/envoy/envoy.yaml".to_owned()];
     if sink == "statsd" {
@@ -100,7 +109,14 @@ fn attempt_to_compare(program: &str, version: &str, sink: &str) -> Vec<String> {
     let admin = ports["PORT_ADMIN"];
     traffic::serve_redis(ports["PORT_REDIS_BACKEND"]);
     let envoy = LocalEnvoy { program, configuration: &configuration, ready: (admin, "/ready") };
-    let gateway = LocalGateway::start(&pod, &envoy, folder.path()).unwrap();
+    let gateway = LocalGateway::start(&pod, &envoy, folder).unwrap();
+    Rich { gateway, ports, metrics }
+}
+
+fn attempt_to_compare(program: &str, version: &str, sink: &str) -> Vec<String> {
+    let folder = TempDir::new().unwrap();
+    let Rich { gateway, ports, .. } = start(program, version, sink, folder.path());
+    let admin = ports["PORT_ADMIN"];
     let native = || exposition::parse(&get(admin, "/stats/prometheus?usedonly").unwrap());
 
     for _ in 0..2 {
@@ -221,9 +237,9 @@ fn port_names() -> Regex {
 }
 
 /// Every port that the configuration names.
-fn ports_named() -> BTreeSet<String> {
+fn ports_named() -> BTreeSet<&'static str> {
     let names = port_names();
-    FILES.iter().flat_map(|(_, text)| names.find_iter(text)).map(|name| name.as_str().to_owned()).collect()
+    FILES.iter().flat_map(|(_, text)| names.find_iter(text)).map(|name| name.as_str()).collect()
 }
 
 /// Writes what Envoy reads from files into a folder, and a certificate; returns its first file.

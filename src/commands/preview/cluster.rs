@@ -14,7 +14,7 @@ use crate::reason::{Finding, Reason};
 
 impl Connection {
     /// Lists the objects on which the decision and the plan depend.
-    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+    pub(in crate::commands) fn snapshot(&self) -> Result<Snapshot> {
         self.run(Snapshot::list(&self.client))
     }
 
