@@ -68,6 +68,31 @@ fn the_chart_makes_what_the_manifests_make() {
     assert_same(&gwmon(&["--set", "networkPolicy.enabled=true"]), &policy, "networkpolicy");
 }
 
+/// Dashboards and rules as the commands print them, but for Helm's own labels and the release's name.
+#[test]
+fn the_chart_ships_the_dashboards_and_the_rules() {
+    let values = "dashboards.enabled=true,dashboards.namespace=monitoring,rules.enabled=true,rules.labels.release=kps";
+    let with = objects(&template("gwmon", "gwmon", &["--set", values]).unwrap());
+    let without = objects(&template("gwmon", "gwmon", &[]).unwrap());
+    let gwmon = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_gwmon")).args(arguments).output().unwrap();
+        objects(&String::from_utf8(output.stdout).unwrap())
+    };
+    let mut expected = gwmon(&["dashboards", "-n", "monitoring"]);
+    expected.extend(gwmon(&["rules", "-n", "gwmon"]));
+    assert_eq!(with.len(), without.len() + expected.len());
+    for (name, object) in &expected {
+        for field in ["data", "spec"] {
+            assert_eq!(with[name][field], object[field], "{name}");
+        }
+        assert_eq!(with[name]["metadata"]["namespace"], object["metadata"]["namespace"]);
+    }
+    let rule = with.values().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    assert_eq!(rule["metadata"]["labels"]["release"], "kps");
+    let board = with.values().find(|object| object["metadata"]["labels"]["grafana_dashboard"] == "1").unwrap();
+    assert_eq!(board["metadata"]["annotations"]["grafana_folder"], "gwmon");
+}
+
 #[test]
 fn a_release_may_have_any_name_in_any_namespace() {
     let rendered = template("metrics", "obs", &[]).unwrap();
