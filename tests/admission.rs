@@ -192,6 +192,18 @@ fn the_user_is_warned_at_once_and_the_object_stays_as_it_is() {
     }
 }
 
+/// What README.md shows, to the letter.
+#[test]
+fn the_warning_in_the_readme_is_the_one_that_kubectl_prints() {
+    let fixture = Fixture::new("readme");
+    let mut wrapped = gateway("wrapped", &json!({"gwmon.io/inject": "true"}));
+    wrapped["spec"]["template"]["spec"]["containers"][0]["command"] = json!(["sh", "-c", "envoy -c /e.yaml"]);
+    let said = fixture.apply(&wrapped).err;
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let shown = readme.lines().find(|line| line.starts_with("Warning: gwmon: ")).unwrap();
+    assert!(said.lines().any(|line| line == shown), "{said}");
+}
+
 #[test]
 fn a_dry_run_shows_the_patch_and_stores_nothing() {
     let fixture = Fixture::new("dry");

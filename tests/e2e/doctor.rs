@@ -164,6 +164,12 @@ fn explain_marks_the_cause(kubectl: &Kubectl) -> Result<()> {
         Ok((code == 1).then_some(lines))
     })?;
     let all: Vec<_> = lines.lines().collect();
+    // What the page shows, to the letter.
+    let page = std::fs::read_to_string("docs/troubleshooting.md")?;
+    let shown = page.split_once("```text\n").and_then(|(_, rest)| rest.split_once("```")).context("no transcript")?.0;
+    for line in shown.lines().filter(|line| *line != "...") {
+        ensure!(all.contains(&line), "{line:?} is not in\n{lines}");
+    }
     let marked: Vec<_> = all.windows(2).filter(|pair| pair[1].contains("This is the cause.")).collect();
     ensure!(marked.len() == 1 && marked[0][0].contains("NotSelected"), "{lines}");
     original_prometheus(kubectl)?;

@@ -21,6 +21,7 @@ pub(crate) fn serves_its_own(fixture: &Fixture) -> Result<()> {
     // Answers of the backend: the requests went all the way.
     fixture.rises("haproxy_backend_http_responses_total", &pod, ",proxy=\"edge_svc_up_http\",code=\"2xx\"")?;
     let monitor = fixture.monitor(NAMESPACE, "haproxy-kubernetes-ingress-gwmon")?;
+    fixture.fills("haproxy", NAMESPACE, "haproxy-kubernetes-ingress-gwmon", &[])?;
 
     // The manifests once more, and other pods.
     kubectl.apply(&manifest("haproxy.yaml")?)?;

@@ -35,6 +35,9 @@ pub(crate) fn serves_its_own(fixture: &Fixture) -> Result<()> {
     let _traffic = fixture.traffic(NAMESPACE, PODS, 80)?;
     fixture.rises(REQUESTS, &pod, "")?;
     let monitor = fixture.monitor(NAMESPACE, "ingress-nginx-controller-gwmon")?;
+    // Requests are counted by Lua, without which this nginx is.
+    let by_lua = ["nginx_ingress_controller_requests{", "nginx_ingress_controller_request_duration"];
+    fixture.fills("ingress-nginx", NAMESPACE, "ingress-nginx-controller-gwmon", &by_lua)?;
 
     // Another path: the controller writes its configuration anew and reloads nginx, and says so in its metrics.
     let query = "max(nginx_ingress_controller_success)";

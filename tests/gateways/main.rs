@@ -4,6 +4,8 @@
 //! Only with `GWMON_TEST_GATEWAYS=1`: their builds take minutes. Those that cannot be had, Istio's, Traefik, Emissary,
 //! Kong and Consul's, are golden cases in the shape that they are published in (`tests/cases/`).
 
+#[path = "../support/boards.rs"]
+mod boards;
 mod contour;
 mod envoy_gateway;
 mod haproxy;
@@ -137,6 +139,23 @@ impl Fixture {
             Ok(self.prometheus.query(&query)?.filter(|value| *value > first))
         })
         .map(drop)
+    }
+
+    /// Every query of a dashboard about this workload has data, but for those with one of these words, which have none.
+    fn fills(&self, dashboard: &str, namespace: &str, job: &str, absent: &[&str]) -> Result<()> {
+        let queries = boards::queries().into_iter().filter(|query| query.dashboard == dashboard);
+        let mut empty = Vec::new();
+        for query in queries {
+            let expr = query.filled(namespace, job, "1m");
+            let ask = || self.prometheus.query(&expr);
+            if absent.iter().any(|word| expr.contains(word)) {
+                ensure!(ask()?.is_none(), "{}: it is said to have no data: {expr}", query.panel);
+            } else if wait_for(&expr, PATIENCE, ask).is_err() {
+                empty.push(format!("{}: {expr}", query.panel));
+            }
+        }
+        ensure!(empty.is_empty(), "{dashboard}: no data:\n{}", empty.join("\n"));
+        Ok(())
     }
 
     /// The objects of gwmon's are what they were: not made anew, so nothing was deleted in between.

@@ -1,6 +1,7 @@
 //! What several tests need: the real binary as a process, and a review to send to it.
 #![allow(dead_code, reason = "every test program takes its part of this")]
 
+pub(crate) mod boards;
 pub(crate) mod fixture;
 pub(crate) mod kinds;
 pub(crate) mod pods;
