@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ClusterArgs, Structured};
+use super::{ClusterArgs, Structured, name};
 use crate::dashboards::rules::BUCKETS;
 use crate::kubernetes::labels::{self, Labels};
 
@@ -25,16 +25,16 @@ pub struct Dashboards {
     pub dir: Option<PathBuf>,
 
     /// Namespace of the `ConfigMaps`: one that Grafana's sidecar watches [default: the one of whoever applies them].
-    #[arg(short, long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = name)]
     pub namespace: Option<String>,
 
-    /// Label by which Grafana's sidecar finds them, as key=value.
-    #[arg(long, value_name = "LABEL", default_value = "grafana_dashboard=1", value_parser = one_label)]
-    pub label: (String, String),
+    /// Label by which Grafana's sidecar finds them, as key=value [default: `grafana_dashboard=1`].
+    #[arg(long, value_name = "LABEL", value_parser = one_label)]
+    pub label: Option<(String, String)>,
 
-    /// Grafana's folder, if its sidecar is set to read it from the annotation `grafana_folder`.
-    #[arg(long, value_name = "NAME", default_value = "gwmon")]
-    pub folder: String,
+    /// Grafana's folder, if its sidecar is set to read it from the annotation `grafana_folder` [default: gwmon].
+    #[arg(long, value_name = "NAME")]
+    pub folder: Option<String>,
 }
 
 const DASHBOARDS_EXAMPLES: &str = "\
@@ -69,12 +69,12 @@ fn one_label(text: &str) -> Result<(String, String), String> {
 #[command(after_help = RULES_EXAMPLES)]
 pub struct Rules {
     /// Name of the PrometheusRule.
-    #[arg(long, value_name = "NAME", default_value = "gwmon")]
+    #[arg(long, value_name = "NAME", default_value = "gwmon", value_parser = name)]
     pub name: String,
 
     /// Its namespace; where the Prometheus reads no rules there, that of the Prometheus [default: the one of whoever applies it; with
     /// --cluster or --prometheus gwmon].
-    #[arg(short, long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = name)]
     pub namespace: Option<String>,
 
     /// More labels, as key=value,key=value; with --cluster or --prometheus those that the Prometheus asks for are added.
@@ -94,8 +94,8 @@ pub struct Rules {
     #[arg(long, value_name = "MS", value_parser = bound)]
     pub latency: Option<u32>,
 
-    /// Where the alerts' runbooks are published [default: docs/runbooks, as in gwmon's repository].
-    #[arg(long, value_name = "URL")]
+    /// Address at which docs/runbooks of gwmon's repository is published, for the annotation `runbook_url` of the alerts.
+    #[arg(long, value_name = "URL", value_parser = address)]
     pub runbooks: Option<String>,
 
     /// Format of the output.
@@ -113,6 +113,11 @@ Examples:
   gwmon rules --latency 5 --labels release=kps     # with an alert on requests of more than 5 ms
 
 Exit code: 0, 1 if no Prometheus would load the rules, 2 for arguments that are wrong or a cluster that cannot be asked.";
+
+fn address(text: &str) -> Result<String, String> {
+    let is_address = ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    if is_address { Ok(text.to_owned()) } else { Err("it must begin with https:// or http://".to_owned()) }
+}
 
 fn bound(text: &str) -> Result<u32, String> {
     let known = BUCKETS.map(|bound| bound.to_string());

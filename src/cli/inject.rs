@@ -14,9 +14,9 @@ pub struct Inject {
     #[command(flatten)]
     pub manifests: Manifests,
 
-    /// Namespace of objects that name none.
-    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
-    pub namespace: String,
+    /// Namespace of objects that name none [default: default; with --prometheus none].
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
 
     /// Inject gateways without the annotation, too.
     #[arg(long)]
@@ -37,7 +37,7 @@ Examples:
   gwmon inject -f edge.yaml > injected.yaml        # the same text, with the sidecar in it
   kubectl kustomize . | gwmon inject -f - --all | kubectl apply -f -
   kubectl get prometheuses,namespaces -A -o yaml > cluster.yaml
-  gwmon inject -f edge.yaml --prometheus cluster.yaml    # with Service and ServiceMonitor
+  gwmon inject -f edge.yaml --prometheus cluster.yaml -n edge    # with Service and ServiceMonitor
 
 Exit code: 0 if everything that asks for injection gets it, 1 if something cannot be done, 2 for arguments that are wrong.";
 

@@ -17,6 +17,13 @@ use crate::dashboards::{self, Dashboard, rules};
 /// # Errors
 /// A name that there is not, several JSON documents for one output, a folder that cannot be written.
 pub fn run(args: &Dashboards) -> Result<ExitCode> {
+    let is_of_maps = args.namespace.is_some() || args.label.is_some() || args.folder.is_some();
+    if args.output != DashboardsOutput::Yaml && is_of_maps {
+        bail!("--namespace, --label and --folder are of ConfigMaps; leave out -o");
+    }
+    if args.output == DashboardsOutput::Names && args.dir.is_some() {
+        bail!("names are no files: with --dir, the output is yaml or json");
+    }
     let mut all = dashboards::all();
     let names: Vec<_> = all.iter().map(|dashboard| dashboard.name).collect();
     if let Some(unknown) = args.names.iter().find(|name| !names.contains(&name.as_str())) {
@@ -28,8 +35,9 @@ pub fn run(args: &Dashboards) -> Result<ExitCode> {
             DashboardsOutput::Names => format!("{}\n", dashboard.name),
             DashboardsOutput::Json => format!("{:#}\n", dashboard.to_json()),
             DashboardsOutput::Yaml => {
-                let (key, value) = &args.label;
-                let map = dashboard.to_config_map(args.namespace.as_deref(), (key, value), &args.folder);
+                let label = args.label.as_ref().map_or(("grafana_dashboard", "1"), |(key, value)| (key, value));
+                let folder = args.folder.as_deref().unwrap_or("gwmon");
+                let map = dashboard.to_config_map(args.namespace.as_deref(), label, folder);
                 structured(Structured::Yaml, &map)?
             }
         })

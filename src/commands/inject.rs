@@ -129,19 +129,25 @@ impl Injector<'_> {
         if let Some(why) = malformed(object) {
             return Err(why);
         }
-        let name = display_name(object, &self.args.namespace);
+        let namespace = self.args.namespace.as_deref().unwrap_or("default");
+        let name = display_name(object, namespace);
+        let is_placed = object["metadata"]["namespace"].is_string() || self.args.namespace.is_some();
         let mut asking = object.clone();
         if self.args.all {
             ask(&mut asking, path);
         }
         let told = |error: anyhow::Error| error.to_string();
-        match preview(&self.config, &self.snapshot, &asking, path, &self.args.namespace) {
+        match preview(&self.config, &self.snapshot, &asking, path, namespace) {
             Ok(previewed) => {
                 note(&name, &previewed.injection.status.summary()).map_err(told)?;
                 for warning in &previewed.injection.warnings {
                     warn(&name, &warning.to_string()).map_err(told)?;
                 }
                 if let Some(plan) = previewed.plan.filter(|_| self.args.prometheus.is_some()) {
+                    if !is_placed {
+                        // kubectl would put the workload elsewhere than its Service.
+                        return Err(format!("{name}: it names no namespace; say with --namespace where it is applied"));
+                    }
                     for warning in &plan.warnings {
                         warn(&name, &warning.to_string()).map_err(told)?;
                     }

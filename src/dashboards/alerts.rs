@@ -40,14 +40,21 @@ pub struct Alert {
     pub summary: &'static str,
 }
 
-/// Fires while the error budget of 30 days burns so fast over a long and a short range (Site Reliability Workbook, chapter 5).
-fn burn(pairs: [(&str, &str, &str); 2]) -> String {
-    let pairs = pairs.map(|(long, short, factor)| {
+/// Fires while the error budget of 30 days burns so fast over a long and a short range (Site Reliability Workbook, chapter 5): long and
+/// short range, minutes of the long one, factor. A range counts once half of it has been seen, with a request in ten seconds and ten
+/// errors, so that neither a new gateway nor one with little traffic calls anybody for a handful of errors.
+fn burn(arms: [(&str, &str, u32, &str); 2]) -> String {
+    let arms = arms.map(|(long, short, minutes, factor)| {
         let ratio =
             |range: &str| format!("namespace_job:gwmon_gateway_errors:ratio_rate{range} > {factor} * {ERROR_BUDGET}");
-        format!("({} and {})", ratio(long), ratio(short))
+        let requests = format!("namespace_job:gwmon_gateway_requests:rate5m[{long}]");
+        let enough = format!(
+            "count_over_time({requests}) > {} and avg_over_time({requests}) > 0.1 and 60 * sum_over_time(namespace_job:gwmon_gateway_errors:rate5m[{long}]) > 10",
+            minutes / 2
+        );
+        format!("({} and {} and {enough})", ratio(long), ratio(short))
     });
-    format!("({}) and namespace_job:gwmon_gateway_requests:rate5m > 0.1", pairs.join(" or "))
+    arms.join("\nor\n")
 }
 
 fn alert(severity: Severity, name: &'static str, hold: &'static str, expr: &str, summary: &'static str) -> Alert {
@@ -69,7 +76,7 @@ pub fn alerts(latency: Option<u32>) -> Vec<Alert> {
     if let Some(bound) = latency {
         // Over two minutes, since most Prometheuses scrape every 30 s or less often.
         let slow = format!(
-            "1 - sum by (namespace, job) (rate(envoy_http_downstream_rq_time_bucket{{$sel, $http, le=~\"{bound}|{bound}.0\"}}[2m])) / sum by (namespace, job) (rate(envoy_http_downstream_rq_time_count{{$sel, $http}}[2m]) > 0) > 0.01"
+            "1 - sum by (namespace, job) (rate(envoy_http_downstream_rq_time_bucket{{$sel, $http, le=~\"{bound}([.]0)?\"}}[2m])) / (sum by (namespace, job) (rate(envoy_http_downstream_rq_time_count{{$sel, $http}}[2m])) > 0.1) > 0.01"
         );
         alerts.push(warning("GatewayLatencyAboveThreshold", "1m", &slow,
             "{{ $value | humanizePercentage }} of the requests of gateway {{ $labels.job }} in namespace {{ $labels.namespace }} are slower than the threshold."));
@@ -101,13 +108,13 @@ fn of_requests() -> Vec<Alert> {
         critical(
             "GatewayErrorBudgetBurn",
             "2m",
-            &burn([("1h", "5m", "14.4"), ("6h", "30m", "6")]),
+            &burn([("1h", "5m", 60, "14.4"), ("6h", "30m", 360, "6")]),
             "Gateway {{ $labels.job }} in namespace {{ $labels.namespace }} answers {{ $value | humanizePercentage }} of requests with 5xx: its error budget of 30 days will be used up within days.",
         ),
         warning(
             "GatewayErrorBudgetBurnSlow",
             "1h",
-            &burn([("1d", "2h", "3"), ("3d", "6h", "1")]),
+            &burn([("1d", "2h", 1_440, "3"), ("3d", "6h", 4_320, "1")]),
             "Gateway {{ $labels.job }} in namespace {{ $labels.namespace }} answers {{ $value | humanizePercentage }} of requests with 5xx: its error budget of 30 days will not last.",
         ),
     ]
@@ -119,14 +126,14 @@ fn of_upstreams() -> Vec<Alert> {
         warning(
             "GatewayUpstreamErrors",
             "5m",
-            "sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_xx{$sel, envoy_response_code_class=\"5\"}$rate)) / sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_xx{$sel}$rate) > 0.2) > 0.05",
+            "sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_xx{$sel, envoy_response_code_class=\"5\"}$rate)) / (sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_xx{$sel}$rate)) > 0.2) > 0.05",
             "Upstream cluster {{ $labels.envoy_cluster_name }} of gateway {{ $labels.job }} in namespace {{ $labels.namespace }} answers {{ $value | humanizePercentage }} of requests with 5xx.",
         ),
         warning(
             "GatewayLatencyAboveBaseline",
             "15m",
             "namespace_job:gwmon_gateway_latency_milliseconds:p99_rate5m > 3 * quantile_over_time(0.5, namespace_job:gwmon_gateway_latency_milliseconds:p99_rate5m[1d]) and namespace_job:gwmon_gateway_latency_milliseconds:p99_rate5m > 50 and count_over_time(namespace_job:gwmon_gateway_latency_milliseconds:p99_rate5m[1d]) > 360",
-            "The p99 of gateway {{ $labels.job }} in namespace {{ $labels.namespace }} is {{ $value | humanize }} ms, three times its median of a day.",
+            "The p99 of gateway {{ $labels.job }} in namespace {{ $labels.namespace }} is {{ $value | printf \"%.0f\" }} ms, three times its median of a day.",
         ),
         critical(
             "GatewayUpstreamDown",
@@ -137,13 +144,13 @@ fn of_upstreams() -> Vec<Alert> {
         warning(
             "GatewayUpstreamUnhealthy",
             "10m",
-            "envoy_cluster_membership_healthy{$sel} / (envoy_cluster_membership_total{$sel} > 0) < 0.67",
+            "(envoy_cluster_membership_healthy{$sel} > 0) / envoy_cluster_membership_total{$sel} < 2 / 3",
             "{{ $value | humanizePercentage }} of the hosts of upstream cluster {{ $labels.envoy_cluster_name }} of pod {{ $labels.pod }} in namespace {{ $labels.namespace }} are healthy.",
         ),
         warning(
             "GatewayCircuitBreakerOpen",
             "5m",
-            "sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_pending_overflow{$sel}$rate)) > 0 or sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_cx_overflow{$sel}$rate)) > 0",
+            "sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_pending_overflow{$sel}$rate)) > 0 or sum by (namespace, job, envoy_cluster_name) (rate(envoy_cluster_upstream_rq_active_overflow{$sel}$rate)) > 0",
             "Gateway {{ $labels.job }} in namespace {{ $labels.namespace }} is at the limits of upstream cluster {{ $labels.envoy_cluster_name }}.",
         ),
         warning(
@@ -155,33 +162,46 @@ fn of_upstreams() -> Vec<Alert> {
     ]
 }
 
+/// Over statsd, a counter comes with its first event, of which `increase` does not know.
+fn rejected() -> String {
+    let counters = [
+        "envoy_listener_manager_lds_update_rejected",
+        "envoy_cluster_manager_cds_update_rejected",
+        "envoy_http_rds_update_rejected",
+    ];
+    let arms = counters.map(|counter| {
+        format!("sum by (namespace, job) (increase({counter}{{$sel}}[10m]) > 0 or ({counter}{{$sel}} > 0 unless {counter}{{$sel}} offset 10m))")
+    });
+    arms.join("\nor\n")
+}
+
 /// What a pod holds: certificates, configuration, the exporter, series.
 fn of_pods() -> Vec<Alert> {
     vec![
-        // 0 means that a certificate has expired, or that there is none (Envoy, source/server/server.cc).
+        // Whole days: 0 is less than one, expired, or no certificate at all (Envoy, source/server/server.cc).
         warning(
             "GatewayCertificateExpires",
             "1h",
-            "(min by (namespace, job) (envoy_server_days_until_first_cert_expiring{$sel}) < 14) > 0 or (min by (namespace, job) (envoy_listener_ssl_certificate_expiration_unix_time_seconds{$sel}) - time()) / 86400 < 14",
-            "A certificate of gateway {{ $labels.job }} in namespace {{ $labels.namespace }} expires in {{ $value | humanize }} days.",
+            "min by (namespace, job) (envoy_server_days_until_first_cert_expiring{$sel} > 0) < 14 or min by (namespace, job) (envoy_server_days_until_first_cert_expiring{$sel} == 0 and max_over_time(envoy_server_days_until_first_cert_expiring{$sel}[3d]) > 0) or (min by (namespace, job) (envoy_listener_ssl_certificate_expiration_unix_time_seconds{$sel}) - time()) / 86400 < 14",
+            "A certificate of gateway {{ $labels.job }} in namespace {{ $labels.namespace }} expires in {{ $value | printf \"%.0f\" }} days.",
         ),
         warning(
             "GatewayConfigurationRejected",
             "1m",
-            "sum by (namespace, job) (increase(envoy_listener_manager_lds_update_rejected{$sel}[10m])) > 0 or sum by (namespace, job) (increase(envoy_cluster_manager_cds_update_rejected{$sel}[10m])) > 0",
+            &rejected(),
             "Gateway {{ $labels.job }} in namespace {{ $labels.namespace }} rejects its newest configuration.",
         ),
         warning(
             "ExporterLosesSamples",
             "10m",
             "sum by (namespace, pod) (rate(statsd_exporter_udp_packet_drops_total{$sel}$rate)) > 0 or sum by (namespace, pod) (rate(statsd_exporter_sample_errors_total{$sel}$rate)) > 0 or sum by (namespace, pod) (rate(statsd_exporter_events_conflict_total{$sel}$rate)) > 0",
-            "The exporter of pod {{ $labels.pod }} in namespace {{ $labels.namespace }} loses samples: {{ $value | humanize }} a second.",
+            "The exporter of pod {{ $labels.pod }} in namespace {{ $labels.namespace }} loses samples: {{ $value | printf \"%.1f\" }} a second.",
         ),
         warning(
-            "ExporterNearItsLimit",
-            "15m",
-            "process_resident_memory_bytes{$sel} > 160 * 1024 * 1024 and on (namespace, pod) statsd_exporter_build_info{$sel}",
-            "The exporter of pod {{ $labels.pod }} in namespace {{ $labels.namespace }} holds {{ $value | humanize1024 }}B; at 192 MiB it starts again, empty.",
+            "ExporterRestarts",
+            "1m",
+            "changes(process_start_time_seconds{$sel}[1h]) > 0 and on (namespace, pod) statsd_exporter_build_info{$sel}",
+            "The exporter of pod {{ $labels.pod }} in namespace {{ $labels.namespace }} started again within the hour; its counters began at zero: {{ $value }} times.",
         ),
         warning(
             "GatewayHasManySeries",
@@ -195,6 +215,12 @@ fn of_pods() -> Vec<Alert> {
 /// gwmon itself.
 fn of_gwmon() -> Vec<Alert> {
     vec![
+        warning(
+            "GwmonDown",
+            "15m",
+            "absent(gwmon_build_info)",
+            "Prometheus scrapes no gwmon: it does not run, or nobody sees whether it does.",
+        ),
         warning(
             "GwmonMissedPods",
             "15m",
@@ -228,8 +254,8 @@ fn of_gwmon() -> Vec<Alert> {
         warning(
             "GwmonReviewsSlow",
             "10m",
-            "histogram_quantile(0.99, sum by (le) (rate(gwmon_review_duration_seconds_bucket$rate))) > 1",
-            "gwmon answers admission reviews in {{ $value | humanizeDuration }}; the API server waits 3 s at most.",
+            "1 - sum(rate(gwmon_review_duration_seconds_bucket{le=\"0.5\"}$rate)) / sum(rate(gwmon_review_duration_seconds_count$rate)) > 0.01",
+            "{{ $value | humanizePercentage }} of admission reviews take gwmon more than 0.5 s; the API server waits 3 s at most.",
         ),
         warning(
             "GwmonReconcilesFail",

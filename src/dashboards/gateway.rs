@@ -1,8 +1,8 @@
 //! One gateway, as Envoy tells of itself: by statsd and gwmon's exporter, or at its own endpoint. Both have the same names
 //! (`tests/parts/parity.rs`).
 
-use super::Dashboard;
 use super::panel::{Panel, Row, Unit};
+use super::{Dashboard, JOBS};
 
 /// The three quantiles of a histogram.
 fn quantiles(panel: Panel, buckets: &str) -> Panel {
@@ -29,7 +29,8 @@ pub(super) fn dashboard() -> Dashboard {
         name: "gateway",
         title: "gwmon / One gateway (Envoy)",
         description: "One workload of Envoy's: its clients, its upstream clusters, its limits, its process and its exporter.",
-        workloads: "envoy_server_live",
+        found_by: "envoy_server_live",
+        jobs: JOBS,
         is_of_one: true,
         rows: rows.into(),
     }
@@ -151,9 +152,9 @@ fn upstream() -> Row {
 
 fn limits() -> Row {
     let refused = Panel::lines(
-        "Refused by circuit breakers",
+        "Circuit breakers",
         Unit::EventsPerSecond,
-        "Requests and connections beyond the limits of a cluster (circuit_breakers). Nothing is shown where nothing was refused.",
+        "Requests beyond the limits of a cluster (circuit_breakers), which Envoy answers with 503, and connections beyond them, for which requests wait. Nothing is shown where nothing was.",
     );
     Row {
         title: "Limits",
@@ -162,7 +163,9 @@ fn limits() -> Row {
                 refused,
                 &[
                     ("envoy_cluster_upstream_rq_pending_overflow", "{{envoy_cluster_name}}: pending requests"),
-                    ("envoy_cluster_upstream_cx_overflow", "{{envoy_cluster_name}}: connections"),
+                    // Since Envoy 1.38; before, they counted as pending ones.
+                    ("envoy_cluster_upstream_rq_active_overflow", "{{envoy_cluster_name}}: active requests"),
+                    ("envoy_cluster_upstream_cx_overflow", "{{envoy_cluster_name}}: waits for a connection"),
                     ("envoy_cluster_upstream_rq_retry_overflow", "{{envoy_cluster_name}}: retries"),
                 ],
             ),
@@ -208,7 +211,7 @@ fn tls() -> Row {
                 "Days until a certificate expires",
                 Unit::Days,
                 None,
-                "Of the certificates that Envoy holds, the first that expires. 0: one has expired, or there is none.",
+                "Of the certificates that Envoy holds, the first that expires, in whole days. 0: in less than a day, or expired, or there is none.",
             )
             .wide(8)
             .query("min(envoy_server_days_until_first_cert_expiring{$sel})", "days"),

@@ -10,7 +10,7 @@ struct Kind {
     buckets: Option<(&'static str, u32)>,
 }
 
-/// Their series never have the same workload, so that `or` joins them.
+/// A workload is of one kind, so that `or` joins them, but for the minutes of a roll-out from Kong 2 to Kong 3.
 const KINDS: [Kind; 7] = [
     // Envoy, and all that is built on it.
     Kind {
@@ -36,13 +36,16 @@ const KINDS: [Kind; 7] = [
         buckets: Some(("kong_latency_bucket{$sel, type=\"request\"}", 1)),
     },
     Kind {
-        requests: "traefik_entrypoint_requests_total{$sel}",
-        errors: "traefik_entrypoint_requests_total{$sel, code=~\"5..\"}",
-        buckets: Some(("traefik_entrypoint_request_duration_seconds_bucket{$sel}", 1000)),
+        requests: "traefik_entrypoint_requests_total{$sel, entrypoint!~\"traefik|metrics|ping\"}",
+        errors: "traefik_entrypoint_requests_total{$sel, entrypoint!~\"traefik|metrics|ping\", code=~\"5..\"}",
+        buckets: Some((
+            "traefik_entrypoint_request_duration_seconds_bucket{$sel, entrypoint!~\"traefik|metrics|ping\"}",
+            1000,
+        )),
     },
     Kind {
-        requests: "haproxy_frontend_http_responses_total{$sel}",
-        errors: "haproxy_frontend_http_responses_total{$sel, code=\"5xx\"}",
+        requests: "haproxy_frontend_http_responses_total{$sel, proxy!~\"healthz|stats|prometheus\"}",
+        errors: "haproxy_frontend_http_responses_total{$sel, proxy!~\"healthz|stats|prometheus\", code=\"5xx\"}",
         buckets: None,
     },
     Kind {
@@ -57,13 +60,13 @@ fn any(each: impl Fn(&Kind) -> Option<String>) -> String {
 }
 
 pub(super) fn requests() -> String {
-    any(|kind| Some(format!("sum by (namespace, job) (rate({}$rate))", kind.requests)))
+    any(|kind| Some(format!("sum by ($by) (rate({}$rate))", kind.requests)))
 }
 
 /// Answers with a 5xx code a second: 0 for a workload that never had one.
 pub(super) fn errors() -> String {
     any(|kind| {
-        let rate = |series| format!("sum by (namespace, job) (rate({series}$rate))");
+        let rate = |series| format!("sum by ($by) (rate({series}$rate))");
         Some(format!("{}\nor\n0 * {}", rate(kind.errors), rate(kind.requests)))
     })
 }
@@ -77,44 +80,45 @@ pub(super) fn quantile(quantile: &str) -> String {
     any(|kind| {
         let (buckets, factor) = kind.buckets?;
         let scale = if factor == 1 { String::new() } else { format!("{factor} * ") };
-        Some(format!("{scale}histogram_quantile({quantile}, sum by (namespace, job, le) (rate({buckets}$rate)))"))
+        Some(format!("{scale}histogram_quantile({quantile}, sum by ($by, le) (rate({buckets}$rate)))"))
     })
 }
 
 pub(super) fn dashboard() -> Dashboard {
-    let up = "count(count by (namespace, job) (up{$sel, job=~\"$jobs\"} == 1))".replace("$jobs", JOBS);
-    let down = "sum(up{$sel, job=~\"$jobs\"} == bool 0)".replace("$jobs", JOBS);
-    let pods = "sum by (namespace, job) (up{$sel, job=~\"$jobs\"})".replace("$jobs", JOBS);
+    let up = "count(count by ($by) (up{$sel} == 1))";
+    let down = "sum(up{$sel} == bool 0)";
+    let pods = "sum by ($by) (up{$sel})";
     let columns = vec![
         ("Requests", Unit::RequestsPerSecond),
         ("5xx", Unit::Share),
         ("p99", Unit::Milliseconds),
         ("Pods up", Unit::Count),
     ];
-    let legend = "{{namespace}}/{{job}}";
+    let legend = "{{namespace}}/{{job}} {{cluster}}";
     Dashboard {
         name: "gateways",
         title: "gwmon / Gateways",
         description: "Every gateway that gwmon monitors, of whatever kind: a series for each workload.",
-        workloads: "up{job=~\".+-gwmon\"}",
+        found_by: "up",
+        jobs: JOBS,
         is_of_one: false,
         rows: vec![
             Row {
                 title: "Now",
                 panels: vec![
                     Panel::number("Gateways", Unit::Count, None, "Workloads with at least one pod that Prometheus reaches.")
-                        .query(&up, "gateways"),
+                        .query(up, "gateways"),
                     Panel::number("Pods down", Unit::Count, Some(1.), "Pods whose metrics Prometheus cannot scrape.")
-                        .query(&down, "pods"),
+                        .query(down, "pods"),
                     Panel::number("Requests", Unit::RequestsPerSecond, None, "Requests of all gateways a second.")
                         .query(&format!("sum({})", requests()), "requests"),
                     Panel::number("5xx", Unit::Share, Some(0.05), "Share of requests that were answered with a 5xx code.")
                         .query(&format!("sum({}) / sum({})", errors(), requests()), "5xx"),
-                    Panel::table("Workloads", columns, "A row for each workload; its name leads to the dashboard of that gateway (Envoy).")
+                    Panel::table("Workloads", columns, "A row for each workload; its name leads to the dashboard of its kind.")
                         .query(&requests(), "")
                         .query(&share_of_errors(), "")
                         .query(&quantile("0.99"), "")
-                        .query(&pods, ""),
+                        .query(pods, ""),
                 ],
             },
             Row {
@@ -132,7 +136,7 @@ pub(super) fn dashboard() -> Dashboard {
                         .query(&quantile("0.5"), legend),
                     Panel::lines("Connections", Unit::Count, "Open connections of clients. Istio's gateways do not tell.")
                         .query(&connections(), legend),
-                    Panel::lines("Pods", Unit::Count, "Pods whose metrics Prometheus reaches.").query(&pods, legend),
+                    Panel::lines("Pods", Unit::Count, "Pods whose metrics Prometheus reaches.").query(pods, legend),
                 ],
             },
             Row {
@@ -140,13 +144,14 @@ pub(super) fn dashboard() -> Dashboard {
                 panels: vec![
                     Panel::lines("Memory", Unit::Bytes, "Memory that the gateway's process holds, by workload (Envoy; HAProxy and ingress-nginx).")
                         .query(
-                            "sum by (namespace, job) (envoy_server_memory_physical_size{$sel}) or sum by (namespace, job) (nginx_ingress_controller_nginx_process_resident_memory_bytes{$sel}) or sum by (namespace, job) (haproxy_process_pool_allocated_bytes{$sel})",
+                            "sum by ($by) (envoy_server_memory_physical_size{$sel}) or sum by ($by) (nginx_ingress_controller_nginx_process_resident_memory_bytes{$sel}) or sum by ($by) (haproxy_process_pool_allocated_bytes{$sel})",
                             legend,
                         ),
-                    Panel::lines("Requests refused by a circuit breaker", Unit::RequestsPerSecond, "Requests that Envoy answered itself, since a limit of the upstream cluster was reached.")
-                        .query("sum by (namespace, job) (rate(envoy_cluster_upstream_rq_pending_overflow{$sel}$rate))", legend),
+                    Panel::lines("Requests refused by a circuit breaker", Unit::RequestsPerSecond, "Requests that Envoy answered with 503 itself, since a limit of the upstream cluster was reached.")
+                        .query("sum by ($by) (rate(envoy_cluster_upstream_rq_pending_overflow{$sel}$rate))", "{{namespace}}/{{job}}: pending")
+                        .query("sum by ($by) (rate(envoy_cluster_upstream_rq_active_overflow{$sel}$rate))", "{{namespace}}/{{job}}: active"),
                     Panel::lines("Series", Unit::Count, "Samples of one scrape, all pods together. Cardinality is what a Prometheus pays for.")
-                        .query("sum by (namespace, job) (scrape_samples_scraped{$sel})", legend),
+                        .query("sum by ($by) (scrape_samples_scraped{$sel})", legend),
                 ],
             },
         ],
@@ -155,12 +160,12 @@ pub(super) fn dashboard() -> Dashboard {
 
 fn connections() -> String {
     [
-        "sum by (namespace, job) (envoy_http_downstream_cx_active{$sel, $http})",
-        "sum by (namespace, job) (kong_nginx_connections_total{$sel, state=\"active\"})",
-        "sum by (namespace, job) (kong_nginx_http_current_connections{$sel, state=\"active\"})",
-        "sum by (namespace, job) (traefik_open_connections{$sel})",
-        "sum by (namespace, job) (haproxy_frontend_current_sessions{$sel})",
-        "sum by (namespace, job) (nginx_ingress_controller_nginx_process_connections{$sel, state=\"active\"})",
+        "sum by ($by) (envoy_http_downstream_cx_active{$sel, $http})",
+        "sum by ($by) (kong_nginx_connections_total{$sel, state=\"active\"})",
+        "sum by ($by) (kong_nginx_http_current_connections{$sel, state=\"active\"})",
+        "sum by ($by) (traefik_open_connections{$sel})",
+        "sum by ($by) (haproxy_frontend_current_sessions{$sel})",
+        "sum by ($by) (nginx_ingress_controller_nginx_process_connections{$sel, state=\"active\"})",
     ]
     .join("\nor\n")
 }

@@ -8,7 +8,8 @@ pub(super) fn dashboard() -> Dashboard {
         name: "gwmon",
         title: "gwmon / gwmon itself",
         description: "The webhook and the controller: what they decide, how fast, and what they could not do.",
-        workloads: "gwmon_build_info",
+        found_by: "gwmon_build_info",
+        jobs: ".+",
         is_of_one: false,
         rows: vec![
             Row {

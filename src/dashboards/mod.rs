@@ -19,8 +19,9 @@ const SCHEMA: u32 = 42;
 const DATA_SOURCE: &str = "${datasource}";
 /// The jobs of gwmon's ServiceMonitors: Prometheus calls a job as its Service.
 const JOBS: &str = ".+-gwmon";
-/// HTTP listeners of Envoy that serve nobody's requests: its own, and those that Contour and Envoy Gateway add for probes and metrics.
-const INTERNAL_LISTENERS: &str = "admin|health|stats|ready.*|eg-ready.*|.*prometheus.*";
+/// HTTP listeners of Envoy that serve nobody's requests: its own, and those that Contour, Envoy Gateway and Istio add for probes and
+/// metrics.
+const INTERNAL_LISTENERS: &str = "admin|agent|health|stats|ready.*|eg-(ready|stats).*|.*prometheus.*";
 
 /// A Grafana dashboard.
 #[derive(Debug)]
@@ -29,8 +30,10 @@ pub struct Dashboard {
     pub name: &'static str,
     title: &'static str,
     description: &'static str,
-    /// What a variable asks Prometheus for, to find the workloads.
-    workloads: &'static str,
+    /// The metric by which the variables find the workloads.
+    found_by: &'static str,
+    /// A regular expression over the jobs.
+    jobs: &'static str,
     /// Whether one workload is looked at.
     is_of_one: bool,
     rows: Vec<Row>,
@@ -56,7 +59,7 @@ impl Dashboard {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let link = json!({
-            "title": "gwmon", "type": "dashboards", "tags": ["gwmon"], "asDropdown": true, "includeVars": true, "keepTime": true,
+            "title": "gwmon", "type": "dashboards", "tags": ["gwmon"], "asDropdown": true, "includeVars": false, "keepTime": true,
             "icon": "external link", "targetBlank": false, "tooltip": "", "url": "",
         });
         json!({
@@ -110,18 +113,22 @@ impl Dashboard {
             "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1, "multi": false,
             "includeAll": false, "hide": 0, "options": [], "regex": "", "skipUrlSync": false,
         });
-        let (workloads, is_of_one) = (self.workloads, self.is_of_one);
+        let is_of_one = self.is_of_one;
+        let values = |label: &str, matchers: &str| {
+            format!("label_values({}{{job=~\"{}\"{matchers}}}, {label})", self.found_by, self.jobs)
+        };
         // Series of a Prometheus that adds no label `cluster` match as well.
-        let cluster = variable("cluster", "Cluster", &format!("label_values({workloads}, cluster)"), false);
-        let namespaces =
-            format!("label_values({workloads_in}, namespace)", workloads_in = filtered(workloads, CLUSTER));
-        let namespace = variable("namespace", "Namespace", &namespaces, is_of_one);
-        let jobs = format!("label_values({}, job)", filtered(workloads, &format!("{CLUSTER}, {NAMESPACE}")));
-        let workload = variable("workload", "Workload", &jobs, is_of_one);
+        let cluster = variable("cluster", "Cluster", &values("cluster", ""), Some(".*"));
+        let all = |pattern| (!is_of_one).then_some(pattern);
+        let namespaces = values("namespace", &format!(", {CLUSTER}"));
+        let namespace = variable("namespace", "Namespace", &namespaces, all(".*"));
+        let jobs = values("job", &format!(", {CLUSTER}, {NAMESPACE}"));
+        // All of gwmon's gateways, and not all that Prometheus has.
+        let workload = variable("workload", "Workload", &jobs, all(self.jobs));
         let mut variables = vec![source, cluster, namespace, workload];
         if is_of_one {
-            let pods = filtered(workloads, &format!("{CLUSTER}, {NAMESPACE}, {WORKLOAD}"));
-            variables.push(variable("pod", "Pod", &format!("label_values({pods}, pod)"), false));
+            let pods = values("pod", &format!(", {CLUSTER}, {NAMESPACE}, {WORKLOAD}"));
+            variables.push(variable("pod", "Pod", &pods, Some(".*")));
         }
         variables
     }
@@ -131,15 +138,8 @@ const CLUSTER: &str = r#"cluster=~"$cluster""#;
 const NAMESPACE: &str = r#"namespace=~"$namespace""#;
 const WORKLOAD: &str = r#"job=~"$workload""#;
 
-/// A selector with more matchers.
-fn filtered(selector: &str, matchers: &str) -> String {
-    selector
-        .strip_suffix('}')
-        .map_or_else(|| format!("{selector}{{{matchers}}}"), |open| format!("{open}, {matchers}}}"))
-}
-
-/// A variable whose values Prometheus tells. Of one there is always one value; else several, or all.
-fn variable(name: &str, label: &str, query: &str, is_one: bool) -> Value {
+/// A variable whose values Prometheus tells: one of them, or with a pattern for all several.
+fn variable(name: &str, label: &str, query: &str, all: Option<&str>) -> Value {
     let mut variable = json!({
         "name": name,
         "label": label,
@@ -149,26 +149,30 @@ fn variable(name: &str, label: &str, query: &str, is_one: bool) -> Value {
         "definition": query,
         "refresh": 2,
         "sort": 1,
-        "multi": !is_one,
-        "includeAll": !is_one,
+        "multi": all.is_some(),
+        "includeAll": all.is_some(),
         "hide": 0,
         "options": [],
         "regex": "",
         "skipUrlSync": false,
     });
-    if !is_one {
-        // Matches series without the label as well.
-        variable["allValue"] = json!(".*");
+    if let Some(all) = all {
+        variable["allValue"] = json!(all);
         variable["current"] = json!({"selected": true, "text": ["All"], "value": ["$__all"]});
     }
     variable
 }
 
-/// A query of a dashboard: `$sel` stands for the matchers of the variables, `$http` for the listeners that serve requests, `$rate`
-/// for the range that Grafana computes from the scrape interval and the width of the panel.
+/// A query of a dashboard: `$sel` stands for the matchers of the variables, `$http` for the listeners that serve requests, `$by` for the
+/// labels of a workload, `$rate` for the range that Grafana computes from the scrape interval and the width of the panel.
 fn query(text: &str, is_of_one: bool) -> String {
     let pod = if is_of_one { r#", pod=~"$pod""# } else { "" };
     let text = text.replace("$sel", &format!("{CLUSTER}, {NAMESPACE}, {WORKLOAD}{pod}"));
-    let http = format!(r#"envoy_http_conn_manager_prefix!~"{INTERNAL_LISTENERS}""#);
-    text.replace("$http", &http).replace("$rate", "[$__rate_interval]")
+    let text = text.replace("$http", &users_listeners()).replace("$by", "cluster, namespace, job");
+    text.replace("$rate", "[$__rate_interval]")
+}
+
+/// The matcher of Envoy's listeners that serve requests.
+fn users_listeners() -> String {
+    format!(r#"envoy_http_conn_manager_prefix!~"{INTERNAL_LISTENERS}""#)
 }

@@ -2,8 +2,8 @@
 //! (`namespace`, `service`), Prometheus calls the metric's own one `exported_…`, since gwmon's ServiceMonitors do not set
 //! `honorLabels`.
 
-use super::Dashboard;
 use super::panel::{Panel, Row, Unit};
+use super::{Dashboard, JOBS};
 
 pub(super) fn dashboards() -> [Dashboard; 5] {
     [kong(), istio(), traefik(), haproxy(), ingress_nginx()]
@@ -28,8 +28,8 @@ fn latency(description: &'static str) -> Panel {
 fn kong() -> Dashboard {
     let one = |title, buckets: [&str; 2], description| {
         let either = |quantile: &str| {
-            let by_le = |buckets: &&str| format!("histogram_quantile({quantile}, sum by (le) (rate({buckets}$rate)))");
-            buckets.iter().map(by_le).collect::<Vec<_>>().join("\nor\n")
+            let [three, two] = buckets;
+            format!("histogram_quantile({quantile}, sum by (le) (rate({three}$rate) or rate({two}$rate)))")
         };
         Panel::lines(title, Unit::Milliseconds, description)
             .query(&either("0.5"), "median")
@@ -39,18 +39,19 @@ fn kong() -> Dashboard {
         name: "kong",
         title: "gwmon / Kong",
         description: "Kong 2 and 3. Without the plugin prometheus, and in Kong 3 its settings for status codes, latencies and bandwidth, only connections and memory are there.",
-        workloads: "kong_datastore_reachable",
+        found_by: "kong_datastore_reachable",
+        jobs: JOBS,
         is_of_one: false,
         rows: vec![
             Row {
                 title: "Requests",
                 panels: vec![
                     requests("Requests a second by the code of the answer.")
-                        .query("sum by (code) (rate(kong_http_requests_total{$sel}$rate)) or sum by (code) (rate(kong_http_status{$sel}$rate))", "{{code}}"),
+                        .query("sum by (code) (rate(kong_http_requests_total{$sel}$rate) or rate(kong_http_status{$sel}$rate))", "{{code}}"),
                     Panel::stacked("Requests by service", Unit::RequestsPerSecond, "Requests a second by Kong's service.")
-                        .query("sum by (exported_service) (rate(kong_http_requests_total{$sel}$rate)) or sum by (exported_service) (rate(kong_http_status{$sel}$rate))", "{{exported_service}}"),
+                        .query("sum by (exported_service) (rate(kong_http_requests_total{$sel}$rate) or rate(kong_http_status{$sel}$rate))", "{{exported_service}}"),
                     Panel::lines("5xx", Unit::Share, "Share of requests that were answered with a 5xx code, by Kong's route.")
-                        .query("sum by (route) (rate(kong_http_requests_total{$sel, code=~\"5..\"}$rate)) / sum by (route) (rate(kong_http_requests_total{$sel}$rate)) or sum by (route) (rate(kong_http_status{$sel, code=~\"5..\"}$rate)) / sum by (route) (rate(kong_http_status{$sel}$rate))", "{{route}}"),
+                        .query("sum by (route) (rate(kong_http_requests_total{$sel, code=~\"5..\"}$rate) or rate(kong_http_status{$sel, code=~\"5..\"}$rate)) / sum by (route) (rate(kong_http_requests_total{$sel}$rate) or rate(kong_http_status{$sel}$rate))", "{{route}}"),
                 ],
             },
             Row {
@@ -65,7 +66,7 @@ fn kong() -> Dashboard {
                 title: "Node",
                 panels: vec![
                     Panel::lines("Connections", Unit::Count, "Connections of nginx by state.")
-                        .query("sum by (state) (kong_nginx_connections_total{$sel, state=~\"active|reading|writing|waiting\"}) or sum by (state) (kong_nginx_http_current_connections{$sel, state=~\"active|reading|writing|waiting\"})", "{{state}}"),
+                        .query("sum by (state) (kong_nginx_connections_total{$sel, state=~\"active|reading|writing|waiting\"} or kong_nginx_http_current_connections{$sel, state=~\"active|reading|writing|waiting\"})", "{{state}}"),
                     Panel::lines("Bytes", Unit::BytesPerSecond, "What clients send (ingress) and get (egress).")
                         .query("sum by (direction) (rate(kong_bandwidth_bytes{$sel}$rate))", "{{direction}}")
                         .query("sum by (type) (rate(kong_bandwidth{$sel}$rate))", "{{type}}"),
@@ -88,7 +89,8 @@ fn istio() -> Dashboard {
         name: "istio",
         title: "gwmon / Istio gateways",
         description: "Istio's ingress and egress gateways, by Istio's standard metrics.",
-        workloads: "istio_requests_total",
+        found_by: "istio_requests_total",
+        jobs: JOBS,
         is_of_one: false,
         rows: vec![
             Row {
@@ -99,7 +101,7 @@ fn istio() -> Dashboard {
                     Panel::stacked("Requests by destination", Unit::RequestsPerSecond, "Requests a second by the service that they go to.")
                         .query("sum by (destination_service_name, destination_service_namespace) (rate(istio_requests_total{$sel, reporter=\"source\"}$rate))", "{{destination_service_namespace}}/{{destination_service_name}}"),
                     Panel::lines("5xx", Unit::Share, "Share of requests that were answered with a 5xx code, by destination.")
-                        .query("sum by (destination_service_name) (rate(istio_requests_total{$sel, reporter=\"source\", response_code=~\"5..\"}$rate)) / sum by (destination_service_name) (rate(istio_requests_total{$sel, reporter=\"source\"}$rate))", "{{destination_service_name}}"),
+                        .query("sum by (destination_service_name, destination_service_namespace) (rate(istio_requests_total{$sel, reporter=\"source\", response_code=~\"5..\"}$rate)) / sum by (destination_service_name, destination_service_namespace) (rate(istio_requests_total{$sel, reporter=\"source\"}$rate))", "{{destination_service_namespace}}/{{destination_service_name}}"),
                     quantiles(latency("As the gateway sees it: its own time, the network and the destination."), "istio_request_duration_milliseconds_bucket{$sel, reporter=\"source\"}", ""),
                     Panel::lines("Flags", Unit::RequestsPerSecond, "Requests that Envoy answered itself, by its response flag: UH no healthy host, UF connection failed, NR no route.")
                         .query("sum by (response_flags) (rate(istio_requests_total{$sel, reporter=\"source\", response_flags!=\"-\"}$rate))", "{{response_flags}}"),
@@ -127,14 +129,15 @@ fn traefik() -> Dashboard {
         name: "traefik",
         title: "gwmon / Traefik",
         description: "Traefik 2 and 3, by its metrics of entry points and services.",
-        workloads: "traefik_config_last_reload_success",
+        found_by: "traefik_config_last_reload_success",
+        jobs: JOBS,
         is_of_one: false,
         rows: vec![Row {
             title: "Requests",
             panels: vec![
                 requests("Requests a second by the code of the answer.")
-                    .query("sum by (code) (rate(traefik_entrypoint_requests_total{$sel}$rate))", "{{code}}"),
-                quantiles(latency("Of requests at the entry points."), "traefik_entrypoint_request_duration_seconds_bucket{$sel}", "1000 * "),
+                    .query("sum by (code) (rate(traefik_entrypoint_requests_total{$sel, entrypoint!~\"traefik|metrics|ping\"}$rate))", "{{code}}"),
+                quantiles(latency("Of requests at the entry points."), "traefik_entrypoint_request_duration_seconds_bucket{$sel, entrypoint!~\"traefik|metrics|ping\"}", "1000 * "),
                 Panel::lines("5xx", Unit::Share, "Share of a service's answers with a 5xx code.")
                     .query("sum by (exported_service) (rate(traefik_service_requests_total{$sel, code=~\"5..\"}$rate)) / sum by (exported_service) (rate(traefik_service_requests_total{$sel}$rate))", "{{exported_service}}"),
                 Panel::lines("Connections", Unit::Count, "Open connections by entry point (Traefik 3).")
@@ -152,13 +155,14 @@ fn haproxy() -> Dashboard {
         name: "haproxy",
         title: "gwmon / HAProxy",
         description: "HAProxy's ingress controllers, by HAProxy's own exporter.",
-        workloads: "haproxy_process_build_info",
+        found_by: "haproxy_process_build_info",
+        jobs: JOBS,
         is_of_one: false,
         rows: vec![Row {
             title: "Requests",
             panels: vec![
                 requests("Answers a second by the class of their code.")
-                    .query("sum by (code) (rate(haproxy_frontend_http_responses_total{$sel}$rate))", "{{code}}"),
+                    .query("sum by (code) (rate(haproxy_frontend_http_responses_total{$sel, proxy!~\"healthz|stats|prometheus\"}$rate))", "{{code}}"),
                 Panel::stacked("Requests by backend", Unit::RequestsPerSecond, "Requests a second by backend.")
                     .query("sum by (proxy) (rate(haproxy_backend_http_requests_total{$sel}$rate))", "{{proxy}}"),
                 Panel::lines(
@@ -193,7 +197,8 @@ fn ingress_nginx() -> Dashboard {
         name: "ingress-nginx",
         title: "gwmon / ingress-nginx",
         description: "The community's ingress-nginx, by its controller's metrics.",
-        workloads: "nginx_ingress_controller_nginx_process_connections",
+        found_by: "nginx_ingress_controller_nginx_process_connections",
+        jobs: JOBS,
         is_of_one: false,
         rows: vec![Row {
             title: "Requests",
@@ -203,7 +208,7 @@ fn ingress_nginx() -> Dashboard {
                 Panel::stacked("Requests by Ingress", Unit::RequestsPerSecond, "Requests a second by Ingress.")
                     .query("sum by (exported_namespace, ingress) (rate(nginx_ingress_controller_requests{$sel}$rate))", "{{exported_namespace}}/{{ingress}}"),
                 Panel::lines("5xx", Unit::Share, "Share of an Ingress' answers with a 5xx code.")
-                    .query("sum by (ingress) (rate(nginx_ingress_controller_requests{$sel, status=~\"5..\"}$rate)) / sum by (ingress) (rate(nginx_ingress_controller_requests{$sel}$rate))", "{{ingress}}"),
+                    .query("sum by (exported_namespace, ingress) (rate(nginx_ingress_controller_requests{$sel, status=~\"5..\"}$rate)) / sum by (exported_namespace, ingress) (rate(nginx_ingress_controller_requests{$sel}$rate))", "{{exported_namespace}}/{{ingress}}"),
                 quantiles(latency("From the first byte of the request to the last of the answer."), "nginx_ingress_controller_request_duration_seconds_bucket{$sel}", "1000 * "),
                 Panel::lines("Connections", Unit::Count, "Connections of nginx by state.")
                     .query("sum by (state) (nginx_ingress_controller_nginx_process_connections{$sel})", "{{state}}"),

@@ -55,7 +55,7 @@ enum Shape {
     Number {
         red_from: Option<f64>,
     },
-    /// A row for each workload, with a column for each query; the first links to the gateway's dashboard.
+    /// A row for each workload, with a column for each query; the first links to the dashboards of single gateways.
     Table {
         columns: Vec<(&'static str, Unit)>,
     },
@@ -158,7 +158,7 @@ impl Panel {
                 {"id": "merge", "options": {}},
                 {"id": "organize", "options": {
                     "excludeByName": {"Time": true},
-                    "indexByName": {"job": 0, "namespace": 1},
+                    "indexByName": {"job": 0, "namespace": 1, "cluster": 2},
                     "renameByName": renamed(columns),
                 }},
             ]);
@@ -170,7 +170,7 @@ impl Panel {
 /// Grafana calls the value of a table's query `Value #A`.
 fn renamed(columns: &[(&'static str, Unit)]) -> Value {
     let values = columns.iter().zip('A'..).map(|((title, _), id)| (format!("Value #{id}"), json!(title)));
-    let names = [("job", "Workload"), ("namespace", "Namespace")];
+    let names = [("job", "Workload"), ("namespace", "Namespace"), ("cluster", "Cluster")];
     values.chain(names.map(|(label, title)| (label.to_owned(), json!(title)))).collect()
 }
 
@@ -211,12 +211,25 @@ impl Shape {
         let units = columns.iter().map(|(title, unit)| {
             json!({"matcher": {"id": "byName", "options": title}, "properties": [{"id": "unit", "value": unit.id()}]})
         });
-        let url = "/d/gwmon-gateway?var-datasource=${datasource}&${cluster:queryparam}\
-            &var-namespace=${__data.fields.Namespace}&var-workload=${__data.fields.Workload}&${__url_time_range}";
-        let link = json!({"title": "Look at ${__value.text}", "url": url, "targetBlank": false});
+        let boards = [
+            ("Envoy", "gateway"),
+            ("Kong", "kong"),
+            ("Istio", "istio"),
+            ("Traefik", "traefik"),
+            ("HAProxy", "haproxy"),
+            ("ingress-nginx", "ingress-nginx"),
+        ];
+        // The table does not know of what kind a workload is.
+        let links = boards.map(|(kind, board)| {
+            let url = format!(
+                "/d/gwmon-{board}?var-datasource=${{datasource}}&${{cluster:queryparam}}\
+                &var-namespace=${{__data.fields.Namespace}}&var-workload=${{__data.fields.Workload}}&${{__url_time_range}}"
+            );
+            json!({"title": kind, "url": url, "targetBlank": false})
+        });
         let workload = json!({
             "matcher": {"id": "byName", "options": "Workload"},
-            "properties": [{"id": "links", "value": [link]}],
+            "properties": [{"id": "links", "value": links}],
         });
         units.chain([workload]).collect()
     }

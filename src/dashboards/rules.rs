@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::alerts::alerts;
-use super::{INTERNAL_LISTENERS, JOBS, gateways};
+use super::{JOBS, gateways, users_listeners};
 use crate::kubernetes::labels::Labels;
 
 /// The folder of the runbooks in gwmon's repository: a page for each alert, called as the alert.
 pub const RUNBOOKS: &str = "docs/runbooks";
-/// Bounds of the buckets of Envoy's histograms in milliseconds, which `gwmon.io/mapping` gives to the exporter's as well
-/// (Envoy 1.40, `source/common/stats/histogram_impl.cc`).
+/// Whole milliseconds among the bounds of Envoy's histograms, which the exporter's mapping has as well
+/// (`src/injection/exporter/mapping.rs`).
 pub const BUCKETS: [u32; 18] = [
     1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000,
     3_600_000,
@@ -20,15 +20,14 @@ pub const BUCKETS: [u32; 18] = [
 pub struct Options {
     /// Alert if more than 1 % of a gateway's requests take longer, in milliseconds: one of [`BUCKETS`].
     pub latency: Option<u32>,
-    /// Where the runbooks are, instead of [`RUNBOOKS`].
+    /// The address at which the runbooks are published, for the annotation `runbook_url`.
     pub runbooks: Option<String>,
 }
 
 /// A query with this range.
 pub(super) fn over(query: &str, range: &str) -> String {
-    let http = format!(r#"envoy_http_conn_manager_prefix!~"{INTERNAL_LISTENERS}""#);
-    let matchers = format!(r#"job=~"{JOBS}""#);
-    query.replace("$sel", &matchers).replace("$http", &http).replace("$rate", &format!("[{range}]"))
+    let query = query.replace("$sel", &format!(r#"job=~"{JOBS}""#)).replace("$http", &users_listeners());
+    query.replace("$by", "namespace, job").replace("$rate", &format!("[{range}]"))
 }
 
 /// Names and queries of what is recorded, in an order in which each finds what it needs.
@@ -48,9 +47,13 @@ pub fn recorded() -> Vec<(String, String)> {
         let ratio = format!("{} / {}", sum("errors"), sum("requests"));
         rules.push((format!("namespace_job:gwmon_gateway_errors:ratio_rate{range}"), ratio));
     }
+    // Of next to no requests there is no p99 worth to compare with.
     rules.push((
         "namespace_job:gwmon_gateway_latency_milliseconds:p99_rate5m".to_owned(),
-        over(&gateways::quantile("0.99"), "5m"),
+        format!(
+            "(\n{}\n)\nand namespace_job:gwmon_gateway_requests:rate5m > 0.1",
+            over(&gateways::quantile("0.99"), "5m")
+        ),
     ));
     rules
 }
@@ -64,15 +67,22 @@ pub fn default_labels() -> Labels {
 /// The PrometheusRule; without a namespace it is the one of whoever applies it.
 #[must_use]
 pub fn prometheus_rule(name: &str, namespace: Option<&str>, labels: &Labels, options: &Options) -> Value {
-    let base = options.runbooks.as_deref().unwrap_or(RUNBOOKS).trim_end_matches('/');
     let recorded = recorded().into_iter().map(|(record, expr)| json!({"record": record, "expr": expr}));
     let alerts = alerts(options.latency).into_iter().map(|alert| {
+        let mut annotations = json!({"summary": alert.summary});
+        match options.runbooks.as_deref() {
+            Some(base) => {
+                annotations["runbook_url"] = json!(format!("{}/{}.md", base.trim_end_matches('/'), alert.name));
+            }
+            // No link leads there, so it is not called one.
+            None => annotations["runbook"] = json!(format!("{RUNBOOKS}/{}.md", alert.name)),
+        }
         json!({
             "alert": alert.name,
             "expr": alert.expr,
             "for": alert.hold,
             "labels": {"severity": alert.severity.as_str()},
-            "annotations": {"summary": alert.summary, "runbook_url": format!("{base}/{}.md", alert.name)},
+            "annotations": annotations,
         })
     });
     let mut rule = json!({
@@ -80,8 +90,8 @@ pub fn prometheus_rule(name: &str, namespace: Option<&str>, labels: &Labels, opt
         "kind": "PrometheusRule",
         "metadata": {"name": name, "labels": labels},
         "spec": {"groups": [
-            {"name": "gwmon-gateways", "rules": recorded.collect::<Vec<_>>()},
-            {"name": "gwmon-alerts", "rules": alerts.collect::<Vec<_>>()},
+            {"name": "gwmon-gateways", "interval": "1m", "rules": recorded.collect::<Vec<_>>()},
+            {"name": "gwmon-alerts", "interval": "1m", "rules": alerts.collect::<Vec<_>>()},
         ]},
     });
     if let Some(namespace) = namespace {

@@ -26,7 +26,11 @@ impl Cluster {
     /// [`Reason::NoPrometheus`] where there is none, [`Reason::RuleNotSelected`] with the condition that cannot be met on each.
     pub fn place_rule(&self, namespace: &str, required: &Labels, defaults: &Labels) -> Result<RulePlacement, Finding> {
         let mut obstacles = Vec::new();
-        for prometheus in self.scrapers.iter().filter(|scraper| scraper.kind() == Kind::Prometheus) {
+        let mut prometheuses: Vec<_> =
+            self.scrapers.iter().filter(|scraper| scraper.kind() == Kind::Prometheus).collect();
+        // Alerts are of use where the metrics are: whoever can select no monitor comes last.
+        prometheuses.sort_by_key(|prometheus| solve(&[&prometheus.selector], &Labels::new(), &Labels::new()).is_err());
+        for prometheus in prometheuses {
             match self.place_rule_for(prometheus, namespace, (required, defaults)) {
                 Ok(placement) => return Ok(placement),
                 Err(why) => obstacles.push(format!("{prometheus}: {why}")),
@@ -47,6 +51,15 @@ impl Cluster {
         let Some((selector, scope)) = &prometheus.rules else {
             return Err("loads no rules: it has no spec.ruleSelector (set it to {} for all)".to_owned());
         };
+        if prometheus.paused {
+            return Err("is paused (spec.paused), so its configuration stays as it was".to_owned());
+        }
+        if let Some(label) = &prometheus.enforced_namespace_label {
+            return Err(format!(
+                "would have each rule see only series of the rule's own namespace (spec.enforcedNamespaceLabel: {label})"
+            ));
+        }
+        self.handlers(prometheus)?;
         let is_read = match scope {
             NamespaceScope::Own => namespace == prometheus.namespace,
             NamespaceScope::Matching(namespaces) => namespaces.matches(&self.namespace_labels(namespace)),
@@ -74,6 +87,22 @@ mod tests {
         let defaults = Labels::from([("app.kubernetes.io/part-of".to_owned(), "gwmon".to_owned())]);
         let placed = Cluster { scrapers, ..Cluster::default() }.place_rule("gwmon", &Labels::new(), &defaults);
         placed.map(|placed| (placed.namespace, placed.labels)).map_err(|finding| finding.to_string())
+    }
+
+    #[test]
+    fn a_prometheus_that_scrapes_no_gateway_comes_last() {
+        let prometheus = |name: &str, monitors: Value| {
+            let spec = json!({"ruleSelector": {"matchLabels": {"for": name}}, "serviceMonitorSelector": monitors});
+            let object =
+                json!({"kind": "Prometheus", "metadata": {"name": name, "namespace": "monitoring"}, "spec": spec});
+            Scraper::parse(&object.to_string()).unwrap().unwrap()
+        };
+        let none =
+            json!({"matchExpressions": [{"key": "a", "operator": "Exists"}, {"key": "a", "operator": "DoesNotExist"}]});
+        let scrapers = vec![prometheus("a", none), prometheus("b", json!({}))];
+        let cluster = Cluster { scrapers, ..Cluster::default() };
+        let placed = cluster.place_rule("monitoring", &Labels::new(), &Labels::new()).unwrap();
+        assert_eq!(placed.labels["for"], "b");
     }
 
     #[test]

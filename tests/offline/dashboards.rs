@@ -59,6 +59,11 @@ fn arguments_that_are_wrong_are_told() {
         (&["dashboards", "-o", "json"], "several dashboards are no one JSON document"),
         (&["dashboards", "--label", "a=b,c=d"], "it must be one label"),
         (&["dashboards", "--dir", "/dev/null/x"], "cannot make the folder /dev/null/x"),
+        (&["dashboards", "kong", "-o", "json", "-n", "monitoring"], "are of ConfigMaps"),
+        (&["dashboards", "-o", "names", "--dir", "/tmp/x"], "names are no files"),
+        (&["dashboards", "-n", "Bad NS"], "invalid value 'Bad NS'"),
+        (&["rules", "--name", "Bad name"], "invalid value 'Bad name'"),
+        (&["rules", "--runbooks", ""], "it must begin with https://"),
         (&["rules", "--latency", "7"], "it must be one of 1, 5, 10"),
         (&["rules", "--prometheus", "/nowhere"], "/nowhere"),
         (&["rules", "--context", "x"], "the flags of a cluster take effect with --cluster only"),
@@ -123,7 +128,7 @@ fn every_alert_has_its_runbook() {
     }
 }
 
-/// Every object with an `expr`, and the JSON around it.
+/// The panels that are no titles of rows.
 fn panels(dashboard: &Value) -> Vec<&Value> {
     dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row").collect()
 }
@@ -131,6 +136,8 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
 #[test]
 fn dashboards_keep_to_the_rules_of_the_field() {
     let selector = Regex::new(r"([a-z_]+)\{([^{}]*)\}").unwrap();
+    let grouping = Regex::new(r"\b(by|on) \([^()]*\)").unwrap();
+    let word = Regex::new(r"\b([a-z]+_[a-z_:]+|up)\b").unwrap();
     let range = Regex::new(r"\[([^\]]*)\]").unwrap();
     let mut uids = BTreeSet::new();
     for dashboard in dashboards::all() {
@@ -176,6 +183,11 @@ fn dashboards_keep_to_the_rules_of_the_field() {
                 assert_eq!(target["datasource"]["uid"], "${datasource}", "{place}");
                 assert!(panel["type"] == "table" || !target["legendFormat"].as_str().unwrap().is_empty(), "{place}");
                 let expr = target["expr"].as_str().unwrap();
+                // Without selectors and groupings, no metric is left.
+                let rest = selector.replace_all(expr, "").into_owned();
+                let rest = grouping.replace_all(&rest, "").into_owned();
+                let bare = word.find_iter(&rest).find(|word| word.as_str() != "histogram_quantile");
+                assert!(bare.is_none(), "{place}: {bare:?} has no matchers");
                 assert!(selector.is_match(expr), "{place}");
                 for found in selector.captures_iter(expr) {
                     for matcher in [r#"cluster=~"$cluster""#, r#"namespace=~"$namespace""#, r#"job=~"$workload""#] {

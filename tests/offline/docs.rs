@@ -24,7 +24,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
             let name = path.file_name().unwrap().to_string_lossy();
             if !path.is_dir() {
                 files.push(path);
-            } else if !name.starts_with('.') && name != "target" {
+            } else if !name.starts_with('.') && !["target", "node_modules"].contains(&&*name) {
                 folders.push(path);
             }
         }

@@ -137,17 +137,21 @@ fn the_service_and_the_service_monitor_follow_and_go_again() {
     let prometheus = "tests/cases/prometheus.yaml";
     for text in [EDGE.to_owned(), EDGE.trim_end().to_owned(), EDGE.replace('\n', "\r\n")] {
         let (code, out, said) = gwmon(&["inject", "-f", "-", "--prometheus", prometheus], text.as_bytes());
+        assert!(code == 1 && out == text.as_bytes() && said.contains("it names no namespace"), "{code} {said}");
+        let inject = ["inject", "-f", "-", "--prometheus", prometheus, "-n", "edge"];
+        let (code, out, said) = gwmon(&inject, text.as_bytes());
         let written = String::from_utf8(out).unwrap();
         assert_eq!(code, 0, "{said}");
         assert_eq!(uninject(&written), text);
-        let (_, out, _) = gwmon(&["preview", "-f", "-", "-o", "json", "--prometheus", prometheus], text.as_bytes());
+        let (_, out, _) =
+            gwmon(&["preview", "-f", "-", "-o", "json", "-n", "edge", "--prometheus", prometheus], text.as_bytes());
         let shown: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(&objects(&written), shown["items"].as_array().unwrap(), "{written}");
         assert!(
             written.contains("kind: ServiceMonitor") && written.contains("kind: Service\n".trim_end()),
             "{written}"
         );
-        let (_, again, _) = gwmon(&["inject", "-f", "-", "--prometheus", prometheus], written.as_bytes());
+        let (_, again, _) = gwmon(&inject, written.as_bytes());
         assert_eq!(String::from_utf8(again).unwrap(), written);
     }
 }

@@ -89,6 +89,8 @@ fn the_chart_ships_the_dashboards_and_the_rules() {
     }
     let rule = with.values().find(|object| object["kind"] == "PrometheusRule").unwrap();
     assert_eq!(rule["metadata"]["labels"]["release"], "kps");
+    let linked = template("gwmon", "gwmon", &["--set", "rules.enabled=true,rules.runbooks=https://x.test/r/"]).unwrap();
+    assert!(linked.contains("runbook_url: https://x.test/r/GatewayDown.md") && !linked.contains("runbook: "));
     let board = with.values().find(|object| object["metadata"]["labels"]["grafana_dashboard"] == "1").unwrap();
     assert_eq!(board["metadata"]["annotations"]["grafana_folder"], "gwmon");
 }
