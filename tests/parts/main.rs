@@ -7,6 +7,7 @@ mod envoy;
 mod manifest;
 mod oracle;
 mod parity;
+mod pictures;
 mod release;
 #[path = "../support/mod.rs"]
 mod support;
