@@ -2,8 +2,9 @@
 //! and Chromium, so it is run when asked for: `cargo test --test parts pictures -- --ignored`, and with `GWMON_BLESS=1` it writes
 //! those in docs/pictures anew.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -42,6 +43,15 @@ fn grafanas_components_draw_the_dashboards() {
         (format!("http://127.0.0.1:{}", prometheus.port), (now - 210).to_string(), now.to_string());
     let place = pictures.to_str().unwrap();
     let said = run("node", &[&["shoot.mjs", &address, &from, &to, place][..], &DRAWN].concat());
+    // As `cargo demo -- --keep --dashboards` serves them.
+    let mut live =
+        Command::new("node").args(["live.mjs", &address]).current_dir(&tool).stdout(Stdio::piped()).spawn().unwrap();
+    let mut served = String::new();
+    BufReader::new(live.stdout.take().unwrap()).read_line(&mut served).unwrap();
+    println!("{}", run("node", &["look.mjs", served.trim()]));
+    live.kill().unwrap();
+    live.wait().unwrap();
+
     let drawn: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(drawn.len(), 2 * DRAWN.len(), "{said}");
     for picture in drawn {

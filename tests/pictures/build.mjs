@@ -16,6 +16,6 @@ await build({
   logLevel: 'error',
 });
 await cp('node_modules/@grafana/ui/dist/public', 'dist/public', { recursive: true });
-await writeFile('dist/index.html', `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/page.css">
+await writeFile('dist/board.html', `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/page.css">
 <script>window.__grafana_public_path__ = "/public/"</script><div id="root"></div><script type="module" src="/page.js"></script>
 `);

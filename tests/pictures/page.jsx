@@ -1,7 +1,8 @@
 // A dashboard as Grafana's published components draw it, with data of a Prometheus. Grafana's server has no part in it: what it and
 // its panel plugins do between the two is here, for the panels that gwmon's dashboards have.
 //
-// Of the address: dashboard (its name), prometheus (its address), theme, from and to (seconds since 1970), and var-… for variables.
+// Of the address: dashboard (its name), prometheus (its address), theme, from and to (seconds since 1970; without them it is live),
+// and var-… for variables.
 // At the end window.pictures tells of each panel how many frames and rows it has, and its error.
 
 import { createRoot } from 'react-dom/client';
@@ -16,7 +17,10 @@ import { TableNG } from '@grafana/ui/unstable';
 import './page.css';
 
 const asked = new URLSearchParams(location.search);
-const [from, to] = ['from', 'to'].map((end) => Number(asked.get(end)));
+// Without an end the board is live: the last quarter of an hour, read again and again.
+const isLive = !asked.has('to');
+const to = isLive ? Math.floor(Date.now() / 1000) : Number(asked.get('to'));
+const from = isLive ? to - 900 : Number(asked.get('from'));
 const width = 1600;
 const gap = 8;
 // As Grafana chooses it for a panel of this width; its rates then span four scrapes at least.
@@ -179,4 +183,7 @@ async function main() {
   }));
 }
 
+if (isLive) {
+  setTimeout(() => location.reload(), 15_000);
+}
 main().catch((error) => { window.pictures = [{ title: 'the page', error: String(error.stack ?? error), frames: 0, rows: 0 }]; });

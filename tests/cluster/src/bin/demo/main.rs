@@ -1,5 +1,6 @@
 //! `cargo demo`: gwmon's main job, from nothing to a plot, on a real cluster that it brings up itself.
 
+mod dashboards;
 mod loopback;
 mod show;
 
@@ -10,23 +11,27 @@ use std::time::Instant;
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
+use dashboards::Dashboards;
 use gwmon_cluster::{Kubectl, Node, Prometheus, program, scenario};
 use serde_json::Value;
 
 const USAGE: &str = "\
 Shows what gwmon does, on a real cluster made for the occasion.
 
-Usage: cargo demo [-- --keep | --loopback]
+Usage: cargo demo [-- --keep [--dashboards] | --loopback]
 
   --keep       leave the cluster running and say how to look around in it
+  --dashboards with --keep: also serve the Grafana dashboards on loopback, drawn by Grafana's published components; needs Node 20
+               or newer with npm
   --loopback   without a node, as for users other than root";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let mut mode = Mode::Node { keep: false };
+    let mut mode = Mode::Node { keep: false, dashboards: false };
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => {}
-        ["--keep"] => mode = Mode::Node { keep: true },
+        ["--keep"] => mode = Mode::Node { keep: true, dashboards: false },
+        ["--keep", "--dashboards"] | ["--dashboards", "--keep"] => mode = Mode::Node { keep: true, dashboards: true },
         ["--loopback"] => mode = Mode::Loopback,
         ["--help" | "-h"] => {
             println!("{USAGE}");
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
 
 /// How much of a cluster there is to be.
 enum Mode {
-    Node { keep: bool },
+    Node { keep: bool, dashboards: bool },
     Loopback,
 }
 
@@ -68,11 +73,13 @@ fn command(text: &str) {
 }
 
 fn demo(mode: Mode) -> Result<()> {
+    // What is missing is better told now than after minutes.
+    let dashboards = matches!(mode, Mode::Node { dashboards: true, .. }).then(Dashboards::build).transpose()?;
     let gwmon = scenario::build_gwmon("release")?;
     gwmon_cluster::build()?;
     let tell = Narrator(Instant::now());
     match (mode, Node::obstacle()) {
-        (Mode::Node { keep }, None) => return on_a_node(&gwmon, keep, &tell),
+        (Mode::Node { keep, .. }, None) => return on_a_node(&gwmon, keep, dashboards, &tell),
         (Mode::Node { .. }, Some(why)) => println!("\nA node that runs pods {why}, which this user is not."),
         (Mode::Loopback, _) => {}
     }
@@ -81,7 +88,7 @@ fn demo(mode: Mode) -> Result<()> {
     loopback::demo(&gwmon, &tell)
 }
 
-fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
+fn on_a_node(gwmon: &Path, keep: bool, dashboards: Option<Dashboards>, tell: &Narrator) -> Result<()> {
     tell.step("A real Kubernetes of one node: etcd, API server, kubelet, containerd");
     let node = Node::start(keep)?;
     let kubectl = node.kubectl();
@@ -112,7 +119,7 @@ fn on_a_node(gwmon: &Path, keep: bool, tell: &Narrator) -> Result<()> {
     if keep {
         // It ends with the node, which goes on.
         std::mem::forget(traffic);
-        look_around(&node)?;
+        look_around(&node, dashboards)?;
     }
     Ok(())
 }
@@ -128,7 +135,7 @@ fn show_outcome(tell: &Narrator, gwmon: &Path, kubectl: &Kubectl, before: &Value
     Ok(())
 }
 
-fn look_around(node: &Node) -> Result<()> {
+fn look_around(node: &Node, dashboards: Option<Dashboards>) -> Result<()> {
     let kubectl = node.kubectl();
     let ip = kubectl.get("-n monitoring pod prometheus-k8s-0")?["status"]["podIP"]
         .as_str()
@@ -139,6 +146,9 @@ fn look_around(node: &Node) -> Result<()> {
     println!("  export KUBECONFIG={}", kubectl.kubeconfig().display());
     println!("  {} -n edge get pods,services,servicemonitors", program("kubectl").display());
     println!("  Prometheus: http://127.0.0.1:{port}/query?g0.expr=envoy_cluster_upstream_rq_total");
+    if let Some(dashboards) = dashboards {
+        println!("  Dashboards: {}", dashboards.serve(port)?);
+    }
     println!("To end it:\n  {}", node.take_down());
     Ok(())
 }
