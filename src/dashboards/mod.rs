@@ -146,7 +146,6 @@ fn variable(name: &str, label: &str, query: &str, all: Option<&str>) -> Value {
         "type": "query",
         "datasource": {"type": "prometheus", "uid": DATA_SOURCE},
         "query": {"query": query, "refId": "StandardVariableQuery"},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": all.is_some(),

@@ -201,7 +201,10 @@ impl Shape {
                 let steps: Vec<_> = [json!({"color": calm, "value": null})].into_iter().chain(red).collect();
                 defaults["thresholds"] = json!({"mode": "absolute", "steps": steps});
             }
-            Self::Table { .. } => defaults["custom"] = json!({"align": "auto", "filterable": false, "inspect": false}),
+            Self::Table { .. } => {
+                defaults["custom"] =
+                    json!({"align": "auto", "cellOptions": {"type": "auto"}, "filterable": false, "inspect": false});
+            }
         }
         defaults
     }

@@ -18,17 +18,45 @@ const DRAWN: [&str; 3] =
 /// Panels that are empty here, for the reasons of `dashboards/absent.yaml`.
 const EMPTY: [&str; 1] = ["Handshakes that failed"];
 
+/// Runs one of the programs in `tests/pictures`; returns whether it succeeded, and what it said.
+fn try_run(program: &str, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(program).args(arguments).current_dir("tests/pictures").output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; install Node 20 or newer"));
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let (has_succeeded, said) = try_run(program, arguments);
+    assert!(has_succeeded, "{program} {arguments:?}: {said}");
+    said
+}
+
+/// Grafana's published TypeScript types, which name the values of enums and the options of panels.
+#[test]
+#[ignore = "needs Node"]
+fn pictures_have_panels_that_grafana_knows() {
+    run("npm", &["ci", "--no-audit", "--no-fund"]);
+    run("node", &["check.mjs", "../../deploy/dashboards"]);
+
+    let folder = TempDir::new().unwrap();
+    let shipped = std::fs::read_to_string("deploy/dashboards/gwmon-kong.json").unwrap();
+    for (right, wrong) in [("palette-classic", "palette-clasic"), ("lineWidth", "lineWidht"), ("\"stat\"", "\"state\"")]
+    {
+        let file = if shipped.contains(right) {
+            shipped.clone()
+        } else {
+            std::fs::read_to_string("deploy/dashboards/gwmon-gwmon.json").unwrap()
+        };
+        std::fs::write(folder.path().join("wrong.json"), file.replace(right, wrong)).unwrap();
+        let (is_taken, said) = try_run("node", &["check.mjs", folder.path().to_str().unwrap()]);
+        assert!(!is_taken, "{wrong}: {said}");
+    }
+}
+
 #[test]
 #[ignore = "needs Node and Chromium"]
-fn grafanas_components_draw_the_dashboards() {
-    let tool = std::path::absolute("tests/pictures").unwrap();
-    let run = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(&tool).output();
-        let output = output.unwrap_or_else(|error| panic!("{program}: {error}; install Node 20 or newer"));
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{program} {arguments:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    };
+fn pictures_are_drawn_by_grafanas_components() {
     run("npm", &["ci", "--no-audit", "--no-fund"]);
     run("node", &["build.mjs"]);
 
@@ -44,15 +72,20 @@ fn grafanas_components_draw_the_dashboards() {
     let place = pictures.to_str().unwrap();
     let said = run("node", &[&["shoot.mjs", &address, &from, &to, place][..], &DRAWN].concat());
     // As `cargo demo -- --keep --dashboards` serves them.
-    let mut live =
-        Command::new("node").args(["live.mjs", &address]).current_dir(&tool).stdout(Stdio::piped()).spawn().unwrap();
+    let mut live = Command::new("node")
+        .args(["live.mjs", &address])
+        .current_dir("tests/pictures")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut served = String::new();
     BufReader::new(live.stdout.take().unwrap()).read_line(&mut served).unwrap();
     println!("{}", run("node", &["look.mjs", served.trim()]));
     live.kill().unwrap();
     live.wait().unwrap();
 
-    let drawn: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let drawn: Vec<Value> =
+        said.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(drawn.len(), 2 * DRAWN.len(), "{said}");
     for picture in drawn {
         let empty: Vec<_> = picture["empty"].as_array().unwrap().iter().filter_map(Value::as_str).collect();

@@ -44,7 +44,7 @@ async function resolve(variables) {
   const values = { __rate_interval: rateInterval };
   for (const variable of variables.filter(({ type }) => type === 'query')) {
     const given = asked.get(`var-${variable.name}`);
-    const [, selector, label] = /^label_values\((.*), (\w+)\)$/.exec(filled(variable.definition, values));
+    const [, selector, label] = /^label_values\((.*), (\w+)\)$/.exec(filled(variable.query.query, values));
     const found = await prometheus(`label/${label}/values`, { 'match[]': selector, start: from, end: to });
     const all = variable.includeAll && given === null;
     values[variable.name] = all ? variable.allValue : given ?? found[0] ?? '';
