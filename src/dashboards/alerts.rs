@@ -1,6 +1,6 @@
 //! The alerts. Each has its runbook in `docs/runbooks`.
 
-use super::rules::over;
+use super::over;
 
 /// The part of requests that may fail: 99.9 % succeed.
 const ERROR_BUDGET: &str = "0.001";

@@ -171,6 +171,12 @@ fn query(text: &str, is_of_one: bool) -> String {
     text.replace("$rate", "[$__rate_interval]")
 }
 
+/// The same for a rule: all of gwmon's gateways, with rates over this range. Clusters are what Prometheus itself tells apart.
+fn over(query: &str, range: &str) -> String {
+    let query = query.replace("$sel", &format!(r#"job=~"{JOBS}""#)).replace("$http", &users_listeners());
+    query.replace("$by", "namespace, job").replace("$rate", &format!("[{range}]"))
+}
+
 /// The matcher of Envoy's listeners that serve requests.
 fn users_listeners() -> String {
     format!(r#"envoy_http_conn_manager_prefix!~"{INTERNAL_LISTENERS}""#)

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::alerts::alerts;
-use super::{JOBS, gateways, users_listeners};
+use super::{gateways, over};
 use crate::kubernetes::labels::Labels;
 
 /// The folder of the runbooks in gwmon's repository: a page for each alert, called as the alert.
@@ -22,12 +22,6 @@ pub struct Options {
     pub latency: Option<u32>,
     /// The address at which the runbooks are published, for the annotation `runbook_url`.
     pub runbooks: Option<String>,
-}
-
-/// A query with this range.
-pub(super) fn over(query: &str, range: &str) -> String {
-    let query = query.replace("$sel", &format!(r#"job=~"{JOBS}""#)).replace("$http", &users_listeners());
-    query.replace("$by", "namespace, job").replace("$rate", &format!("[{range}]"))
 }
 
 /// Names and queries of what is recorded, in an order in which each finds what it needs.
