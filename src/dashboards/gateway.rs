@@ -4,13 +4,6 @@
 use super::panel::{Panel, Row, Unit};
 use super::{Dashboard, JOBS};
 
-/// The three quantiles of a histogram.
-fn quantiles(panel: Panel, buckets: &str) -> Panel {
-    [("0.5", "median"), ("0.9", "p90"), ("0.99", "p99")].into_iter().fold(panel, |panel, (quantile, legend)| {
-        panel.query(&format!("histogram_quantile({quantile}, sum by (le) (rate({buckets}$rate)))"), legend)
-    })
-}
-
 /// A line for each counter.
 fn rates(panel: Panel, counters: &[(&str, &'static str)]) -> Panel {
     counters.iter().fold(panel, |panel, (counter, legend)| panel.query(&format!("sum(rate({counter}$rate))"), legend))
@@ -23,8 +16,6 @@ fn by_cluster(panel: Panel, counters: &[(&str, &'static str)]) -> Panel {
 }
 
 pub(super) fn dashboard() -> Dashboard {
-    let rows = [now(), downstream(), upstream(), limits(), tls(), process(), exporter()]
-        .map(|row| Row { panels: row.panels.into_iter().map(Panel::of_one).collect(), ..row });
     Dashboard {
         name: "gateway",
         title: "gwmon / One gateway (Envoy)",
@@ -32,7 +23,7 @@ pub(super) fn dashboard() -> Dashboard {
         found_by: "envoy_server_live",
         jobs: JOBS,
         is_of_one: true,
-        rows: rows.into(),
+        rows: vec![now(), downstream(), upstream(), limits(), tls(), process(), exporter()],
     }
 }
 
@@ -71,7 +62,11 @@ fn downstream() -> Row {
                     "sum by (envoy_response_code_class) (rate(envoy_http_downstream_rq_xx{$sel, $http}$rate))",
                     "{{envoy_response_code_class}}xx",
                 ),
-            quantiles(latency, "envoy_http_downstream_rq_time_bucket{$sel, $http}"),
+            latency.quantiles(
+                &[("0.5", "median"), ("0.9", "p90"), ("0.99", "p99")],
+                "envoy_http_downstream_rq_time_bucket{$sel, $http}",
+                "",
+            ),
             Panel::lines("Requests by pod", Unit::RequestsPerSecond, "Whether the pods share the load.")
                 .query("sum by (pod) (rate(envoy_http_downstream_rq_total{$sel, $http}$rate))", "{{pod}}"),
             Panel::lines(

@@ -76,7 +76,7 @@ impl Dashboard {
             "templating": {"list": self.variables()},
             "annotations": {"list": []},
             "links": [link],
-            "panels": panel::layout(&self.rows),
+            "panels": panel::layout(&self.rows, self.is_of_one),
         })
     }
 

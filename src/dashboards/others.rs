@@ -9,11 +9,7 @@ pub(super) fn dashboards() -> [Dashboard; 5] {
     [kong(), istio(), traefik(), haproxy(), ingress_nginx()]
 }
 
-fn quantiles(panel: Panel, buckets: &str, factor: &str) -> Panel {
-    [("0.5", "median"), ("0.99", "p99")].into_iter().fold(panel, |panel, (quantile, legend)| {
-        panel.query(&format!("{factor}histogram_quantile({quantile}, sum by (le) (rate({buckets}$rate)))"), legend)
-    })
-}
+const QUANTILES: &[(&str, &str)] = &[("0.5", "median"), ("0.99", "p99")];
 
 fn requests(description: &'static str) -> Panel {
     Panel::stacked("Requests", Unit::RequestsPerSecond, description)
@@ -102,7 +98,7 @@ fn istio() -> Dashboard {
                         .query("sum by (destination_service_name, destination_service_namespace) (rate(istio_requests_total{$sel, reporter=\"source\"}$rate))", "{{destination_service_namespace}}/{{destination_service_name}}"),
                     Panel::lines("5xx", Unit::Share, "Share of requests that were answered with a 5xx code, by destination.")
                         .query("sum by (destination_service_name, destination_service_namespace) (rate(istio_requests_total{$sel, reporter=\"source\", response_code=~\"5..\"}$rate)) / sum by (destination_service_name, destination_service_namespace) (rate(istio_requests_total{$sel, reporter=\"source\"}$rate))", "{{destination_service_namespace}}/{{destination_service_name}}"),
-                    quantiles(latency("As the gateway sees it: its own time, the network and the destination."), "istio_request_duration_milliseconds_bucket{$sel, reporter=\"source\"}", ""),
+                    latency("As the gateway sees it: its own time, the network and the destination.").quantiles(QUANTILES, "istio_request_duration_milliseconds_bucket{$sel, reporter=\"source\"}", ""),
                     Panel::lines("Flags", Unit::RequestsPerSecond, "Requests that Envoy answered itself, by its response flag: UH no healthy host, UF connection failed, NR no route.")
                         .query("sum by (response_flags) (rate(istio_requests_total{$sel, reporter=\"source\", response_flags!=\"-\"}$rate))", "{{response_flags}}"),
                     Panel::lines("TCP", Unit::BytesPerSecond, "Bytes of connections that are no HTTP.")
@@ -137,7 +133,7 @@ fn traefik() -> Dashboard {
             panels: vec![
                 requests("Requests a second by the code of the answer.")
                     .query("sum by (code) (rate(traefik_entrypoint_requests_total{$sel, entrypoint!~\"traefik|metrics|ping\"}$rate))", "{{code}}"),
-                quantiles(latency("Of requests at the entry points."), "traefik_entrypoint_request_duration_seconds_bucket{$sel, entrypoint!~\"traefik|metrics|ping\"}", "1000 * "),
+                latency("Of requests at the entry points.").quantiles(QUANTILES, "traefik_entrypoint_request_duration_seconds_bucket{$sel, entrypoint!~\"traefik|metrics|ping\"}", "1000 * "),
                 Panel::lines("5xx", Unit::Share, "Share of a service's answers with a 5xx code.")
                     .query("sum by (exported_service) (rate(traefik_service_requests_total{$sel, code=~\"5..\"}$rate)) / sum by (exported_service) (rate(traefik_service_requests_total{$sel}$rate))", "{{exported_service}}"),
                 Panel::lines("Connections", Unit::Count, "Open connections by entry point (Traefik 3).")
@@ -209,7 +205,7 @@ fn ingress_nginx() -> Dashboard {
                     .query("sum by (exported_namespace, ingress) (rate(nginx_ingress_controller_requests{$sel}$rate))", "{{exported_namespace}}/{{ingress}}"),
                 Panel::lines("5xx", Unit::Share, "Share of an Ingress' answers with a 5xx code.")
                     .query("sum by (exported_namespace, ingress) (rate(nginx_ingress_controller_requests{$sel, status=~\"5..\"}$rate)) / sum by (exported_namespace, ingress) (rate(nginx_ingress_controller_requests{$sel}$rate))", "{{exported_namespace}}/{{ingress}}"),
-                quantiles(latency("From the first byte of the request to the last of the answer."), "nginx_ingress_controller_request_duration_seconds_bucket{$sel}", "1000 * "),
+                latency("From the first byte of the request to the last of the answer.").quantiles(QUANTILES, "nginx_ingress_controller_request_duration_seconds_bucket{$sel}", "1000 * "),
                 Panel::lines("Connections", Unit::Count, "Connections of nginx by state.")
                     .query("sum by (state) (nginx_ingress_controller_nginx_process_connections{$sel})", "{{state}}"),
                 Panel::lines("Configuration", Unit::Count, "1 if nginx took the newest configuration, by pod.")

@@ -69,14 +69,13 @@ pub(super) struct Panel {
     unit: Unit,
     shape: Shape,
     size: (u32, u32),
-    is_of_one: bool,
     /// Query and legend.
     queries: Vec<(String, &'static str)>,
 }
 
 impl Panel {
     const fn new(title: &'static str, description: &'static str, unit: Unit, shape: Shape, size: (u32, u32)) -> Self {
-        Self { title, description, unit, shape, size, is_of_one: false, queries: Vec::new() }
+        Self { title, description, unit, shape, size, queries: Vec::new() }
     }
 
     /// A line for each series.
@@ -120,13 +119,15 @@ impl Panel {
         self
     }
 
-    /// Narrows its queries to the pods that are chosen.
-    pub(super) const fn of_one(mut self) -> Self {
-        self.is_of_one = true;
-        self
+    /// Adds a query for each of these quantiles of a histogram. `factor` is what turns its unit into the panel's, as `1000 * `.
+    pub(super) fn quantiles(self, quantiles: &[(&str, &'static str)], buckets: &str, factor: &str) -> Self {
+        quantiles.iter().fold(self, |panel, (quantile, legend)| {
+            let text = format!("{factor}histogram_quantile({quantile}, sum by (le) (rate({buckets}$rate)))");
+            panel.query(&text, legend)
+        })
     }
 
-    fn to_json(&self, id: u32, (x, y): (u32, u32)) -> Value {
+    fn to_json(&self, id: u32, (x, y): (u32, u32), is_of_one: bool) -> Value {
         let source = json!({"type": "prometheus", "uid": DATA_SOURCE});
         let is_instant = !matches!(self.shape, Shape::Lines { .. });
         let is_table = matches!(self.shape, Shape::Table { .. });
@@ -135,7 +136,7 @@ impl Panel {
                 "refId": id.to_string(),
                 "datasource": source,
                 "editorMode": "code",
-                "expr": query(text, self.is_of_one),
+                "expr": query(text, is_of_one),
                 "legendFormat": legend,
                 "instant": is_instant,
                 "range": !is_instant,
@@ -253,8 +254,8 @@ impl Shape {
     }
 }
 
-/// The rows one below the other, their panels from left to right.
-pub(super) fn layout(rows: &[Row]) -> Vec<Value> {
+/// The rows one below the other, their panels from left to right. Of one workload, queries are narrowed to the pods that are chosen.
+pub(super) fn layout(rows: &[Row], is_of_one: bool) -> Vec<Value> {
     let (mut panels, mut y, mut id) = (Vec::new(), 0, 1..);
     let mut next = || id.next().unwrap_or_default();
     for row in rows {
@@ -268,7 +269,7 @@ pub(super) fn layout(rows: &[Row]) -> Vec<Value> {
             if x + panel.size.0 > COLUMNS {
                 (x, y, height) = (0, y + height, 0);
             }
-            panels.push(panel.to_json(next(), (x, y)));
+            panels.push(panel.to_json(next(), (x, y), is_of_one));
             (x, height) = (x + panel.size.0, height.max(panel.size.1));
         }
         y += height;

@@ -36,6 +36,12 @@ struct Absent {
     _because: String,
 }
 
+/// Every rule, as Prometheus reads them from a file.
+fn groups() -> Value {
+    let options = rules::Options { latency: Some(5), runbooks: None };
+    rules::prometheus_rule("gwmon", None, &[].into(), &options)["spec"]["groups"].clone()
+}
+
 /// A Prometheus; it ends with the value.
 pub(crate) struct Prometheus {
     child: Child,
@@ -52,8 +58,7 @@ impl Prometheus {
             let target = json!([{"targets": [format!("127.0.0.1:{port}")], "labels": labels}]);
             json!({"job_name": job, "metrics_path": path, "static_configs": target})
         });
-        let options = rules::Options { latency: Some(5), runbooks: None };
-        let mut groups = rules::prometheus_rule("gwmon", None, &[].into(), &options)["spec"]["groups"].clone();
+        let mut groups = groups();
         for group in groups.as_array_mut().unwrap() {
             // As often as everything else here.
             group["interval"] = json!("1s");
@@ -284,9 +289,7 @@ struct Fires {
 fn promtool_passes_every_rule() {
     gwmon_cluster::build().unwrap();
     let folder = TempDir::new().unwrap();
-    let options = rules::Options { latency: Some(5), runbooks: None };
-    let groups = json!({"groups": rules::prometheus_rule("gwmon", None, &[].into(), &options)["spec"]["groups"]});
-    fs::write(folder.path().join("rules.yaml"), groups.to_string()).unwrap();
+    fs::write(folder.path().join("rules.yaml"), json!({"groups": groups()}).to_string()).unwrap();
     let worlds: Vec<World> = serde_saphyr::from_str(include_str!("dashboards/alerts.yaml")).unwrap();
     let alerts = alerts(Some(5));
     let mut fired = BTreeSet::new();
